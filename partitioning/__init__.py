@@ -1,0 +1,1 @@
+"""The alphabet, the mesh, the layouts and the hosts. Imports none of the other packages."""

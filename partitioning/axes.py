@@ -1,0 +1,90 @@
+"""The alphabet: one set of letters names tensor dims, spells einsums and places shards on the mesh.
+
+B batch   L length   S source length   D embed   N heads   K key/value heads   H head dim
+F mlp     V vocab    Z layers          C characters in a word
+"""
+
+import contextlib
+import contextvars
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+ALPHABET = {
+    "B": "batch",
+    "L": "length",
+    "S": "source length",
+    "D": "embed",
+    "N": "heads",
+    "K": "key/value heads",
+    "H": "head dim",
+    "F": "mlp",
+    "V": "vocab",
+    "Z": "layers",
+    "C": "characters in a word",
+}
+MeshAxes = str | tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which mesh axes split each letter: at rest (parameters, optimizer state) and in flight
+    (activations, and parameters while they are used)."""
+
+    at_rest: Mapping[str, MeshAxes]
+    in_flight: Mapping[str, MeshAxes]
+
+
+def spec(letters: str, table: Mapping[str, MeshAxes]) -> P:
+    """"BLD" -> PartitionSpec. Raises ValueError for an unknown letter or a mesh axis used twice."""
+    if unknown := set(letters) - ALPHABET.keys():
+        raise ValueError(f"{letters!r} has letters outside the alphabet: {sorted(unknown)}")
+    axes = [table.get(letter) for letter in letters]
+    flat = [a for axis in axes if axis for a in ((axis,) if isinstance(axis, str) else axis)]
+    if len(set(flat)) < len(flat):
+        raise ValueError(f"{letters!r} would be split over one mesh axis twice: {axes}")
+    return P(*axes)
+
+
+def placements(letters: Any, table: Mapping[str, MeshAxes], mesh: Mesh) -> Any:
+    """A tree of letters -> the same tree of NamedShardings on `mesh`."""
+    return jax.tree.map(lambda each: NamedSharding(mesh, spec(each, table)), letters)
+
+
+_layout: contextvars.ContextVar[Layout | None] = contextvars.ContextVar("layout", default=None)
+
+
+@contextlib.contextmanager
+def partition(mesh: Mesh, layout: Layout) -> Iterator[None]:
+    """Everything traced inside is laid out on `mesh` by `layout`."""
+    token = _layout.set(layout)
+    try:
+        with jax.set_mesh(mesh):
+            yield
+    finally:
+        _layout.reset(token)
+
+
+def shard(x: jax.Array, letters: str) -> jax.Array:
+    """Lay `x` out as the in-flight table says; the identity outside `partition`."""
+    if x.ndim != len(letters):
+        raise ValueError(f"an array of shape {x.shape} cannot be {letters!r}")
+    layout = _layout.get()
+    if layout is None:
+        return x
+    return jax.lax.with_sharding_constraint(x, spec(letters, layout.in_flight))
+
+
+def einsum(equation: str, x: jax.Array, w: Any, **options: Any) -> jax.Array:
+    """jnp.einsum of an activation with a weight, both placed by their letters, and so the result.
+
+    `w` is an array or an nnx.Param. `options` go to jnp.einsum (preferred_element_type).
+    """
+    inputs, out = equation.split("->")
+    _, w_letters = inputs.split(",")
+    return shard(jnp.einsum(equation, x, shard(jnp.asarray(w), w_letters), **options), out)

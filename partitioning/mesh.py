@@ -1,0 +1,38 @@
+"""From settings to a device mesh whose axes are named, ordered and Auto."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh
+
+from partitioning.config import AXES, MeshConfig
+
+BATCH_AXES = ("replica", "data", "fsdp")
+
+
+def make_mesh(config: MeshConfig, *, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh (replica, data, fsdp, sequence, tensor) over `devices`, all of them by default.
+
+    On TPU the device order follows the interconnect. Raises ValueError when the sizes do not
+    multiply to the number of devices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    sizes = config.sizes(len(devices))
+    shape = tuple(sizes[axis] for axis in AXES)
+    slices = {getattr(device, "slice_index", 0) for device in devices}
+    if len(slices) > 1 and sizes["replica"] % len(slices) == 0:
+        across = (len(slices), 1, 1, 1, 1)
+        within = (sizes["replica"] // len(slices), *shape[1:])
+        grid = mesh_utils.create_hybrid_device_mesh(within, across, devices=devices)
+    else:
+        grid = mesh_utils.create_device_mesh(
+            shape, devices=devices, allow_split_physical_axes=devices[0].platform == "tpu"
+        )
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def batch_splits(mesh: Mesh) -> int:
+    """Into how many parts the rows of a batch are split."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)

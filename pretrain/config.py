@@ -1,0 +1,68 @@
+"""The run as settings: optimizer, precision, checkpoints, logging. Plain dataclasses, no JAX."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScheduleConfig:
+    """Learning rate over steps, as a multiple of the peak.
+
+    kind: cosine, linear, wsd (warmup, stable, decay), inverse_sqrt, stlr (slanted triangular,
+    ULMFiT), constant. warmup_steps: linear from 0. decay_steps: length of the decay; 0 = up to the
+    last step. final: multiple of the peak at the end.
+    """
+
+    kind: Literal["constant", "cosine", "linear", "wsd", "inverse_sqrt", "stlr"] = "constant"
+    warmup_steps: int = 0
+    decay_steps: int = 0
+    final: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """One optax optimizer by name.
+
+    no_decay, multipliers: patterns (fnmatch) over parameter names such as "blocks/attention/q".
+    Weight decay reaches every parameter no `no_decay` pattern matches. A pattern that matches no
+    parameter is an error.
+    """
+
+    name: Literal["adamw", "lion", "adafactor", "muon"] = "adamw"
+    learning_rate: float = 1e-3
+    schedule: ScheduleConfig = ScheduleConfig()
+    b1: float = 0.9
+    b2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    no_decay: tuple[str, ...] = ()
+    multipliers: dict[str, float] = field(default_factory=dict)
+    clip_norm: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionConfig:
+    """params: what is stored and updated. compute: what the model multiplies in."""
+
+    params: Literal["float32", "bfloat16"] = "float32"
+    compute: Literal["float32", "bfloat16"] = "float32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When to save and what to keep. A 0 switches that rule off; the last step is always saved."""
+
+    every_steps: int = 1000
+    every_minutes: float = 0.0
+    keep_last: int = 2
+    keep_every_steps: int = 0
+    timeout_seconds: int = 600
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggingConfig:
+    """Where the figures of a run go. wandb: a project name; empty = off."""
+
+    every_steps: int = 10
+    tensorboard: bool = True
+    wandb: str = ""
