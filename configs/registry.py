@@ -1,0 +1,52 @@
+"""The experiments by name. Names are known without importing them, so that a typo answers at once."""
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from pretrain.experiment import Experiment, ExperimentError, override
+
+# name -> (module, function); the function's docstring says its numbers, source and command.
+_EXPERIMENTS = {
+    "debug-gpt-neo": ("configs.debug", "debug_gpt_neo"),
+    "debug-gpt-j": ("configs.debug", "debug_gpt_j"),
+    "debug-gpt2": ("configs.debug", "debug_gpt2"),
+    "debug-gpt-neox": ("configs.debug", "debug_gpt_neox"),
+    "quickstart": ("configs.debug", "quickstart"),
+    "gpt1-117m": ("configs.gpt", "gpt1_117m"),
+    "gpt2-124m": ("configs.gpt", "gpt2_124m"),
+    "gpt2-355m": ("configs.gpt", "gpt2_355m"),
+    "gpt2-774m": ("configs.gpt", "gpt2_774m"),
+    "gpt2-1.5b": ("configs.gpt", "gpt2_1_5b"),
+    "gpt-neo-125m": ("configs.gpt", "gpt_neo_125m"),
+    "gpt-neo-1.3b": ("configs.gpt", "gpt_neo_1_3b"),
+    "gpt-neo-2.7b": ("configs.gpt", "gpt_neo_2_7b"),
+    "gpt-j-6b": ("configs.gpt", "gpt_j_6b"),
+    "gpt-neox-20b": ("configs.gpt", "gpt_neox_20b"),
+}
+
+
+def names() -> list[str]:
+    """The names of all experiments, small ones first."""
+    return list(_EXPERIMENTS)
+
+
+def experiment(name: str, overrides: Mapping[str, Any] | None = None) -> Experiment:
+    """The experiment of that name, with {"optimizer.learning_rate": 3e-4, ...} put in place.
+
+    Raises ExperimentError for an unknown name or setting, with the nearest one.
+    """
+    if name not in _EXPERIMENTS:
+        near = difflib.get_close_matches(name, _EXPERIMENTS, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "`gesso list` shows them all"
+        raise ExperimentError(f"no experiment {name!r}; {hint}")
+    module, function = _EXPERIMENTS[name]
+    made = getattr(importlib.import_module(module), function)()
+    return override(made, overrides or {})
+
+
+def describe(name: str) -> str:
+    """The docstring of an experiment's function: numbers, source, command, expected result."""
+    module, function = _EXPERIMENTS[name]
+    return getattr(importlib.import_module(module), function).__doc__ or ""

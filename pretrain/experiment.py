@@ -1,0 +1,249 @@
+"""One run, fully said: `Experiment`, its JSON record, its overrides and its one validation. No JAX."""
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from data.config import DataConfig
+from evaluation.config import EvaluationConfig
+from models.config import GPTConfig
+from objectives.config import CausalLMConfig
+from partitioning.config import HostsConfig, LayoutName, MeshConfig
+from pretrain.config import (
+    CheckpointConfig,
+    LoggingConfig,
+    OptimizerConfig,
+    PrecisionConfig,
+)
+
+
+class ExperimentError(ValueError):
+    """An experiment that cannot run as asked. Nothing was touched; a restart will not help."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Everything that decides a run. Written whole into every run folder and checkpoint.
+
+    steps: optimizer updates. batch: rows per update, over the whole mesh. length: tokens a row
+    predicts. microbatches: parts a batch is accumulated in, to save memory; it changes no result.
+    layout: which mesh axes split which dims (docs/alphabet.md). seed: parameters and dropout
+    (the data has its own).
+    """
+
+    name: str
+    model: GPTConfig
+    objective: CausalLMConfig = CausalLMConfig()
+    data: DataConfig = DataConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    precision: PrecisionConfig = PrecisionConfig()
+    mesh: MeshConfig = MeshConfig()
+    layout: LayoutName = "fsdp"
+    hosts: HostsConfig = HostsConfig()
+    steps: int = 100
+    batch: int = 8
+    length: int = 128
+    microbatches: int = 1
+    seed: int = 0
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    logging: LoggingConfig = LoggingConfig()
+
+
+# What may differ when a run is continued: none of these changes which update a step makes.
+MAY_CHANGE = (
+    "mesh",
+    "layout",
+    "hosts",
+    "microbatches",
+    "checkpoint",
+    "evaluation",
+    "logging",
+    "data.store",  # the order compares the store's fingerprint
+    "data.prefetch",
+    "data.wait_seconds",
+    "data.skip",  # the order refuses a skip before the saved row
+    "data.mixture.changes",  # the order refuses a change before the saved row
+    "objective.chunk_tokens",
+    "model.remat",
+    "model.unroll",
+)
+
+
+def to_json(experiment: Experiment) -> dict[str, Any]:
+    """The record of an experiment: nested dicts, lists and numbers, as json.dump writes them."""
+    return json.loads(json.dumps(dataclasses.asdict(experiment)))
+
+
+def from_json(record: Mapping[str, Any]) -> Experiment:
+    """The experiment of a record. Raises ExperimentError naming the field that does not fit."""
+    import cattrs
+
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    try:
+        return converter.structure(record, Experiment)
+    except cattrs.BaseValidationError as error:
+        problems = "; ".join(cattrs.transform_error(error, path="experiment"))
+        raise ExperimentError(f"this record is not an experiment of this version: {problems}") from None
+
+
+def fingerprint(experiment: Experiment) -> str:
+    """sha256 (hex) of the record: equal on all hosts of one run."""
+    return hashlib.sha256(json.dumps(to_json(experiment), sort_keys=True).encode()).hexdigest()
+
+
+def override(experiment: Experiment, overrides: Mapping[str, Any]) -> Experiment:
+    """`experiment` with {"optimizer.learning_rate": 3e-4, ...} put in place.
+
+    Raises ExperimentError for a name that is no field, with the nearest one.
+    """
+    for path, value in overrides.items():
+        experiment = _replace(experiment, path.split("."), value, path)
+    return experiment
+
+
+def _replace(config: Any, path: list[str], value: Any, whole: str) -> Any:
+    names = [f.name for f in dataclasses.fields(config)] if dataclasses.is_dataclass(config) else []
+    head, *rest = path
+    if head not in names:
+        near = difflib.get_close_matches(head, names, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
+        raise ExperimentError(f"no setting {whole!r}: {type(config).__name__} has no {head!r}{hint}")
+    if rest:
+        value = _replace(getattr(config, head), rest, value, whole)
+    return dataclasses.replace(config, **{head: value})
+
+
+def flatten(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"optimizer": {"b1": .9}} -> {"optimizer.b1": .9}; empty dicts stay values."""
+    flat: dict[str, Any] = {}
+    for key, value in record.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def difference(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """{setting: (stored, asked)} of two records, without the settings that may change."""
+    old, new = flatten(stored), flatten(asked)
+    return {
+        key: (old.get(key), new.get(key))
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+        and not any(key == free or key.startswith(free + ".") for free in MAY_CHANGE)
+    }
+
+
+def validate(experiment: Experiment, *, devices: int, tokenizer_vocab: int | None = None) -> None:
+    """Every check that needs no device, at once. Raises ExperimentError listing all that fails."""
+    problems = [*_counts(experiment), *_model(experiment, tokenizer_vocab), *_optimizer(experiment)]
+    try:
+        sizes = experiment.mesh.sizes(devices)
+    except ValueError as error:
+        problems.append(str(error))
+    else:
+        problems += _mesh(experiment, sizes)
+    if problems:
+        listed = "".join(f"\n  - {problem}" for problem in problems)
+        raise ExperimentError(f"experiment {experiment.name!r} cannot run:{listed}")
+
+
+def _counts(e: Experiment) -> list[str]:
+    positive = {
+        "steps": e.steps,
+        "batch": e.batch,
+        "length": e.length,
+        "microbatches": e.microbatches,
+        "logging.every_steps": e.logging.every_steps,
+        "data.prefetch": e.data.prefetch,
+        "checkpoint.keep_last": e.checkpoint.keep_last,
+    }
+    problems = [f"{name} must be at least 1, not {n}" for name, n in positive.items() if n < 1]
+    if e.microbatches > 1 and e.batch % e.microbatches:
+        problems.append(
+            f"batch {e.batch} does not divide into {e.microbatches} microbatches;"
+            f" try {_near(e.batch, e.microbatches)}"
+        )
+    return problems
+
+
+def _model(e: Experiment, tokenizer_vocab: int | None) -> list[str]:
+    problems = []
+    if e.length > e.model.positions:
+        problems.append(
+            f"length {e.length} is over the model's {e.model.positions} positions;"
+            f" lower --length or raise --model.positions"
+        )
+    if tokenizer_vocab is not None and tokenizer_vocab > e.model.vocab:
+        problems.append(
+            f"the store's tokenizer has {tokenizer_vocab} ids but the model's vocab is"
+            f" {e.model.vocab}; set --model.vocab {tokenizer_vocab} or more"
+        )
+    return problems
+
+
+def _optimizer(e: Experiment) -> list[str]:
+    o, s = e.optimizer, e.optimizer.schedule
+    problems = [
+        f"optimizer.{name} must be in [0, 1), not {value}"
+        for name, value in (("b1", o.b1), ("b2", o.b2))
+        if not 0 <= value < 1
+    ]
+    if not (o.learning_rate > 0 and math.isfinite(o.learning_rate)):
+        problems.append(f"optimizer.learning_rate must be positive, not {o.learning_rate}")
+    if s.warmup_steps >= e.steps and s.warmup_steps:
+        problems.append(f"warmup of {s.warmup_steps} steps does not end within {e.steps} steps")
+    if s.decay_steps and s.warmup_steps + s.decay_steps > e.steps and s.kind == "wsd":
+        problems.append(
+            f"warmup {s.warmup_steps} + decay {s.decay_steps} steps are more than {e.steps} steps"
+        )
+    if min(o.weight_decay, o.clip_norm, s.warmup_steps, s.decay_steps) < 0:
+        problems.append("optimizer: weight_decay, clip_norm, warmup and decay cannot be negative")
+    if s.kind == "constant" and s.decay_steps:
+        problems.append("optimizer.schedule.decay_steps has no effect on a constant schedule")
+    return problems
+
+
+def _mesh(e: Experiment, sizes: dict[str, int]) -> list[str]:
+    problems = []
+    rows = sizes["replica"] * sizes["data"] * sizes["fsdp"]
+    spelled = f"replica {sizes['replica']} x data {sizes['data']} x fsdp {sizes['fsdp']}"
+    if e.batch % (rows * e.microbatches):
+        parts = f" in {e.microbatches} microbatches" if e.microbatches > 1 else ""
+        problems.append(
+            f"batch {e.batch} does not divide over {rows} rows of mesh axes {spelled}{parts};"
+            f" try {_near(e.batch, rows * e.microbatches)}"
+        )
+    splits = {
+        "length": (e.length, "sequence", True),
+        "model.embed": (e.model.embed, "fsdp", "fsdp" in e.layout),
+        "model.heads": (e.model.heads, "tensor", "tensor" in e.layout),
+        "model.mlp": (e.model.mlp, "tensor", "tensor" in e.layout),
+        "model.vocab": (e.model.vocab, "tensor", "tensor" in e.layout),
+    }
+    for name, (size, axis, split) in splits.items():
+        if split and size % sizes[axis]:
+            problems.append(
+                f"{name} {size} does not divide over mesh axis {axis}={sizes[axis]};"
+                f" try {_near(size, sizes[axis])}"
+            )
+    for axis in ("fsdp", "tensor"):
+        if sizes[axis] > 1 and axis not in e.layout:
+            near = f"fsdp_tensor or {axis}"
+            problems.append(
+                f"mesh axis {axis}={sizes[axis]} splits nothing in layout {e.layout!r};"
+                f" use --layout {near}, or --mesh.{axis} 1"
+            )
+    return problems
+
+
+def _near(size: int, divisor: int) -> str:
+    below, above = size // divisor * divisor, -(-size // divisor) * divisor
+    return f"{below} or {above}" if below else f"{above}"
