@@ -1,0 +1,295 @@
+"""Tokenizers: text to ids and back, with one fingerprint of their content.
+
+`load_tokenizer` reads every supported form, `save_tokenizer` writes the folder that stores, runs and
+exports carry. The kinds live in `tokenizer_sentencepiece.py` and `tokenizer_bpe.py`; bytes are here.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+RECORD = "gesso_tokenizer.json"
+SENTENCEPIECE_FILE = "sentencepiece.model"
+BPE_FILE = "tokenizer.json"
+
+
+class TokenizerError(ValueError):
+    """A tokenizer that cannot be used, or a text it cannot take. The message says what to do."""
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """What every tokenizer offers.
+
+    kind: "bytes", "sentencepiece" or "bpe".
+    vocab_size: ids are in [0, vocab_size).
+    eos: the id appended (by the caller) after every document.
+    fingerprint: sha256 (hex) of the content; file names, folders and formatting do not enter.
+    byte_lengths: i32[vocab_size], UTF-8 bytes each id stands for; 0 for special ids. Summed over
+        `encode(text)` it is len(text.encode()) wherever the tokenizer round-trips exactly. (A
+        foreign sentencepiece model that adds a leading space counts one more per document.)
+    """
+
+    kind: str
+    vocab_size: int
+    eos: int
+    fingerprint: str
+    byte_lengths: np.ndarray
+
+    def encode(self, text: str) -> np.ndarray:
+        """u32[n] ids, without EOS or BOS. Special tokens spelled out in the text are plain text.
+
+        Raises TokenizerError where the text has a lone surrogate.
+        """
+        ...
+
+    def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
+        """`encode` of each text."""
+        ...
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        """The text of the ids. Special ids are no text; broken UTF-8 becomes U+FFFD.
+
+        Raises TokenizerError for an id outside the vocabulary.
+        """
+        ...
+
+    def payload(self) -> dict[str, bytes]:
+        """The files, by name, from which the tokenizer can be made again."""
+        ...
+
+
+class BytesTokenizer:
+    """UTF-8 bytes as ids 0..255, and 256 for the end of a document."""
+
+    kind = "bytes"
+    vocab_size = 257
+    eos = 256
+
+    def __init__(self) -> None:
+        self.fingerprint = content_fingerprint(kind=self.kind, eos=self.eos, content=b"utf-8")
+        self.byte_lengths = np.ones(self.vocab_size, np.int32)
+        self.byte_lengths[self.eos] = 0
+
+    def encode(self, text: str) -> np.ndarray:
+        return np.frombuffer(utf8(text), np.uint8).astype(np.uint32)
+
+    def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
+        return [self.encode(text) for text in texts]
+
+    def decode(self, ids: Sequence[int] | np.ndarray) -> str:
+        ids = checked_ids(ids, vocab_size=self.vocab_size)
+        return ids[ids < 256].astype(np.uint8).tobytes().decode("utf-8", "replace")
+
+    def payload(self) -> dict[str, bytes]:
+        return {}
+
+
+def load_tokenizer(path_or_kind: str | Path, *, eos: str = "") -> Tokenizer:
+    """Load a tokenizer from what it is called or where it is.
+
+    path_or_kind: "bytes"; a folder made by `save_tokenizer`; a sentencepiece `.model` file; a
+    `tokenizer.json` of byte-level BPE; a folder that holds one of these or `vocab.json` and
+    `merges.txt`. A saved folder whose content does not match its fingerprint is refused.
+
+    eos: the token that ends documents. Empty: the `eos_token` named by a tokenizer_config.json or
+    special_tokens_map.json beside the file, else `<|endoftext|>`, else `</s>`.
+
+    Raises TokenizerError for a missing, empty, truncated or foreign file, a fingerprint that does
+    not match, and a vocabulary without an end-of-document token.
+    """
+    if str(path_or_kind) == "bytes":
+        return BytesTokenizer()
+    path = Path(path_or_kind).expanduser()
+    if not path.exists():
+        raise TokenizerError(_not_found(path))
+    if (path / RECORD).is_file():
+        return _load_saved(path)
+    return _load_foreign(path, eos=eos)
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
+    """Write a folder from which `load_tokenizer` makes a tokenizer with the same fingerprint.
+
+    The record is written last (and atomically), so that a folder with a record is complete.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in tokenizer.payload().items():
+        _write(folder / name, content)
+    record = {
+        "format": 1,
+        "kind": tokenizer.kind,
+        "vocab_size": tokenizer.vocab_size,
+        "eos": tokenizer.eos,
+        "fingerprint": tokenizer.fingerprint,
+    }
+    _write(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def train_sentencepiece(
+    texts: Iterator[str],
+    *,
+    vocab_size: int,
+    kind: Literal["unigram", "bpe"] = "bpe",
+    folder: str | Path,
+) -> Tokenizer:
+    """Train a sentencepiece model that round-trips every text exactly, and save it in `folder`."""
+    from data.tokenizer_sentencepiece import train
+
+    tokenizer = train(texts, vocab_size=vocab_size, kind=kind)
+    save_tokenizer(tokenizer, folder)
+    return tokenizer
+
+
+def train_bpe(texts: Iterator[str], *, vocab_size: int, folder: str | Path) -> Tokenizer:
+    """Train GPT-2-style byte-level BPE with `<|endoftext|>` as its last id; save it in `folder`."""
+    from data.tokenizer_bpe import train
+
+    tokenizer = train(texts, vocab_size=vocab_size)
+    save_tokenizer(tokenizer, folder)
+    return tokenizer
+
+
+def content_fingerprint(*, kind: str, eos: int, content: bytes) -> str:
+    """sha256 (hex) of a tokenizer's kind, end-of-document id and canonical content."""
+    head = json.dumps({"kind": kind, "eos": eos, "bytes": len(content)}).encode()
+    return hashlib.sha256(head + b"\n" + content).hexdigest()
+
+
+def utf8(text: str) -> bytes:
+    """The UTF-8 bytes of a text. Raises TokenizerError where it has a lone surrogate."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise TokenizerError(
+            f"the text has a lone surrogate U+{ord(text[error.start]):04X} at character "
+            f"{error.start}, which no UTF-8 can hold; drop or repair the document "
+            "(the corpus builder quarantines it as lone_surrogate)"
+        ) from None
+
+
+def checked_ids(ids: Sequence[int] | np.ndarray, *, vocab_size: int) -> np.ndarray:
+    """The ids as i64[n]. Raises TokenizerError for one outside [0, vocab_size)."""
+    array = np.asarray(ids, np.int64).reshape(-1)
+    bad = array[(array < 0) | (array >= vocab_size)]
+    if bad.size:
+        raise TokenizerError(f"id {bad[0]} is outside the vocabulary of {vocab_size} ids")
+    return array
+
+
+def _load_saved(folder: Path) -> Tokenizer:
+    record = _read_record(folder / RECORD)
+    kind, eos = record["kind"], record["eos"]
+    if kind == "bytes":
+        tokenizer: Tokenizer = BytesTokenizer()
+    elif kind == "sentencepiece":
+        from data.tokenizer_sentencepiece import SentencePieceTokenizer
+
+        tokenizer = SentencePieceTokenizer(read_file(folder / SENTENCEPIECE_FILE), eos=eos)
+    elif kind == "bpe":
+        from data.tokenizer_bpe import BPETokenizer, parse_json
+
+        tokenizer = BPETokenizer(parse_json(folder / BPE_FILE), eos=eos)
+    else:
+        raise TokenizerError(
+            f"{folder / RECORD}: unknown kind {kind!r}; known: bytes, sentencepiece, bpe "
+            "(a newer version may have written it)"
+        )
+    if tokenizer.fingerprint != record["fingerprint"]:
+        raise TokenizerError(
+            f"{folder}: the content does not match its fingerprint "
+            f"(recorded {record['fingerprint'][:12]}, found {tokenizer.fingerprint[:12]}); "
+            "the files were changed or damaged after they were saved: restore them from where they "
+            "came, or import the tokenizer again"
+        )
+    return tokenizer
+
+
+def _load_foreign(path: Path, *, eos: str) -> Tokenizer:
+    if path.is_dir():
+        path = _file_in(path)
+    if path.suffix == ".model":
+        from data.tokenizer_sentencepiece import load_model
+
+        return load_model(path, eos=eos)
+    if path.suffix == ".json":
+        from data.tokenizer_bpe import load_files
+
+        return load_files(path, eos=eos)
+    raise TokenizerError(
+        f"{path}: not a form of tokenizer that is known; give 'bytes', a folder, a sentencepiece "
+        ".model file, or a tokenizer.json"
+    )
+
+
+def _file_in(folder: Path) -> Path:
+    names = sorted(entry.name for entry in folder.iterdir())
+    for name in (BPE_FILE, "vocab.json", SENTENCEPIECE_FILE):
+        if name in names:
+            return folder / name
+    models = [name for name in names if name.endswith(".model")]
+    if len(models) == 1:
+        return folder / models[0]
+    if models:
+        raise TokenizerError(f"{folder}: holds several models ({', '.join(models)}); name one")
+    raise TokenizerError(
+        f"{folder}: no tokenizer in it; looked for {RECORD}, {BPE_FILE}, vocab.json with "
+        f"merges.txt, or one .model file; it holds {', '.join(names[:8]) or 'nothing'}"
+    )
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_bytes())
+        types = {"format": int, "kind": str, "eos": int, "fingerprint": str}
+        if all(isinstance(record.get(name), kind) for name, kind in types.items()):
+            return record
+    except (ValueError, AttributeError) as error:
+        raise TokenizerError(
+            f"{path}: damaged record ({error}); save the tokenizer again"
+        ) from None
+    raise TokenizerError(f"{path}: the record lacks one of {', '.join(types)}; save it again")
+
+
+def read_file(path: Path) -> bytes:
+    """A tokenizer file's bytes. Raises TokenizerError when it is missing, empty or never readable."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise TokenizerError(f"{path}: cannot be read ({error.strerror})") from None
+    if not content:
+        raise TokenizerError(f"{path}: the file is empty; copy or download it again")
+    if content.startswith(b"version https://git-lfs"):
+        raise TokenizerError(f"{path}: a Git LFS pointer, not the file; run `git lfs pull`")
+    if content[:1] == b"\x80" or content[:4] == b"PK\x03\x04":
+        raise TokenizerError(
+            f"{path}: a pickle or archive, which is never loaded (it could run code); "
+            "give the tokenizer.json or .model file it was made from"
+        )
+    return content
+
+
+def _not_found(path: Path) -> str:
+    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name, [*siblings, "bytes"], n=1)
+    if close and close[0] in siblings:
+        hint = f"did you mean {path.parent / close[0]}?"
+    elif close:
+        hint = "did you mean 'bytes'?"
+    elif not path.parent.is_dir():
+        hint = f"the folder {path.parent} does not exist either"
+    else:
+        hint = "give 'bytes', a folder, a .model file or a tokenizer.json"
+    return f"no tokenizer at {path}; {hint}"
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
