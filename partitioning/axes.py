@@ -88,3 +88,16 @@ def einsum(equation: str, x: jax.Array, w: Any, **options: Any) -> jax.Array:
     inputs, out = equation.split("->")
     _, w_letters = inputs.split(",")
     return shard(jnp.einsum(equation, x, shard(jnp.asarray(w), w_letters), **options), out)
+
+
+def at_rest(tree: Any, letters: Any) -> Any:
+    """Lay a tree of parameters (or gradients) out as the at-rest table says; the identity outside
+    `partition`. `letters` is the same tree of letters."""
+    layout = _layout.get()
+    if layout is None:
+        return tree
+    return jax.tree.map(
+        lambda x, each: jax.lax.with_sharding_constraint(x, spec(each, layout.at_rest)),
+        tree,
+        letters,
+    )

@@ -9,8 +9,9 @@ class ScheduleConfig:
     """Learning rate over steps, as a multiple of the peak.
 
     kind: cosine, linear, wsd (warmup, stable, decay), inverse_sqrt, stlr (slanted triangular,
-    ULMFiT), constant. warmup_steps: linear from 0. decay_steps: length of the decay; 0 = up to the
-    last step. final: multiple of the peak at the end.
+    ULMFiT), constant. warmup_steps: linear, the first update taking peak / warmup_steps and the
+    last the peak (Megatron's count). decay_steps: length of the decay; 0 = up to the last step.
+    final: multiple of the peak at the end, held from there on.
     """
 
     kind: Literal["constant", "cosine", "linear", "wsd", "inverse_sqrt", "stlr"] = "constant"
@@ -23,9 +24,13 @@ class ScheduleConfig:
 class OptimizerConfig:
     """One optax optimizer by name.
 
-    no_decay, multipliers: patterns (fnmatch) over parameter names such as "blocks/attention/q".
-    Weight decay reaches every parameter no `no_decay` pattern matches. A pattern that matches no
-    parameter is an error.
+    decay, no_decay, multipliers hold patterns (fnmatch) over parameter names such as
+    "blocks/attention/q". Weight decay reaches what a `decay` pattern matches and no `no_decay`
+    pattern does. multipliers scale the learning rate, the first match wins, and where there are
+    any they must cover every parameter. A pattern that matches no parameter is an error.
+    clip_norm: largest global norm of the gradients; 0 = never clipped.
+    max_skipped_steps: updates in a row with a loss or gradient that is no number before the run
+    gives up; each of them leaves the state as it was.
     """
 
     name: Literal["adamw", "lion", "adafactor", "muon"] = "adamw"
@@ -35,9 +40,11 @@ class OptimizerConfig:
     b2: float = 0.999
     epsilon: float = 1e-8
     weight_decay: float = 0.0
+    decay: tuple[str, ...] = ("*",)
     no_decay: tuple[str, ...] = ()
     multipliers: dict[str, float] = field(default_factory=dict)
     clip_norm: float = 0.0
+    max_skipped_steps: int = 10
 
 
 @dataclass(frozen=True, kw_only=True)

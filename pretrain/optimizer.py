@@ -1,0 +1,131 @@
+"""Optax optimizers by name, with decay masks and learning-rate multipliers by parameter name."""
+
+import difflib
+import fnmatch
+from typing import Any
+
+import jax
+import optax
+from optax import contrib
+
+from pretrain.config import OptimizerConfig
+from pretrain.schedule import make_schedule
+
+
+class PatternError(ValueError):
+    """A pattern over parameter names that matches nothing, or a parameter none of them covers."""
+
+
+def parameter_names(params: Any) -> Any:
+    """The tree of `params` with each leaf replaced by its name, such as "blocks/attention/q"."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: "/".join(str(getattr(key, "key", key)) for key in path), params
+    )
+
+
+def make_optimizer(
+    config: OptimizerConfig, letters: Any, *, steps: int
+) -> optax.GradientTransformation:
+    """The optimizer of a model whose parameters are spelled by `letters` ({"embed": "VD", ...}).
+
+    Gradients arrive clipped (the step does it). Raises PatternError for patterns that match no
+    parameter and for parameters that no multiplier covers.
+
+    AdamW, Lion and Muon are optax's; the weight decay is decoupled and scaled by the learning rate
+    (torch.optim.AdamW). Adafactor (https://arxiv.org/abs/1804.04235) factors and clips each layer
+    by itself, as it would without stacked layers. Muon (https://kellerjordan.github.io/posts/muon;
+    momentum 0.95) orthogonalises the weights of the layers; all else takes AdamW with b1 and b2.
+    """
+    names = parameter_names(letters)
+    schedule = make_schedule(config.schedule, steps=steps)
+    parts = [_core(config, letters)]
+    if config.weight_decay:
+        parts.append(optax.add_decayed_weights(config.weight_decay, mask=_decayed(config, names)))
+    elif config.no_decay:
+        raise PatternError("optimizer.no_decay has no effect while optimizer.weight_decay is 0")
+    if config.multipliers:
+        scale = _multipliers(config.multipliers, names)
+        parts.append(
+            optax.stateless(lambda updates, _: jax.tree.map(lambda u, s: u * s, updates, scale))
+        )
+    parts.append(optax.scale_by_learning_rate(lambda t: config.learning_rate * schedule(t)))
+    return optax.chain(*parts)
+
+
+def _core(config: OptimizerConfig, letters: Any) -> optax.GradientTransformation:
+    if config.name == "adamw":
+        return optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.epsilon)
+    if config.name == "lion":
+        return optax.scale_by_lion(b1=config.b1, b2=config.b2)
+    if config.name == "adafactor":
+        factored = optax.chain(optax.adafactor(None), optax.scale(-1.0))
+        labels = jax.tree.map(lambda each: "layers" if each.startswith("Z") else "single", letters)
+        return optax.partition({"layers": _per_layer(factored), "single": factored}, labels)
+    matrices = jax.tree.map(_muon_dims, letters)
+    muon = contrib.muon(
+        1.0,
+        beta=0.95,
+        eps=config.epsilon,
+        adam_b1=config.b1,
+        adam_b2=config.b2,
+        muon_weight_dimension_numbers=lambda _: matrices,
+    )
+    return optax.chain(muon, optax.scale(-1.0))
+
+
+def _muon_dims(letters: str) -> contrib.MuonDimensionNumbers | None:
+    """How a stacked weight is a matrix: D against the other letters; None where it is not one."""
+    inner = letters[1:]
+    if not letters.startswith("Z") or "D" not in inner or len(inner) < 2:
+        return None
+    embed = (letters.index("D"),)
+    other = tuple(i for i, each in enumerate(letters) if each not in "ZD")
+    reads_embed = inner[0] == "D"
+    return contrib.MuonDimensionNumbers(
+        reduction_axis=embed if reads_embed else other, output_axis=other if reads_embed else embed
+    )
+
+
+def _per_layer(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`inner` applied to every layer of stacked parameters by itself."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        return jax.vmap(inner.update)(updates, state, params)
+
+    return optax.GradientTransformation(jax.vmap(inner.init), update)
+
+
+def _decayed(config: OptimizerConfig, names: Any) -> Any:
+    every = jax.tree.leaves(names)
+    _refuse_unused("decay", config.decay, every)
+    _refuse_unused("no_decay", config.no_decay, every)
+    return jax.tree.map(
+        lambda name: _matches(name, config.decay) and not _matches(name, config.no_decay), names
+    )
+
+
+def _multipliers(patterns: dict[str, float], names: Any) -> Any:
+    every = jax.tree.leaves(names)
+    _refuse_unused("multipliers", tuple(patterns), every)
+    if open_names := [name for name in every if not _matches(name, tuple(patterns))]:
+        raise PatternError(
+            f"optimizer.multipliers cover no {', '.join(open_names[:3])}"
+            f"{' ...' if len(open_names) > 3 else ''}; add '*': 1.0 as the last pattern"
+        )
+    first = {
+        name: next(scale for pattern, scale in patterns.items() if _matches(name, (pattern,)))
+        for name in every
+    }
+    return jax.tree.map(lambda name: first[name], names)
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _refuse_unused(setting: str, patterns: tuple[str, ...], names: list[str]) -> None:
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+            near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.4)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise PatternError(f"optimizer.{setting} {pattern!r} matches no parameter{hint}")
