@@ -1,0 +1,157 @@
+"""The `gesso` command: which commands there are, how one is found, and what its exit status means.
+
+A command is a dataclass whose fields are its options and whose `run()` returns the exit status, or
+a function of the remaining arguments. Nothing is imported for a command that was not asked for, and
+a wrong request is refused before JAX is imported.
+"""
+
+import contextlib
+import importlib
+import inspect
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from launch.checkout import CHECKOUT, PACKAGES, explain, shadowed
+from launch.console import Refused, closest, narration, output, parse
+from pretrain.exits import DONE, FAILED, REFUSED
+
+
+@dataclass(frozen=True)
+class Command:
+    """entry: "module:name" of a dataclass with run(), or of a function of the arguments."""
+
+    entry: str
+    summary: str
+
+
+COMMANDS = {
+    "quickstart": Command(
+        "launch.commands_quickstart:Quickstart",
+        "no internet, no set-up: corpus, tokenizer, training, samples and a report in minutes",
+    ),
+    "corpus build": Command(
+        "launch.commands_corpus:Build", "tokenize raw text, once, into a token store"
+    ),
+    "corpus inspect": Command("launch.commands_corpus:Inspect", "what is in a token store"),
+    "corpus verify": Command("launch.commands_corpus:Verify", "prove that a token store is intact"),
+    "tokenizer train": Command(
+        "launch.commands_tokenizer:Train", "learn a sentencepiece or byte-level BPE vocabulary"
+    ),
+    "tokenizer import": Command(
+        "launch.commands_tokenizer:Import", "take over a published vocabulary (GPT-2, NeoX, ...)"
+    ),
+    "tokenizer inspect": Command(
+        "launch.commands_tokenizer:Inspect", "what a tokenizer does to a text"
+    ),
+    "pretrain": Command("launch.commands_pretrain:pretrain", "run an experiment, or continue it"),
+    "evaluate": Command(
+        "launch.commands_evaluate:Evaluate", "held-out loss, perplexity and bits per byte of a run"
+    ),
+    "generate": Command("launch.commands_generate:Generate", "let a run continue your text"),
+    "report": Command(
+        "launch.commands_report:Report", "one HTML page for a run, or comparing several"
+    ),
+    "list": Command("launch.commands_list:List", "the experiments: parameters, FLOPs, memory"),
+    "doctor": Command("launch.doctor:Doctor", "would it run here? versions, devices, disk, memory"),
+}
+_HELP = {"-h", "--help", "help"}
+_STATUSES = (
+    "exit status: 0 done; 1 failed (a restart may help); 2 the request or the environment is wrong;\n"
+    "70 a hang was detected; 71 another host failed; 75 preempted after saving (run it again)"
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status (never raises, apart from defects here)."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        if found := shadowed():
+            raise Refused(explain(found))
+        return _dispatch(arguments)
+    except SystemExit as stop:  # tyro: 0 after --help, 2 after its message
+        return stop.code if isinstance(stop.code, int) else REFUSED
+    except KeyboardInterrupt:
+        narration().print("interrupted")
+        return 130  # 128 + SIGINT, as shells have it
+    except BrokenPipeError:
+        with contextlib.suppress(OSError):  # the reader of our stdout (head, less) has left
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except ValueError as error:
+        if not _raised_by_us(error):
+            traceback.print_exc()
+            return FAILED
+        narration().print(f"gesso: {error}", markup=False)
+        if os.environ.get("GESSO_TRACEBACK"):
+            traceback.print_exc()
+        return REFUSED
+    except Exception:
+        traceback.print_exc()
+        return FAILED
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in _HELP:
+        _overview("")
+        return DONE if arguments else REFUSED
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"gesso {version('gesso')}")
+        return DONE
+    group = arguments[0]
+    if group not in COMMANDS and any(name.startswith(f"{group} ") for name in COMMANDS):
+        if len(arguments) == 1 or arguments[1] in _HELP:
+            _overview(group)
+            return DONE if len(arguments) > 1 else REFUSED
+        return _run(" ".join(arguments[:2]), arguments[2:])
+    return _run(group, arguments[1:])
+
+
+def _run(name: str, arguments: list[str]) -> int:
+    command = COMMANDS.get(name)
+    if command is None:
+        known = {*COMMANDS, *(each.split()[0] for each in COMMANDS)}
+        near = closest(name, known)
+        raise Refused(f"there is no command {name!r}{near} (gesso --help lists them all)")
+    module, _, attribute = command.entry.partition(":")
+    entry = getattr(importlib.import_module(module), attribute)
+    if not isinstance(entry, type):
+        return entry(arguments)
+    description = inspect.cleandoc(entry.__doc__ or command.summary)
+    return parse(entry, arguments, prog=f"gesso {name}", description=description).run()
+
+
+def _overview(group: str) -> None:
+    from rich.table import Table
+
+    console = output()
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 3, 0, 0))
+    table.add_column(style="bold cyan", no_wrap=True)
+    table.add_column()
+    for name, command in COMMANDS.items():
+        if not group or name.startswith(f"{group} "):
+            table.add_row(f"gesso {name}", command.summary)
+    console.print("[bold]Gesso[/] pretrains language models in JAX.\n")
+    console.print(table)
+    console.print("\nEach has --help with an example. New here? gesso quickstart")
+    console.print(_STATUSES, style="dim")
+
+
+def _raised_by_us(error: BaseException) -> bool:
+    """Did our own code refuse (a message for users), or did a library trip over our arguments?"""
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    if trace is None:
+        return False
+    origin = Path(trace.tb_frame.f_code.co_filename).resolve()
+    return any(origin.is_relative_to(CHECKOUT / package) for package in PACKAGES)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

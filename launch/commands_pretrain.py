@@ -1,0 +1,88 @@
+"""`gesso pretrain EXPERIMENT`: run an experiment, or continue it, with any setting changed."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from launch.console import Refused, output, parse
+from pretrain.exits import DONE
+from pretrain.experiment import Experiment
+
+_HELP = """\
+usage: gesso pretrain EXPERIMENT [--folder RUN] [--SETTING VALUE ...]
+
+Run an experiment, or continue it: the same command after a crash, a preemption or on another
+number of devices goes on from the newest complete checkpoint in the run folder.
+
+Examples:
+  gesso pretrain debug-gpt-neo                          seconds, on a laptop's CPU
+  gesso pretrain debug-gpt-neo --help                   its source and all its settings
+  gesso pretrain gpt-neo-125m --data.store my-store --steps 1000 --optimizer.learning-rate 3e-4
+  gesso pretrain gpt-j-6b --mesh.fsdp 16 --mesh.tensor 4 --layout fsdp_tensor
+
+Experiments:"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What `gesso pretrain` was asked to do."""
+
+    experiment: Experiment
+    folder: Path
+
+
+def pretrain(arguments: list[str]) -> int:
+    """Entry of `gesso pretrain`: returns the exit status of the run."""
+    from configs import registry
+
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        output().print(_HELP, markup=False)
+        output().print("\n".join(f"  {name}" for name in registry.names()), markup=False)
+        if not arguments:
+            raise Refused("say which experiment to run: gesso pretrain EXPERIMENT")
+        return DONE
+    if arguments[0].startswith("-"):
+        raise Refused(
+            f"the experiment's name comes first: gesso pretrain EXPERIMENT {' '.join(arguments)}"
+        )
+    asked = read(arguments)
+    from pretrain.run import run
+
+    return run(asked.experiment, folder=asked.folder).status
+
+
+def read(arguments: list[str]) -> Asked:
+    """["gpt-neo-125m", "--mesh.fsdp", "8"] -> the experiment and its folder. Imports no JAX.
+
+    Raises ValueError for an unknown experiment, SystemExit(2) for an unknown setting.
+    """
+    from configs import registry
+
+    name, *settings = arguments
+    experiment = registry.experiment(name)
+    options = _options(experiment)
+    asked = parse(
+        options,
+        settings,
+        prog=f"gesso pretrain {name}",
+        description=registry.describe(name) + "\n\n(gesso pretrain --help says how to use it.)",
+    )
+    return Asked(experiment=asked.experiment, folder=Path(asked.folder))
+
+
+def _options(experiment: Experiment) -> Any:
+    """A dataclass of the experiment's settings, beside the folder of the run."""
+    folder = Annotated[str, tyro.conf.arg(help="the run folder; it is made or continued")]
+    # name="" puts the settings on top: --steps, not --experiment.steps
+    settings = Annotated[type(experiment), tyro.conf.arg(name="")]
+    return dataclasses.make_dataclass(
+        "Pretrain",
+        [
+            ("folder", folder, dataclasses.field(default=f"runs/{experiment.name}")),
+            ("experiment", settings, dataclasses.field(default_factory=lambda: experiment)),
+        ],
+        frozen=True,
+        kw_only=True,
+    )

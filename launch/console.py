@@ -1,0 +1,117 @@
+"""What every command shares: consoles, a command line parsed into a dataclass, and refusals."""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+
+Options = TypeVar("Options")
+
+
+class Refused(ValueError):
+    """The request is wrong: nothing was touched, and repeating it will not help."""
+
+
+def output() -> Console:
+    """Where results go (stdout). Made on use, so that a redirected stream is honoured."""
+    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+
+
+def narration() -> Console:
+    """Where progress, explanations and errors go (stderr): `--json` on stdout stays clean."""
+    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    print(json.dumps(value, indent=2, sort_keys=True, default=_plain))
+
+
+def closest(asked: str, known: Iterable[str]) -> str:
+    """'; did you mean "x" or "y"?' for the names nearest to `asked`, or an empty string."""
+    near = difflib.get_close_matches(asked, sorted(known), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def existing(path: str, *, what: str) -> Path:
+    """`path`, which must exist. Raises Refused with the nearest name beside it that does."""
+    found = Path(path)
+    if found.exists():
+        return found
+    missing = found  # the topmost part of the path that does not exist
+    while not missing.parent.exists():
+        missing = missing.parent
+    beside = [each.name for each in missing.parent.iterdir()] if missing.parent.is_dir() else []
+    near = closest(missing.name, beside)
+    raise Refused(f"there is no {what} {path}{near.replace('mean ', f'mean {missing.parent}/', 1)}")
+
+
+def parse(
+    options: type[Options],
+    arguments: Sequence[str],
+    *,
+    prog: str,
+    description: str | None = None,
+    default: Any = None,
+) -> Options:
+    """`arguments` read into the dataclass `options` by tyro.
+
+    Exits with 0 after --help, with 2 after a message on stderr when the arguments do not fit.
+    """
+    import tyro
+
+    extra = {} if default is None else {"default": default}
+    markers = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
+    with _one_wording(options):
+        return tyro.cli(
+            options,
+            prog=prog,
+            args=list(arguments),
+            description=description,
+            config=markers,
+            **extra,
+        )
+
+
+@contextlib.contextmanager
+def _one_wording(options: type) -> Iterator[None]:
+    """tyro's complaints in the wording of all our others: "did you mean", also for choices."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            yield
+    finally:
+        text = complaint.getvalue().replace("Perhaps you meant:", "did you mean:")
+        if text:
+            sys.stderr.write(text)
+        if near := _near_choice(text):
+            sys.stderr.write(f"{near}\n")
+
+
+def _near_choice(complaint: str) -> str:
+    """'did you mean adamw?' for tyro's complaint about a value that is none of the choices."""
+    plain = " ".join(re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", " ", complaint).split())
+    found = re.search(r"invalid choice '([^']*)'.*?Expected one of \(([^)]*)\)", plain)
+    if not found:
+        return ""
+    return closest(found[1], re.findall(r"'([^']*)'", found[2])).removeprefix("; ")
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
+        return value.item()
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} is not JSON")
