@@ -1,0 +1,170 @@
+"""The steady state: batches in, updates out, metrics read one step late so that nothing waits."""
+
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from pretrain.state import State
+
+
+class Diverged(FloatingPointError):
+    """Too many updates in a row had a loss or a gradient that is no number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hooks:
+    """What the loop does beside stepping; every one is called with the number of updates done.
+
+    record: a train record (docs/metrics.md), on logged steps. save: start a checkpoint.
+    evaluate: held-out loss and samples. poll: raise what went wrong in the background.
+    due: is this a step to save at, to evaluate at. preempted: has a host been told to stop.
+    progress: the phase the loop is in, for the hang watchdog.
+    """
+
+    record: Callable[[dict[str, Any]], None]
+    save: Callable[[int, State, int], None]
+    save_due: Callable[[int], bool]
+    evaluate: Callable[[int, State], None]
+    evaluate_due: Callable[[int], bool]
+    poll: Callable[[], None]
+    preempted: Callable[[int], bool]
+    progress: Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figures:
+    """What turns a step's arrays into a record.
+
+    terms: the objective's. components: names by id. utilization: tokens per second -> MFU or None.
+    """
+
+    terms: tuple[str, ...]
+    components: tuple[str, ...]
+    utilization: Callable[[float], float | None]
+    log_every: int
+    max_skipped: int
+    total: int
+
+
+@dataclass(kw_only=True)
+class _Clock:
+    """Wall time, data waits and tokens since the last record; evaluation is not counted."""
+
+    since: float = field(default_factory=time.perf_counter)
+    waited: float = 0.0
+    tokens: int = 0
+    steps: int = 0
+    skipped_in_a_row: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How the loop ended: after `step` updates, because it was "done" or "preempted"."""
+
+    state: State
+    step: int
+    next_row: int
+    ended: Literal["done", "preempted"]
+
+
+def train(
+    state: State,
+    batches: Iterable[Any],
+    step_fn: Callable[[State, dict[str, jax.Array]], tuple[State, dict[str, jax.Array]]],
+    *,
+    start: int,
+    steps: int,
+    next_row: int,
+    hooks: Hooks,
+    figures: Figures,
+) -> Outcome:
+    """Update `state` from `start` to `steps` updates done, or until a host is told to stop.
+
+    `batches` yields data.loader batches (arrays, rows, wait_seconds) in order from `next_row`.
+    The metrics of an update are read while the next one runs. Raises Diverged.
+    """
+    clock, pending = _Clock(), None
+    feed: Iterator[Any] = iter(batches)
+    for done in range(start + 1, steps + 1):
+        hooks.progress("data")
+        batch = next(feed)
+        hooks.progress("step")
+        with jax.transfer_guard("disallow"):
+            state, metrics = step_fn(state, batch.arrays)
+        next_row = batch.rows[1]
+        pending, ready = (done, batch, metrics), pending
+        if ready:
+            _report(*ready, clock, hooks, figures)
+        hooks.poll()
+        stop = hooks.preempted(done)
+        if stop or hooks.save_due(done) or done == steps:
+            hooks.progress("save")
+            hooks.save(done, state, next_row)
+        if stop:
+            _report(*pending, clock, hooks, figures)
+            return Outcome(state=state, step=done, next_row=next_row, ended="preempted")
+        if hooks.evaluate_due(done):
+            _report(*pending, clock, hooks, figures)
+            pending, before = None, time.perf_counter()
+            hooks.progress("evaluate")
+            hooks.evaluate(done, state)
+            clock.since += time.perf_counter() - before
+    if pending:
+        _report(*pending, clock, hooks, figures)
+    return Outcome(state=state, step=max(start, steps), next_row=next_row, ended="done")
+
+
+def _report(
+    step: int, batch: Any, metrics: Any, clock: _Clock, hooks: Hooks, figures: Figures
+) -> None:
+    values = jax.device_get(metrics)
+    clock.waited += batch.wait_seconds
+    clock.tokens += int(values["tokens"])
+    clock.steps += 1
+    clock.skipped_in_a_row = clock.skipped_in_a_row + 1 if values["skipped"] else 0
+    if clock.skipped_in_a_row >= figures.max_skipped:
+        raise Diverged(
+            f"{clock.skipped_in_a_row} updates in a row had no finite loss or gradient, the last on"
+            f" rows {batch.rows[0]} to {batch.rows[1]} (step {step}); lower the learning rate, or"
+            f" jump over the rows with --data.skip"
+        )
+    if step % figures.log_every and step != figures.total and not values["skipped"]:
+        return
+    now = time.perf_counter()
+    seconds = max(now - clock.since, 1e-9)
+    rate = clock.tokens / seconds
+    record = {
+        "kind": "train",
+        "step": step,
+        "rows": list(batch.rows),
+        "batch_crc32": zlib.crc32(np.ascontiguousarray(values["row_crc"], "<u4").tobytes()),
+        "loss": float(values["loss"]),
+        **{term: float(values[term]) for term in figures.terms},
+        "tokens": int(values["tokens"]),
+        "loss_tokens": int(values["loss_tokens"]),
+        "tokens_per_second": rate,
+        "mfu": figures.utilization(rate),
+        "data_wait_fraction": clock.waited / seconds,
+        "grad_norm": float(values["grad_norm"]),
+        "learning_rate": float(values["learning_rate"]),
+        "skipped": int(values["skipped"]),
+        "seconds": seconds / clock.steps,
+        "seconds_left": seconds / clock.steps * (figures.total - step),
+        "components": {
+            name: float(loss / weight)
+            for name, loss, weight in zip(
+                figures.components,
+                values["component_loss"],
+                values["component_weight"],
+                strict=True,
+            )
+            if weight > 0
+        },
+    }
+    hooks.record(record)
+    clock.since, clock.waited, clock.tokens, clock.steps = now, 0.0, 0, 0

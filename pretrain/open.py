@@ -1,0 +1,56 @@
+"""Open a finished or running run for use: its experiment, model, parameters and tokenizer."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models import build
+from models.model import Model
+from pretrain.experiment import Experiment
+from pretrain.folder import stored_experiment
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenRun:
+    """A run's model as of `step` updates; `params` are numpy arrays, no device holds them yet."""
+
+    experiment: Experiment
+    model: Model
+    params: Any
+    tokenizer: Any
+    step: int
+
+    def store(self) -> Any:
+        """The token store the run was trained on."""
+        from data.embedded import ensure_store
+        from data.store import open_store
+
+        return open_store(ensure_store(self.experiment.data.store))
+
+
+def open_run(folder: str | os.PathLike[str], *, step: int | None = None) -> OpenRun:
+    """Read a run folder; `step`: a checkpoint's, the newest whole one by default.
+
+    Raises ValueError when the folder is no run, has no checkpoint (yet), or its tokenizer is not
+    the one the checkpoint was trained with.
+    """
+    from data.tokenizer import load_tokenizer
+    from pretrain.checkpoint import load_params
+
+    folder = Path(folder)
+    experiment = stored_experiment(folder)
+    params, info = load_params(folder / "checkpoints", step=step)
+    tokenizer = load_tokenizer(folder / "tokenizer")
+    if tokenizer.fingerprint != info["tokenizer"]:
+        raise ValueError(
+            f"{folder / 'tokenizer'} has fingerprint {tokenizer.fingerprint[:12]}, but the"
+            f" checkpoint was trained with {info['tokenizer'][:12]}; put the original one back"
+        )
+    return OpenRun(
+        experiment=experiment,
+        model=build(experiment.model),
+        params=params,
+        tokenizer=tokenizer,
+        step=info["step"],
+    )
