@@ -45,8 +45,8 @@ def explain(found: dict[str, tuple[str, ...]], *, checkout: Path = CHECKOUT) -> 
     """One message about shadowed packages: what is wrong and what to do."""
     lines = [f"  {package}: {', '.join(homes)}" for package, homes in sorted(found.items())]
     return (
-        f"these packages of Gesso would not be imported from the checkout {checkout}, because another"
-        " package of the same name comes first on the import path:\n"
+        f"these packages of Gesso would not be imported from the checkout {checkout}, because"
+        " another package of the same name comes first on the import path:\n"
         + "\n".join(lines)
         + "\nuninstall the other package, take its folder off PYTHONPATH, or install Gesso into a"
         " virtual environment of its own (make does that)"

@@ -60,7 +60,7 @@ COMMANDS = {
 }
 _HELP = {"-h", "--help", "help"}
 _STATUSES = (
-    "exit status: 0 done; 1 failed (a restart may help); 2 the request or the environment is wrong;\n"
+    "exit status: 0 done; 1 failed (a restart may help); 2 the request or environment is wrong;\n"
     "70 a hang was detected; 71 another host failed; 75 preempted after saving (run it again)"
 )
 
