@@ -1,0 +1,221 @@
+"""Held-out loss, perplexity per token and word, and bits per byte: per component and overall."""
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from partitioning.axes import Layout, at_rest, partition, spec
+from partitioning.layouts import LAYOUTS
+from partitioning.mesh import batch_splits
+
+Rows = dict[str, np.ndarray]
+Figures = dict[str, Any]
+
+
+class NothingHeldOut(ValueError):
+    """The store has no held-out documents among the components asked for."""
+
+
+def evaluate_heldout(
+    model: Any,
+    objective: Any,
+    params: Any,
+    store: Any,
+    *,
+    length: int,
+    rows: int,
+    batch: int,
+    mesh: Mesh | None = None,
+    layout: Layout | str | None = None,
+    components: Sequence[str] | None = None,
+    compute: str = "float32",
+) -> Figures:
+    """{"loss", "perplexity", "bits_per_byte", "word_perplexity", "tokens", "bytes", "words",
+    "components": {name: the same figures}} of `params` on the held-out documents of `store`.
+
+    rows: held-out rows per component, from the first; 0 = all. batch: rows per compiled call; it
+    changes no figure and is rounded up to what `mesh` divides. components: all by default; one
+    with nothing held out is left out. compute: the dtype parameters are multiplied in.
+
+    loss: nats per target token. perplexity: exp(loss). word_perplexity: exp(nats / words), words
+    being what whitespace separates in the decoded targets. bits_per_byte: total bits / UTF-8
+    bytes of the targets. A document's first token is no target and counts nowhere.
+
+    Sums are divided once, at the end: batches are never averaged. The objective's first term is
+    the negative log-likelihood. Raises NothingHeldOut, and ValueError for an unknown component.
+    """
+    from data.holdout import heldout
+
+    names = _known(store, components)
+    tokenizer = store.tokenizer()
+    sums = {name: np.zeros(4) for name in names}  # nats, tokens, bytes, words
+    splits = batch_splits(mesh) if mesh is not None else 1
+    size = -(-batch // splits) * splits
+    run = _compiled(model, objective, mesh, _frozen(layout), compute, len(names))
+    byte_lengths = jnp.asarray(tokenizer.byte_lengths, jnp.int32)
+    width = objective.row_length(length)
+
+    def all_rows() -> Iterator[tuple[int, Rows]]:
+        for index, name in enumerate(names):
+            held = heldout(store, name, length=width, overlap=objective.overlap)
+            end = min(len(held), rows) if rows else len(held)
+            for start in range(0, end, size):
+                yield index, held.rows(start, min(size, end - start))
+
+    for chunk in _batches(all_rows(), objective, size):
+        nats, tokens, target_bytes = jax.device_get(run(params, chunk, byte_lengths))
+        for index, words in _words(chunk, tokenizer).items():
+            sums[names[index]][3] += words
+        for index, name in enumerate(names):
+            sums[name][:3] += (nats[index], tokens[index], target_bytes[index])
+    sums = {name: each for name, each in sums.items() if each[1]}
+    if not sums:
+        raise NothingHeldOut(
+            f"nothing is held out in {', '.join(names) or 'this store'}: build the store with"
+            " a larger holdout share"
+        )
+    return _figures(sum(sums.values(), np.zeros(4))) | {
+        "components": {name: _figures(each) for name, each in sums.items()}
+    }
+
+
+def _known(store: Any, components: Sequence[str] | None) -> tuple[str, ...]:
+    known = tuple(store.components)
+    if unknown := sorted(set(components or ()) - set(known)):
+        raise ValueError(f"the store has no component {unknown}; it has {', '.join(known)}")
+    return known if components is None else tuple(dict.fromkeys(components))
+
+
+def _figures(sums: np.ndarray) -> Figures:
+    nats, tokens, target_bytes, words = (float(x) for x in sums)
+
+    def per(count: float) -> float:
+        return nats / count if count else math.nan
+
+    with np.errstate(over="ignore"):
+        return {
+            "loss": per(tokens),
+            "perplexity": float(np.exp(per(tokens))),
+            "bits_per_byte": per(target_bytes) / math.log(2),
+            "word_perplexity": float(np.exp(per(words))),
+            "tokens": round(tokens),
+            "bytes": round(target_bytes),
+            "words": round(words),
+        }
+
+
+def _batches(stream: Iterator[tuple[int, Rows]], objective: Any, size: int) -> Iterator[Rows]:
+    """Batches of exactly `size` rows; the last is filled with rows that weigh nothing.
+
+    A batch may hold rows of several components: its "component" leaf indexes the names asked for.
+    """
+    weight = objective.weights[next(iter(objective.coefficients))]
+    waiting: list[Rows] = []
+    count = 0
+    for index, rows in stream:
+        made = objective.host_batch(rows)
+        made["component"] = np.full(len(made["tokens"]), index, np.int32)
+        made["nll_weight"] = made[weight]
+        waiting.append(made)
+        count += len(made["tokens"])
+        while count >= size:
+            whole = _joined(waiting)
+            yield {name: leaf[:size] for name, leaf in whole.items()}
+            waiting = [{name: leaf[size:] for name, leaf in whole.items()}]
+            count -= size
+    if count:
+        whole = _joined(waiting)
+        # Zeros are padding everywhere: segment 0, weight 0.
+        yield {
+            name: np.concatenate([leaf, np.zeros((size - count, *leaf.shape[1:]), leaf.dtype)])
+            for name, leaf in whole.items()
+        }
+
+
+def _joined(parts: list[Rows]) -> Rows:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _words(chunk: Rows, tokenizer: Any) -> dict[int, int]:
+    """{component index: words in the decoded targets}, document piece by document piece."""
+    words: dict[int, int] = {}
+    for row in range(len(chunk["targets"])):
+        counted = chunk["nll_weight"][row] > 0
+        targets, segments = chunk["targets"][row][counted], chunk["segments"][row][counted]
+        cuts = np.flatnonzero(np.diff(segments)) + 1
+        for piece in np.split(targets, cuts):
+            index = int(chunk["component"][row])
+            text = tokenizer.decode(piece[piece != tokenizer.eos])
+            words[index] = words.get(index, 0) + len(text.split())
+    return words
+
+
+def _frozen(layout: Layout | str | None) -> tuple[Any, ...] | None:
+    """A layout as something a cache can be keyed by."""
+    if layout is None:
+        return None
+    found = LAYOUTS[layout] if isinstance(layout, str) else layout
+    return tuple(found.at_rest.items()), tuple(found.in_flight.items())
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(
+    model: Any,
+    objective: Any,
+    mesh: Mesh | None,
+    layout: tuple[Any, ...] | None,
+    compute: str,
+    components: int,
+) -> Callable[[Any, Rows, jax.Array], Any]:
+    """(params, batch, byte_lengths) -> nats f32[C], tokens i32[C], bytes i32[C]: sums.
+
+    Kept from call to call, so that a run compiles its evaluation once.
+    """
+    term = next(iter(objective.coefficients))
+
+    def sums(params: Any, batch: Mapping[str, jax.Array], byte_lengths: jax.Array) -> Any:
+        cast = jax.tree.map(lambda x: x.astype(compute), params)
+        if mesh is not None:
+            cast = at_rest(cast, model.letters)
+        losses = objective(model.merge(cast), batch, None)[term]
+        weight = batch["nll_weight"]
+        counted = weight > 0
+        # A position that weighs nothing may cost anything, also infinity.
+        nats = jnp.sum(jnp.where(counted, losses * weight, 0.0), axis=1)
+        tokens = jnp.sum(counted, axis=1)
+        target_bytes = jnp.sum(jnp.where(counted, byte_lengths[batch["targets"]], 0), axis=1)
+        return tuple(
+            jax.ops.segment_sum(rows, batch["component"], components)
+            for rows in (nats, tokens, target_bytes)
+        )
+
+    if mesh is None:
+        return jax.jit(sums)
+    laid_out = Layout(*(dict(table) for table in layout or _frozen("replicated") or ()))
+    whole = NamedSharding(mesh, P())
+    jitted = jax.jit(sums, out_shardings=whole)
+    rows_table = LAYOUTS["replicated"].in_flight
+
+    def run(params: Any, batch: Rows, byte_lengths: jax.Array) -> Any:
+        arrays = {
+            name: jax.make_array_from_callback(
+                leaf.shape,
+                NamedSharding(mesh, spec("BL"[: leaf.ndim], rows_table)),
+                lambda at, leaf=leaf: leaf[at],
+            )
+            for name, leaf in batch.items()
+        }
+        lengths = jax.make_array_from_callback(
+            byte_lengths.shape, whole, lambda at: np.asarray(byte_lengths)[at]
+        )
+        with partition(mesh, laid_out):
+            return jitted(params, arrays, lengths)
+
+    return run
