@@ -1,1 +1,19 @@
-"""models"""
+"""The equations: layers, attention, rotary positions, the GPT decoder, and what they cost."""
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "GPTConfig": "models.config",
+    "Model": "models.model",
+    "build": "models.model",
+    "flops_per_token": "models.count",
+    "parameters": "models.count",
+}
+__all__ = [*_HOME]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"models has no {name!r}; it has {', '.join(sorted(_HOME))}")
+    return getattr(importlib.import_module(_HOME[name]), name)

@@ -1,0 +1,268 @@
+"""Causal self-attention: who sees whom, three ways to compute it, and the module around them."""
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+
+from models.config import AttentionKind, GPTConfig
+from models.layers import add_bias, constant, dropout, einsum_float32, param
+from models.rotary import Angles, rotate
+from partitioning.axes import einsum, shard
+
+# Queries taken together by "blocks". On 2 CPU cores 128 was the fastest of 64, 128 and 256.
+BLOCK = 128
+
+
+class Rows(NamedTuple):
+    """What attention has to know about the rows of a batch.
+
+    segments_BL: i32, which document a token belongs to (0: padding); None: one document per row.
+    angles: rotary angles of the positions, or None.
+    """
+
+    segments_BL: jax.Array | None
+    angles: Angles | None
+
+
+class Cache(NamedTuple):
+    """Keys and values of every layer so far. `length` (i32[]) places of S are filled."""
+
+    k_ZBSNH: jax.Array
+    v_ZBSNH: jax.Array
+    segments_BS: jax.Array
+    length: jax.Array
+
+
+class Attention(nnx.Module):
+    """Multi-head attention (https://arxiv.org/abs/1706.03762), causal, with the GPT family's
+    published variations of scale, window, biases and rotary positions."""
+
+    def __init__(self, config: GPTConfig, key: jax.Array, *, out_std: float):
+        self.config = config
+        sizes, std = config.sizes, config.init_std
+        q, k, v, out = jax.random.split(key, 4)
+        self.q = param(q, "DNH", sizes=sizes, std=std)
+        self.k = param(k, "DNH", sizes=sizes, std=std)
+        self.v = param(v, "DNH", sizes=sizes, std=std)
+        self.out = param(out, "NHD", sizes=sizes, std=out_std)
+        has_qkv, has_out = "qkv" in config.biases, "attention_out" in config.biases
+        self.q_bias = constant(0.0, "NH", sizes=sizes) if has_qkv else None
+        self.k_bias = constant(0.0, "NH", sizes=sizes) if has_qkv else None
+        self.v_bias = constant(0.0, "NH", sizes=sizes) if has_qkv else None
+        self.out_bias = constant(0.0, "D", sizes=sizes) if has_out else None
+
+    def __call__(
+        self,
+        x_BLD: jax.Array,
+        rows: Rows,
+        *,
+        kind: AttentionKind,
+        layer: jax.Array,
+        key: jax.Array | None,
+    ) -> jax.Array:
+        """`layer`: this layer's number from 0. Returns BLD."""
+        q_BLNH, k_BLNH, v_BLNH = self.project(x_BLD, rows, layer=layer)
+        k_BSNH, v_BSNH = shard(k_BLNH, "BSNH"), shard(v_BLNH, "BSNH")
+        attend = {"dense": dense, "blocks": blocks, "cudnn": cudnn}[self.config.attention]
+        y_BLNH = attend(
+            q_BLNH,
+            k_BSNH,
+            v_BSNH,
+            segments_BL=rows.segments_BL,
+            window=self.config.window if kind == "local" else None,
+            scale=self.scale,
+            logits=self.config.attention_logits,
+            rate=self.config.attention_dropout,
+            key=key,
+        )
+        return self.project_out(checkpoint_name(y_BLNH, "attention"))
+
+    def decode(
+        self,
+        x_BLD: jax.Array,
+        rows: Rows,
+        cache: Cache,
+        *,
+        kind: AttentionKind,
+        layer: jax.Array,
+    ) -> tuple[jax.Array, Cache]:
+        """Attention of L further tokens to the `cache.length` tokens before them and themselves.
+        `cache.segments_BS` already holds theirs."""
+        q_BLNH, k_BLNH, v_BLNH = self.project(x_BLD, rows, layer=layer)
+        place = (layer, 0, cache.length, 0, 0)
+        cache = cache._replace(
+            k_ZBSNH=_write(cache.k_ZBSNH, k_BLNH[None], place),
+            v_ZBSNH=_write(cache.v_ZBSNH, v_BLNH[None], place),
+        )
+        queries_L = cache.length + jnp.arange(x_BLD.shape[1])
+        visible_BLS = sees(
+            queries_L,
+            jnp.arange(cache.segments_BS.shape[1]),
+            rows.segments_BL,
+            cache.segments_BS,
+            window=self.config.window if kind == "local" else None,
+        )
+        y_BLNH = weigh(
+            q_BLNH,
+            cache.k_ZBSNH[layer].astype(q_BLNH.dtype),
+            cache.v_ZBSNH[layer].astype(q_BLNH.dtype),
+            visible_BLS,
+            scale=self.scale,
+            logits=self.config.attention_logits,
+        )
+        return self.project_out(y_BLNH), cache
+
+    @property
+    def scale(self) -> float:
+        """What q.k is multiplied by in every layer alike."""
+        by_head_dim = self.config.attention_scale in ("head_dim", "head_dim_and_layer")
+        return self.config.head_dim**-0.5 if by_head_dim else 1.0
+
+    def project(
+        self, x_BLD: jax.Array, rows: Rows, *, layer: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Queries, keys and values (BLNH), turned by their positions."""
+        q_BLNH = add_bias(einsum("BLD,DNH->BLNH", x_BLD, self.q), self.q_bias, "NH")
+        k_BLNH = add_bias(einsum("BLD,DNH->BLNH", x_BLD, self.k), self.k_bias, "NH")
+        v_BLNH = add_bias(einsum("BLD,DNH->BLNH", x_BLD, self.v), self.v_bias, "NH")
+        q_BLNH, k_BLNH, v_BLNH = (checkpoint_name(x, "qkv") for x in (q_BLNH, k_BLNH, v_BLNH))
+        if rows.angles is not None:
+            q_BLNH = rotate(q_BLNH, rows.angles, rotation=self.config.rotation)
+            k_BLNH = rotate(k_BLNH, rows.angles, rotation=self.config.rotation)
+        if self.config.attention_scale in ("layer", "head_dim_and_layer"):
+            q_BLNH = (q_BLNH / (layer + 1)).astype(k_BLNH.dtype)
+        return q_BLNH, k_BLNH, v_BLNH
+
+    def project_out(self, y_BLNH: jax.Array) -> jax.Array:
+        return add_bias(einsum("BLNH,NHD->BLD", y_BLNH, self.out), self.out_bias, "D")
+
+
+def sees(
+    queries_L: Any,
+    keys_S: Any,
+    segments_BL: jax.Array | None,
+    segments_BS: jax.Array | None,
+    *,
+    window: int | None,
+) -> jax.Array:
+    """bool [B or 1, L, S]: which key (column) each query (row) sees; both are places in the row.
+
+    A query sees its own segment up to itself. Padding (segment 0) is a segment like any other, so
+    that every row sees at least itself and no softmax is over nothing: what padding computes is
+    finite, and no document reads it.
+    """
+    distance_LS = queries_L[:, None] - keys_S[None, :]
+    visible = (distance_LS >= 0)[None]
+    if window is not None:
+        visible = visible & (distance_LS < window)[None]
+    if segments_BL is not None and segments_BS is not None:
+        visible = visible & (segments_BL[:, :, None] == segments_BS[:, None, :])
+    return visible
+
+
+def weigh(
+    q_BLNH: jax.Array,
+    k_BSNH: jax.Array,
+    v_BSNH: jax.Array,
+    visible_BLS: jax.Array,
+    *,
+    scale: float,
+    logits: Literal["compute", "float32"],
+    rate: float = 0.0,
+    key: jax.Array | None = None,
+) -> jax.Array:
+    """softmax(q.k * scale) v over the visible keys, the softmax in float32. Returns BLNH."""
+    product = einsum_float32 if logits == "float32" else einsum
+    logits_BNLS = product("BLNH,BSNH->BNLS", q_BLNH, k_BSNH)
+    logits_BNLS = logits_BNLS if scale == 1 else logits_BNLS * scale
+    # The lowest number, not -inf: a row of -inf has no softmax, and its gradient is NaN.
+    lowest = jnp.finfo(logits_BNLS.dtype).min
+    logits_BNLS = jnp.where(visible_BLS[:, None], logits_BNLS, lowest)
+    weights_BNLS = jax.nn.softmax(logits_BNLS.astype(jnp.float32), axis=-1).astype(v_BSNH.dtype)
+    return einsum("BNLS,BSNH->BLNH", dropout(weights_BNLS, rate, key), v_BSNH)
+
+
+def dense(
+    q_BLNH: jax.Array,
+    k_BSNH: jax.Array,
+    v_BSNH: jax.Array,
+    *,
+    segments_BL: jax.Array | None,
+    window: int | None,
+    **options: Any,
+) -> jax.Array:
+    """Every query against every key, the unseen ones masked."""
+    places = jnp.arange(q_BLNH.shape[1])
+    visible_BLS = sees(places, places, segments_BL, segments_BL, window=window)
+    return weigh(q_BLNH, k_BSNH, v_BSNH, visible_BLS, **options)
+
+
+def blocks(
+    q_BLNH: jax.Array,
+    k_BSNH: jax.Array,
+    v_BSNH: jax.Array,
+    *,
+    segments_BL: jax.Array | None,
+    window: int | None,
+    key: jax.Array | None,
+    **options: Any,
+) -> jax.Array:
+    """`BLOCK` queries at a time against the keys that any of them may see: about half of `dense`'s
+    work, and with a window far less."""
+    length, parts = q_BLNH.shape[1], []
+    for start in range(0, length, BLOCK):
+        stop = min(start + BLOCK, length)
+        first = 0 if window is None else max(0, start - window + 1)
+        segments_BC = None if segments_BL is None else segments_BL[:, start:stop]
+        segments_BS = None if segments_BL is None else segments_BL[:, first:stop]
+        queries, keys = jnp.arange(start, stop), jnp.arange(first, stop)
+        visible_BLS = sees(queries, keys, segments_BC, segments_BS, window=window)
+        part_key = None if key is None else jax.random.fold_in(key, start)
+        rows, seen = slice(start, stop), slice(first, stop)
+        part = weigh(
+            q_BLNH[:, rows], k_BSNH[:, seen], v_BSNH[:, seen], visible_BLS, key=part_key, **options
+        )
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else shard(jnp.concatenate(parts, axis=1), "BLNH")
+
+
+def cudnn(
+    q_BLNH: jax.Array,
+    k_BSNH: jax.Array,
+    v_BSNH: jax.Array,
+    *,
+    segments_BL: jax.Array | None,
+    window: int | None,
+    scale: float,
+    **options: Any,
+) -> jax.Array:
+    """NVIDIA's fused attention. It keeps its logits in float32 whatever `attention_logits` says.
+
+    Raises ValueError for a float32 model, which it cannot compute.
+    """
+    if q_BLNH.dtype.itemsize != 2:
+        raise ValueError(
+            f"attention='cudnn' computes in bfloat16 or float16, and this model in {q_BLNH.dtype};"
+            " set precision.compute to bfloat16, or attention to blocks"
+        )
+    mask_BNLS = None
+    if segments_BL is not None:
+        mask_BNLS = (segments_BL[:, :, None] == segments_BL[:, None, :])[:, None]
+    y_BLNH = jax.nn.dot_product_attention(
+        q_BLNH,
+        k_BSNH,
+        v_BSNH,
+        mask=mask_BNLS,
+        scale=scale,
+        is_causal=True,
+        local_window_size=None if window is None else (window - 1, 0),
+        implementation="cudnn",
+    )
+    return shard(y_BLNH, "BLNH")
+
+
+def _write(cache: jax.Array, new: jax.Array, place: tuple[Any, ...]) -> jax.Array:
+    return jax.lax.dynamic_update_slice(cache, new.astype(cache.dtype), place)

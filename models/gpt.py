@@ -1,0 +1,243 @@
+"""The GPT decoder: embed, a scan over blocks, a norm, logits."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+
+from models.attention import Attention, Cache, Rows
+from models.config import AttentionKind, GPTConfig
+from models.layers import (
+    LayerNorm,
+    add_bias,
+    constant,
+    dropout,
+    einsum_float32,
+    look_up,
+    param,
+    scan,
+    stack,
+)
+from models.rotary import angles
+from partitioning.axes import einsum, shard
+
+ACTIVATIONS = {
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "relu": jax.nn.relu,
+}
+
+
+class MLP(nnx.Module):
+    """Two products with an activation between them."""
+
+    def __init__(self, config: GPTConfig, key: jax.Array, *, out_std: float):
+        self.config = config
+        sizes, has_bias = config.sizes, "mlp" in config.biases
+        up, down = jax.random.split(key)
+        self.up = param(up, "DF", sizes=sizes, std=config.init_std)
+        self.down = param(down, "FD", sizes=sizes, std=out_std)
+        self.up_bias = constant(0.0, "F", sizes=sizes) if has_bias else None
+        self.down_bias = constant(0.0, "D", sizes=sizes) if has_bias else None
+
+    def __call__(self, x_BLD: jax.Array) -> jax.Array:
+        h_BLF = add_bias(einsum("BLD,DF->BLF", x_BLD, self.up), self.up_bias, "F")
+        h_BLF = ACTIVATIONS[self.config.activation](checkpoint_name(h_BLF, "mlp"))
+        return add_bias(einsum("BLF,FD->BLD", h_BLF, self.down), self.down_bias, "D")
+
+
+class Block(nnx.Module):
+    """Attention and mlp around the residual stream.
+
+    sequential, pre-norm: GPT-2 and GPT-Neo; post-norm: GPT-1. parallel: GPT-NeoX
+    (https://arxiv.org/abs/2204.06745), and with one shared norm GPT-J.
+    """
+
+    def __init__(self, config: GPTConfig, key: jax.Array):
+        self.config = config
+        attention, mlp = jax.random.split(key)
+        out_std = {
+            "same": config.init_std,
+            "depth": config.init_std / (2 * config.layers) ** 0.5,
+            "wang": 2 / (config.layers * config.embed**0.5),
+        }[config.residual_init]
+        self.attention_norm = LayerNorm(config.sizes, epsilon=config.epsilon)
+        self.attention = Attention(config, attention, out_std=out_std)
+        shared = config.block == "parallel_shared_norm"
+        self.mlp_norm = None if shared else LayerNorm(config.sizes, epsilon=config.epsilon)
+        self.mlp = MLP(config, mlp, out_std=out_std)
+
+    def __call__(
+        self,
+        x_BLD: jax.Array,
+        rows: Rows,
+        *,
+        kind: AttentionKind,
+        layer: jax.Array,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        keys = (None, None, None) if key is None else jax.random.split(key, 3)
+
+        def attend(x_BLD: jax.Array) -> jax.Array:
+            y_BLD = self.attention(x_BLD, rows, kind=kind, layer=layer, key=keys[0])
+            return dropout(y_BLD, self.config.residual_dropout, keys[1])
+
+        return self.combine(x_BLD, attend, keys[2])
+
+    def decode(
+        self,
+        x_BLD: jax.Array,
+        rows: Rows,
+        cache: Cache,
+        *,
+        kind: AttentionKind,
+        layer: jax.Array,
+    ) -> tuple[jax.Array, Cache]:
+        """The same for L tokens that follow those in the cache, which comes back with theirs."""
+        after: list[Cache] = []
+
+        def attend(x_BLD: jax.Array) -> jax.Array:
+            y_BLD, filled = self.attention.decode(x_BLD, rows, cache, kind=kind, layer=layer)
+            after.append(filled)
+            return y_BLD
+
+        return self.combine(x_BLD, attend, None), after[0]
+
+    def combine(self, x_BLD: jax.Array, attend: Any, key: jax.Array | None) -> jax.Array:
+        """The block's equation, given attention as a function of BLD."""
+
+        def mlp(x_BLD: jax.Array) -> jax.Array:
+            return dropout(self.mlp(x_BLD), self.config.residual_dropout, key)
+
+        norm, mlp_norm = self.attention_norm, self.mlp_norm
+        if mlp_norm is None:
+            normal_BLD = norm(x_BLD)
+            x_BLD = x_BLD + attend(normal_BLD) + mlp(normal_BLD)
+        elif self.config.block == "parallel":
+            x_BLD = x_BLD + attend(norm(x_BLD)) + mlp(mlp_norm(x_BLD))
+        elif self.config.norm == "post":
+            x_BLD = norm(x_BLD + attend(x_BLD))
+            x_BLD = mlp_norm(x_BLD + mlp(x_BLD))
+        else:
+            x_BLD = x_BLD + attend(norm(x_BLD))
+            x_BLD = x_BLD + mlp(mlp_norm(x_BLD))
+        return shard(x_BLD, "BLD")
+
+
+class GPT(nnx.Module):
+    """GPT-1 (https://openai.com/research/language-unsupervised), GPT-2
+    (https://openai.com/research/better-language-models), GPT-Neo
+    (https://github.com/EleutherAI/gpt-neo), GPT-J (https://github.com/kingoflolz/mesh-transformer-jax)
+    and GPT-NeoX (https://arxiv.org/abs/2204.06745), by the fields of their config."""
+
+    def __init__(self, config: GPTConfig, key: jax.Array):
+        self.config = config
+        sizes, std = config.sizes, config.init_std
+        embed, positions, blocks, head = jax.random.split(key, 4)
+        learned = config.position_encoding == "learned"
+        self.embed = param(embed, "VD", sizes=sizes, std=std)
+        self.positions = param(positions, "SD", sizes=sizes, std=std) if learned else None
+        self.blocks = stack(lambda k: Block(config, k), jax.random.split(blocks, config.layers))
+        self.norm = LayerNorm(sizes, epsilon=config.epsilon) if config.norm == "pre" else None
+        self.head_table = (
+            param(head, "VD", sizes=sizes, std=std) if config.head == "untied" else None
+        )
+        self.head_bias = constant(0.0, "V", sizes=sizes) if "head" in config.biases else None
+
+    def features(self, batch: Mapping[str, jax.Array], key: jax.Array | None = None) -> jax.Array:
+        """What the head reads, BLD. No key, no dropout."""
+        return self._run(batch, key, lambda x_BLD: None)[0]
+
+    def hidden(self, batch: Mapping[str, jax.Array], key: jax.Array | None = None) -> jax.Array:
+        """The residual stream [Z + 1, B, L, D]: the embeddings, then each layer's output, the last
+        of them after the final norm where there is one."""
+        x_BLD, (first_BLD, layers_ZBLD) = self._run(batch, key, lambda x_BLD: x_BLD)
+        return jnp.concatenate([first_BLD[None], layers_ZBLD[:-1], x_BLD[None]])
+
+    def head(self) -> tuple[jax.Array, jax.Array | None]:
+        """The table (VD) and the bias (V), if any, that turn features into logits."""
+        table = self.embed if self.head_table is None else self.head_table
+        return table[...], None if self.head_bias is None else self.head_bias[...]
+
+    def logits(self, x_BLD: jax.Array) -> jax.Array:
+        """float32 BLV."""
+        table_VD, bias_V = self.head()
+        logits_BLV = einsum_float32("BLD,VD->BLV", x_BLD, table_VD)
+        return logits_BLV if bias_V is None else logits_BLV + shard(bias_V, "V")
+
+    def decode(self, cache: Cache, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, Cache]:
+        """Features (BLD) of L tokens that follow the `cache.length` before them, and the cache
+        with them in it."""
+        tokens_BL = batch["tokens"]
+        segments_BL = batch.get("segments", jnp.ones_like(tokens_BL))
+        counted_BL = jnp.broadcast_to(
+            cache.length + jnp.arange(tokens_BL.shape[1]), tokens_BL.shape
+        )
+        x_BLD, rows = self._start(batch | {"positions": batch.get("positions", counted_BL)})
+        cache = cache._replace(
+            segments_BS=jax.lax.dynamic_update_slice(
+                cache.segments_BS, segments_BL, (0, cache.length)
+            )
+        )
+        rows = rows._replace(segments_BL=segments_BL)
+
+        def one_layer(carry: Any, layer: Any, kind: AttentionKind) -> Any:
+            block, number = layer
+            return block.decode(carry[0], rows, carry[1], kind=kind, layer=number)
+
+        (x_BLD, cache), _ = scan(
+            one_layer,
+            (x_BLD, cache),
+            (self.blocks, jnp.arange(self.config.layers)),
+            kinds=self.config.period,
+            remat="none",
+            unroll=self.config.scan_unroll,
+            output=lambda carry: None,
+        )
+        x_BLD = x_BLD if self.norm is None else self.norm(x_BLD)
+        return x_BLD, cache._replace(length=cache.length + tokens_BL.shape[1])
+
+    def _start(self, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, Rows]:
+        """The embeddings (BLD) and what attention needs to know of the rows."""
+        c, tokens_BL = self.config, batch["tokens"]
+        if (length := tokens_BL.shape[1]) > c.positions:
+            raise ValueError(f"rows of {length} tokens exceed the model's {c.positions} positions")
+        places_BL = jnp.broadcast_to(jnp.arange(length), tokens_BL.shape)
+        positions_BL = shard(batch.get("positions", places_BL), "BL")
+        x_BLD = look_up(shard(self.embed[...], "VD"), shard(tokens_BL, "BL"))
+        turns = None
+        if self.positions is not None:
+            x_BLD = x_BLD + look_up(shard(self.positions[...], "SD"), positions_BL)
+        else:
+            turns = angles(positions_BL, dims=c.rotary_dims, base=c.rotary_base)
+        return shard(x_BLD, "BLD"), Rows(batch.get("segments"), turns)
+
+    def _run(
+        self, batch: Mapping[str, jax.Array], key: jax.Array | None, output: Any
+    ) -> tuple[jax.Array, Any]:
+        c = self.config
+        x_BLD, rows = self._start(batch)
+        keys = None
+        if key is not None:
+            embed_key, layers_key = jax.random.split(key)
+            x_BLD = dropout(x_BLD, c.embedding_dropout, embed_key)
+            keys = jax.random.split(layers_key, c.layers)
+        first = output(x_BLD)
+
+        def one_layer(x_BLD: jax.Array, layer: Any, kind: AttentionKind) -> jax.Array:
+            block, number, layer_key = layer
+            return block(x_BLD, rows, kind=kind, layer=number, key=layer_key)
+
+        x_BLD, outputs = scan(
+            one_layer,
+            x_BLD,
+            (self.blocks, jnp.arange(c.layers), keys),
+            kinds=c.period,
+            remat=c.remat,
+            unroll=c.scan_unroll,
+            output=output,
+        )
+        return x_BLD if self.norm is None else self.norm(x_BLD), (first, outputs)

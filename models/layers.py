@@ -1,0 +1,170 @@
+"""What every model is built of: parameters with letters, layer norm, dropout, stacks of layers."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from models.config import Remat
+from partitioning.axes import einsum, shard
+
+M = TypeVar("M", bound=nnx.Module)
+
+_POLICIES = jax.checkpoint_policies
+REMAT: dict[Remat, Any] = {
+    "full": _POLICIES.nothing_saveable,
+    "dots": _POLICIES.dots_with_no_batch_dims_saveable,
+    "save_attention": _POLICIES.save_only_these_names("attention"),
+    "save_qkv_attention_mlp": _POLICIES.save_only_these_names("qkv", "attention", "mlp"),
+}
+
+
+def param(key: jax.Array, letters: str, *, sizes: Mapping[str, int], std: float) -> nnx.Param:
+    """A float32 parameter drawn from a normal distribution of standard deviation `std`."""
+    return nnx.Param(std * jax.random.normal(key, [sizes[each] for each in letters]), axes=letters)
+
+
+def constant(value: float, letters: str, *, sizes: Mapping[str, int]) -> nnx.Param:
+    """A float32 parameter that starts as one value: 0 for a bias, 1 for a scale."""
+    return nnx.Param(jnp.full([sizes[each] for each in letters], value, jnp.float32), axes=letters)
+
+
+def add_bias(y: jax.Array, bias: nnx.Param | None, letters: str) -> jax.Array:
+    """`y` plus a bias over its last dims, or `y` where the model has none."""
+    return y if bias is None else y + shard(bias[...], letters)
+
+
+def look_up(table: jax.Array, indices: jax.Array) -> jax.Array:
+    """Rows of a table. An index outside it gives NaN, which no run survives unseen; JAX's default
+    would clamp it to the last row."""
+    return table.at[indices].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+    """`x` with a fraction `rate` of its values 0 and the others scaled up; no key, no dropout."""
+    if key is None or rate == 0:
+        return x
+    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0).astype(
+        x.dtype
+    )
+
+
+class LayerNorm(nnx.Module):
+    """Layer normalisation (https://arxiv.org/abs/1607.06450), computed in float32."""
+
+    def __init__(self, sizes: Mapping[str, int], *, epsilon: float):
+        self.epsilon = epsilon
+        self.scale = constant(1.0, "D", sizes=sizes)
+        self.bias = constant(0.0, "D", sizes=sizes)
+
+    def __call__(self, x_BLD: jax.Array) -> jax.Array:
+        scale_D, bias_D = shard(self.scale[...], "D"), shard(self.bias[...], "D")
+        return shard(normalize(x_BLD, scale_D, bias_D, self.epsilon), "BLD")
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def normalize(x: jax.Array, scale_D: jax.Array, bias_D: jax.Array, epsilon: float) -> jax.Array:
+    """(x - mean) / sqrt(variance + epsilon) * scale + bias over the last dim.
+
+    The backward pass is written out so that it starts from the normalised values: XLA on CPU
+    otherwise computes the residual sum of all layers below again in every norm's backward pass.
+    """
+    return _normalize_forward(x, scale_D, bias_D, epsilon)[0]
+
+
+def _normalize_forward(x, scale_D, bias_D, epsilon):
+    wide = x.astype(jnp.float32)
+    centred = wide - wide.mean(-1, keepdims=True)
+    inverse = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + epsilon)
+    normal = centred * inverse
+    y = normal * scale_D.astype(jnp.float32) + bias_D.astype(jnp.float32)
+    return y.astype(x.dtype), (normal.astype(x.dtype), inverse, scale_D)
+
+
+def _normalize_backward(epsilon, saved, dy):
+    normal, inverse, scale_D = saved
+    dy32, normal32 = dy.astype(jnp.float32), normal.astype(jnp.float32)
+    g = dy32 * scale_D.astype(jnp.float32)
+    along = (g * normal32).mean(-1, keepdims=True)
+    dx = (g - g.mean(-1, keepdims=True) - normal32 * along) * inverse
+    rows = tuple(range(dy.ndim - 1))
+    dscale_D, dbias_D = (dy32 * normal32).sum(rows), dy32.sum(rows)
+    return dx.astype(dy.dtype), dscale_D.astype(scale_D.dtype), dbias_D.astype(scale_D.dtype)
+
+
+normalize.defvjp(_normalize_forward, _normalize_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def einsum_float32(equation: str, x: jax.Array, w: jax.Array) -> jax.Array:
+    """`einsum` with a float32 result whose gradients are products in the inputs' own dtype.
+
+    Without the second half a bfloat16 model would run two of three products in float32.
+    """
+    return einsum(equation, x, w, preferred_element_type=jnp.float32)
+
+
+def _einsum_float32_forward(equation, x, w):
+    return einsum_float32(equation, x, w), (x, w)
+
+
+def _einsum_float32_backward(equation, saved, dy):
+    (x, w), (inputs, out) = saved, equation.split("->")
+    x_letters, w_letters = inputs.split(",")
+    dy = dy.astype(x.dtype)
+    dx = einsum(f"{out},{w_letters}->{x_letters}", dy, w)
+    dw = einsum(f"{out},{x_letters}->{w_letters}", dy, x)
+    return dx, dw
+
+
+einsum_float32.defvjp(_einsum_float32_forward, _einsum_float32_backward)
+
+
+def stack(make: Callable[[jax.Array], M], keys: jax.Array) -> M:
+    """One module holding len(keys) modules: every parameter gains a leading Z (layers) dim."""
+    layers = jax.vmap(make)(keys)
+    return jax.tree.map(
+        lambda each: each.replace(axes="Z" + each.axes),
+        layers,
+        is_leaf=lambda each: isinstance(each, nnx.Param),
+    )
+
+
+def scan(
+    one_layer: Callable[[Any, Any, Any], Any],
+    carry: Any,
+    per_layer: Any,
+    *,
+    kinds: tuple[Any, ...],
+    remat: Remat,
+    unroll: int,
+    output: Callable[[Any], Any],
+) -> tuple[Any, Any]:
+    """Apply layers one after another; returns the last carry and `output(carry)` of each, stacked.
+
+    `per_layer` is a tree whose arrays lead with Z. One turn of the scan holds len(kinds) layers and
+    calls `carry = one_layer(carry, layer's part of per_layer, kind)` for each, so that what differs
+    between kinds (a window) is known when compiling.
+    """
+    count = jax.tree.leaves(per_layer)[0].shape[0]
+    turns = count // len(kinds)
+    assert turns * len(kinds) == count, "a period must divide the layers"
+
+    def turn(carry: Any, group: Any) -> tuple[Any, Any]:
+        outputs = []
+        for i, kind in enumerate(kinds):
+            apply = functools.partial(one_layer, kind=kind)
+            if remat != "none":
+                # Inside a loop XLA cannot merge forward and backward; the barrier only costs.
+                inline = unroll >= turns
+                apply = jax.checkpoint(apply, policy=REMAT[remat], prevent_cse=inline)
+            carry = apply(carry, jax.tree.map(lambda each, i=i: each[i], group))
+            outputs.append(output(carry))
+        return carry, jax.tree.map(lambda *each: jnp.stack(each), *outputs)
+
+    groups = jax.tree.map(lambda each: each.reshape(turns, len(kinds), *each.shape[1:]), per_layer)
+    carry, outputs = jax.lax.scan(turn, carry, groups, unroll=min(unroll, turns))
+    return carry, jax.tree.map(lambda each: each.reshape(count, *each.shape[2:]), outputs)
