@@ -1,7 +1,8 @@
 """Tokenizers: text to ids and back, with one fingerprint of their content.
 
-`load_tokenizer` reads every supported form, `save_tokenizer` writes the folder that stores, runs and
-exports carry. The kinds live in `tokenizer_sentencepiece.py` and `tokenizer_bpe.py`; bytes are here.
+`load_tokenizer` reads every supported form; `save_tokenizer` writes the folder that stores, runs
+and exports carry. Bytes are here, the other kinds in `tokenizer_sentencepiece.py` and
+`tokenizer_bpe.py`.
 """
 
 import difflib
@@ -258,7 +259,7 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 
 def read_file(path: Path) -> bytes:
-    """A tokenizer file's bytes. Raises TokenizerError when it is missing, empty or never readable."""
+    """The bytes of a file. Raises TokenizerError for one that is missing, empty or a pickle."""
     try:
         content = path.read_bytes()
     except OSError as error:
