@@ -30,7 +30,7 @@ class GPTConfig:
         (https://github.com/kingoflolz/mesh-transformer-jax).
     remat: what the backward pass keeps of each layer: "none" recomputes nothing, "full" everything,
         "dots" keeps weight products, the "save_" ones keep what they name.
-    scan_unroll: how many periods of the pattern one turn of the scan over layers holds.
+    unroll: how many periods of the pattern one turn of the scan over layers holds.
     attention: "blocks" takes 128 queries at a time and skips the keys none of them sees, "dense"
         all at once, "cudnn" NVIDIA's fused kernel (16-bit compute; no attention dropout).
 
@@ -63,11 +63,11 @@ class GPTConfig:
     init_std: float = 0.02
     residual_init: Literal["same", "depth", "wang"] = "same"
     remat: Remat = "none"
-    scan_unroll: int = 1
+    unroll: int = 1
     attention: Literal["dense", "blocks", "cudnn"] = "blocks"
 
     def __post_init__(self) -> None:
-        for name in ("vocab", "positions", "layers", "embed", "heads", "mlp", "scan_unroll"):
+        for name in ("vocab", "positions", "layers", "embed", "heads", "mlp", "unroll"):
             if (size := getattr(self, name)) < 1:
                 raise ValueError(f"model.{name} is {size}; it must be at least 1")
         if self.embed % self.heads:

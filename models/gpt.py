@@ -194,7 +194,7 @@ class GPT(nnx.Module):
             (self.blocks, jnp.arange(self.config.layers)),
             kinds=self.config.period,
             remat="none",
-            unroll=self.config.scan_unroll,
+            unroll=self.config.unroll,
             output=lambda carry: None,
         )
         x_BLD = x_BLD if self.norm is None else self.norm(x_BLD)
@@ -237,7 +237,7 @@ class GPT(nnx.Module):
             (self.blocks, jnp.arange(c.layers), keys),
             kinds=c.period,
             remat=c.remat,
-            unroll=c.scan_unroll,
+            unroll=c.unroll,
             output=output,
         )
         return x_BLD if self.norm is None else self.norm(x_BLD), (first, outputs)

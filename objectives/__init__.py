@@ -1,1 +1,19 @@
-"""objectives"""
+"""What a position costs: objectives, and the cross-entropy they share."""
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "CausalLM": "objectives.causal",
+    "CausalLMConfig": "objectives.config",
+    "Objective": "objectives.base",
+    "build": "objectives.base",
+    "cross_entropy": "objectives.cross_entropy",
+}
+__all__ = [*_HOME]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"objectives has no {name!r}; it has {', '.join(sorted(_HOME))}")
+    return getattr(importlib.import_module(_HOME[name]), name)
