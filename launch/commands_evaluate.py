@@ -1,0 +1,156 @@
+"""`gesso evaluate RUN`: held-out figures of a run, per component, beside what it must beat."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from launch.commands_report import run_folder
+from launch.console import Refused, existing, narration, output, print_json
+from pretrain.exits import DONE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Held-out loss, perplexity and bits per byte of a run's newest checkpoint.
+
+    Bits per byte compare models whatever their tokenizers. Beside them stand those of a unigram
+    model over tokens and of a 3-gram model over bytes, fitted to the training documents.
+
+    Example:
+      gesso evaluate runs/quickstart
+      gesso evaluate runs/gpt-neo-125m --rows 256 --step 10000 --json
+    """
+
+    # A run folder.
+    folder: tyro.conf.Positional[str]
+    # Which checkpoint; the newest by default.
+    step: int | None = None
+    # Another token store to evaluate on (a folder); it must have the run's tokenizer.
+    store: str = ""
+    # Held-out rows per component; 0 = all of them.
+    rows: int = 0
+    # Rows at a time; it changes no figure.
+    batch: int = 8
+    # Only these components; all by default.
+    components: tuple[str, ...] = ()
+    # The unigram and 3-gram models beside it.
+    baselines: Literal["fit", "skip"] = "fit"
+    # Print the figures as JSON.
+    json: bool = False
+
+    def run(self) -> int:
+        folder = run_folder(self.folder)
+        if self.rows < 0 or self.batch < 1:
+            raise Refused("--rows must be 0 or more, and --batch 1 or more")
+        found = figures(
+            folder,
+            step=self.step,
+            store=self.store,
+            rows=self.rows,
+            batch=self.batch,
+            components=self.components or None,
+            baselines=self.baselines,
+        )
+        if self.json:
+            print_json(found)
+        else:
+            show(found, title=f"{folder} after step {found['step']:,}")
+        return DONE
+
+
+def figures(
+    folder: Path,
+    *,
+    step: int | None = None,
+    store: str = "",
+    rows: int = 0,
+    batch: int = 8,
+    components: tuple[str, ...] | None = None,
+    baselines: Literal["fit", "skip"] = "fit",
+) -> dict[str, Any]:
+    """What evaluation.evaluate_heldout says of a run, with "step" and "baselines" beside it.
+
+    Raises ValueError for a folder without a checkpoint, or a store of another tokenizer.
+    """
+    if store:
+        existing(store, what="token store")
+    import jax
+
+    from data.store import open_store
+    from evaluation.perplexity import evaluate_heldout
+    from objectives.causal import CausalLM
+    from partitioning.axes import placements
+    from partitioning.config import MeshConfig
+    from partitioning.layouts import LAYOUTS
+    from partitioning.mesh import make_mesh
+    from pretrain.open import open_run
+
+    run = open_run(folder, step=step)
+    opened = open_store(store) if store else run.store()
+    if opened.tokenizer().fingerprint != run.tokenizer.fingerprint:
+        raise Refused(
+            f"{store} was made with another tokenizer than {folder}: the model cannot read it;"
+            f" build it with --tokenizer {folder / 'tokenizer'}"
+        )
+    # All devices of this machine hold parts of the parameters, whatever mesh the run had.
+    mesh, layout = make_mesh(MeshConfig(data=1, fsdp=-1)), LAYOUTS["fsdp"]
+    if run.experiment.model.embed % mesh.shape["fsdp"]:
+        mesh, layout = make_mesh(MeshConfig()), LAYOUTS["replicated"]
+    params = jax.device_put(run.params, placements(run.model.letters, layout.at_rest, mesh))
+    narration().print(f"evaluating step {run.step:,} of {folder} ...", style="dim")
+    objective = CausalLM(run.experiment.objective)
+    found = evaluate_heldout(
+        run.model,
+        objective,
+        params,
+        opened,
+        length=run.experiment.length,
+        rows=rows,
+        batch=batch,
+        mesh=mesh,
+        layout=layout,
+        components=components,
+        compute=run.experiment.precision.compute,
+    )
+    found = {**found, "step": run.step}
+    if baselines == "fit":
+        from evaluation.baselines import baselines as fit
+
+        found["baselines"] = fit(
+            opened,
+            length=run.experiment.length,
+            overlap=objective.overlap,
+            rows=rows,
+            components=components,
+        )
+    return found
+
+
+def show(found: dict[str, Any], *, title: str) -> None:
+    """The figures as a table: a row per component, then all of them, then the baselines."""
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    table.add_column("held out", style="cyan", no_wrap=True)
+    headings = ("bits/byte", "loss", "perplexity", "per word", "tokens", "bytes", "words")
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, each in found["components"].items():
+        table.add_row(name, *_cells(each))
+    table.add_section()
+    table.add_row("all", *_cells(found), style="bold")
+    for name, label in (("unigram", "unigram model"), ("byte_3gram", "byte 3-gram model")):
+        if name in found.get("baselines", {}):
+            table.add_row(label, f"{found['baselines'][name]:.4f}", style="dim")
+    output().print(table)
+
+
+def _cells(each: dict[str, Any]) -> list[str]:
+    shown = [f"{each['bits_per_byte']:.4f}", f"{each['loss']:.4f}"]
+    for key in ("perplexity", "word_perplexity"):
+        value = each[key]
+        shown.append("n/a" if not math.isfinite(value) else f"{value:,.4g}")
+    return [*shown, *(f"{each[key]:,}" for key in ("tokens", "bytes", "words"))]

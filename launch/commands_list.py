@@ -1,0 +1,79 @@
+"""`gesso list`: the experiments there are, with what each would cost."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from launch.console import output, print_json
+from pretrain.exits import DONE
+from pretrain.experiment import Experiment
+from pretrain.progress import short
+
+_BYTES = {"float32": 4, "bfloat16": 2}
+# Arrays the size of the parameters that each optimizer keeps. Adafactor keeps sums of rows and
+# columns, next to nothing; muon one momentum for its matrices and adamw's two for the rest.
+_MOMENTS = {"adamw": 2, "lion": 1, "adafactor": 0, "muon": 1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class List:
+    """The experiments, with parameters, FLOPs per token and the memory their state takes.
+
+    FLOPs are those of training (forward and backward) at the experiment's own length. State is
+    parameters, gradients and optimizer moments over all devices together; activations come on top.
+
+    Example:
+      gesso list
+      gesso list --json
+    """
+
+    # Print the table as JSON.
+    json: bool = False
+
+    def run(self) -> int:
+        from configs import registry
+
+        rows = [figures(registry.experiment(name)) for name in registry.names()]
+        if self.json:
+            print_json(rows)
+        else:
+            _show(rows)
+        return DONE
+
+
+def figures(experiment: Experiment) -> dict[str, Any]:
+    """{"name", "parameters", "flops_per_token", "state_bytes", "length", "batch_tokens", "steps"}."""
+    from models.count import flops_per_token, parameters
+
+    total = parameters(experiment.model)["total"]
+    # stored parameters and their gradients in one dtype, moments beside them
+    copies = 2 + _MOMENTS[experiment.optimizer.name]
+    return {
+        "name": experiment.name,
+        "parameters": total,
+        "flops_per_token": flops_per_token(experiment.model, experiment.length),
+        "state_bytes": total * copies * _BYTES[experiment.precision.params],
+        "length": experiment.length,
+        "batch_tokens": experiment.batch * experiment.length,
+        "steps": experiment.steps,
+    }
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("experiment", style="cyan", no_wrap=True)
+    for heading in ("parameters", "FLOPs/token", "state", "length", "tokens/step", "steps"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row["name"],
+            short(row["parameters"]),
+            short(row["flops_per_token"]),
+            f"{short(row['state_bytes'])}B",
+            f"{row['length']:,}",
+            short(row["batch_tokens"]),
+            f"{row['steps']:,}",
+        )
+    output().print(table)
+    output().print("\ngesso pretrain NAME --help says what each is and where its numbers are from")
