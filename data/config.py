@@ -42,3 +42,65 @@ class DataConfig:
     skip: tuple[tuple[int, int], ...] = ()
     prefetch: int = 2
     wait_seconds: int = 600
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderConfig:
+    """All that, with a store, fixes every training row.
+
+    length: tokens of a row, the overlap included (a causal model of length L takes rows of L + 1).
+    overlap: tokens that neighbouring pieces of one long document share (1 where each token but a
+    document's first is a target, 0 where each token is an input). The rest as in DataConfig.
+    """
+
+    length: int
+    overlap: Literal[0, 1] = 1
+    packing: Literal["best_fit", "concat"] = "best_fit"
+    seed: int = 0
+    mixture: MixtureConfig = MixtureConfig()
+    skip: tuple[tuple[int, int], ...] = ()
+    wait_seconds: float = 600
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildConfig:
+    """How raw text becomes a token store. Fields marked * are part of the store's fingerprint.
+
+    sources*: what to read, in order: files, folders, globs (`**` allowed), `tfds:NAME[/CONFIG][:SPLIT]`
+        or `tfds:FOLDER[:SPLIT]`; local paths or any that etils.epath opens. `NAME=SOURCE` puts all
+        of that source in the component NAME.
+    folder: the token store. Local or on a shared file system (it is memory-mapped when read).
+    tokenizer*: "bytes", or a path that `load_tokenizer` takes. Its content counts, not its path.
+    holdout*: share of documents kept out of training, chosen by a hash of the text, so that exact
+        twins always fall on the same side.
+    text_key*, component_key*: where a record holds its text and its component; dots go inwards.
+        An empty component_key, or a record without it: one component per source, named after the
+        file's stem (a number alone: "default").
+    text_split*: what a document is in a .txt source: the whole file, the text between blank lines,
+        or one line.
+    on_bad_input*: "quarantine" counts and keeps bad records aside; "error" stops at the first one.
+    reject_cap: the largest tolerated share of bad records in one shard (blank ones not counted).
+    max_document_bytes*: longer records are quarantined, and never held in memory.
+    part_tokens_first*, part_tokens_cap*: a shard's first two parts close at `part_tokens_first`
+        tokens; each later one is twice as large, up to the cap. A part must take less time
+        to build than passes between two kills of the builder.
+    checksums: a file in the format of `sha256sum`; every source file is checked against it.
+    workers: tokenizer processes; 1 tokenizes in the builder itself. The bytes written are the same.
+    share: (i, n): this builder takes shards i, i + n, i + 2n, ... of all. One builder: (0, 1).
+    """
+
+    sources: tuple[str, ...]
+    folder: str
+    tokenizer: str = "bytes"
+    holdout: float = 0.005
+    text_key: str = "text"
+    component_key: str = "meta.pile_set_name"
+    text_split: Literal["file", "blank_line", "line"] = "file"
+    on_bad_input: Literal["quarantine", "error"] = "quarantine"
+    reject_cap: float = 0.01
+    max_document_bytes: int = 64 << 20
+    part_tokens_first: int = 1 << 18
+    part_tokens_cap: int = 1 << 24
+    checksums: str = ""
+    workers: int = 1
+    share: tuple[int, int] = (0, 1)

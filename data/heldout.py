@@ -1,0 +1,74 @@
+"""The held-out rows of a component: packed once, in store order, the same for every run."""
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from data.eras import Recent
+from data.pack import assemble, gather, make_plan
+
+
+def heldout(store: Any, component: str, *, length: int, overlap: int, eras: int = 0) -> "Heldout":
+    """All held-out rows of a component, best-fit packed, `length` tokens each.
+
+    eras: only the first so many eras, for a store that is still being built (era e never changes
+    once it is there); 0 takes all and needs a finished store. Raises ValueError for an unknown
+    component, a store that is not ready for what is asked, or a length below 2.
+    """
+    if length < 2:
+        raise ValueError(f"a row needs at least 2 tokens, not length {length}")
+    if not eras and not store.complete:
+        raise ValueError(
+            f"the store {store.folder} is still being built, so its held-out rows are not yet all"
+            " there; wait for it, or take those of the first eras (eras=1)"
+        )
+    if store.complete and component not in store.components:
+        raise ValueError(f"component {component!r} is not in the store: {list(store.components)}")
+    return Heldout(store, component, length=length, overlap=overlap, eras=eras)
+
+
+class Heldout:
+    """len() rows; `rows(start, n)` as Order.rows gives them ("row" counts from 0)."""
+
+    def __init__(self, store: Any, component: str, *, length: int, overlap: int, eras: int) -> None:
+        self.store, self.component, self.length, self.overlap = store, component, length, overlap
+        self._plans = Recent(4)
+        counts = []
+        while not eras or len(counts) < eras:
+            if store.era(len(counts)) is None:
+                break
+            counts.append(self._plan(len(counts))[0].rows)
+        self._first = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def rows(self, start: int, n: int) -> dict[str, np.ndarray]:
+        """Rows [start, start + n): "tokens", "segments", "positions" i32[n, length], "component"
+        i32[n] (its index in store.components) and "row" i64[n]. Raises IndexError beyond len()."""
+        if start < 0 or n < 1 or start + n > len(self):
+            raise IndexError(f"rows [{start}, {start + n}) of {len(self)} held-out rows")
+        rows = np.arange(start, start + n)
+        era = np.searchsorted(self._first, rows, "right") - 1
+        parts = []
+        for e in np.unique(era).tolist():
+            plan, source = self._plan(e)
+            starts, lengths, count = gather(plan, rows[era == e] - self._first[e])
+            parts.append((source.read(self.component, "holdout", starts, lengths), lengths, count))
+        data, lengths, count = (np.concatenate(each) for each in zip(*parts, strict=True))
+        made = assemble(data, lengths, count, length=self.length)
+        return made | {"component": np.full(n, self._index, np.int32), "row": rows}
+
+    @functools.cached_property
+    def _index(self) -> int:
+        return sorted(self.store.components).index(self.component)
+
+    def _plan(self, era: int) -> tuple[Any, Any]:
+        def make() -> tuple[Any, Any]:
+            source = self.store.era(era)
+            documents = source.lengths(self.component, "holdout")
+            shape = {"length": self.length, "overlap": self.overlap, "packing": "best_fit"}
+            return make_plan(documents, **shape), source
+
+        return self._plans.get(era, make)

@@ -1,0 +1,201 @@
+"""The data order: every training row is a pure function of one integer.
+
+row(i) = f(store, tokenizer, length, overlap, packing, seed, mixture, i). Hosts, devices, batch
+sizes, prefetching and restarts choose which rows are made where and when, never what is in them.
+docs/data_order.md tells the whole story.
+"""
+
+import functools
+import threading
+import zlib
+from typing import Any
+
+import numpy as np
+
+from data.config import OrderConfig
+from data.eras import FORMAT, Eras, Recent
+from data.mixture import BLOCK, Mixture, resolve
+from data.pack import assemble, gather
+from data.permutation import make_key, permute
+from data.resume import check
+
+VERSION = 1
+
+
+class Order:
+    """The training rows of a store, numbered from 0 without end.
+
+    Constructing one checks the settings against the store and reads no tokens. Raises ValueError
+    (MixtureError for the mixture) for settings that cannot be. Safe to use from several threads.
+    """
+
+    def __init__(self, store: Any, config: OrderConfig) -> None:
+        _check_config(config)
+        self.store, self.config = store, config
+        self.mixture = Mixture(resolve(config.mixture, store), seed=config.seed)
+        self.components = self.mixture.components
+        self._eras = Eras(
+            store,
+            components=self.components,
+            length=config.length,
+            overlap=config.overlap,
+            packing=config.packing,
+            wait_seconds=config.wait_seconds,
+        )
+        self._shuffles = Recent(2 * len(self.components) + 4)
+        self._skip = _merge(config.skip)
+
+    @property
+    def waited_seconds(self) -> float:
+        """Time spent so far waiting for a builder that was behind."""
+        return self._eras.waited_seconds
+
+    def visit(self, start: int, n: int) -> np.ndarray:
+        """The n row numbers from `start` on that are not skipped, i64[n]."""
+        rows = np.arange(start, start + n)
+        for first, last in self._skip.tolist():
+            rows = np.where(
+                rows >= max(first, start), rows + max(0, last - max(first, start)), rows
+            )
+        return rows
+
+    def rows(self, start: int, n: int) -> dict[str, np.ndarray]:
+        """The n rows from `start` on, skipped ranges jumped over; as `take`."""
+        return self.take(self.visit(start, n))
+
+    def take(
+        self, rows: np.ndarray, *, stop: threading.Event | None = None
+    ) -> dict[str, np.ndarray]:
+        """These rows (i64[n], any order), of T = config.length tokens each:
+
+        "tokens", "segments" (0 = padding, else the piece of the row from 1), "positions" (restart
+        at each segment): i32[n, T]; "component": i32[n]; "row": i64[n].
+        Waits for a store that is being built: StoreBehind after config.wait_seconds, BuildFailed as
+        soon as the builder failed, Stopped when `stop` is set meanwhile.
+        """
+        component, index = self.mixture.locate(rows)
+        places, parts = [], []
+        for c in np.unique(component).tolist():
+            mine = np.flatnonzero(component == c)
+            epoch, era, local = self._eras.locate(c, index[mine], stop=stop)
+            for e, k in sorted(set(zip(epoch.tolist(), era.tolist(), strict=True))):
+                here = (epoch == e) & (era == k)
+                plan, source = self._eras.plan(c, k)
+                shuffled = self._shuffle(c, epoch=e, era=k)[local[here]]
+                starts, lengths, count = gather(plan, shuffled)
+                tokens = source.read(self.components[c], "train", starts, lengths)
+                places.append(mine[here])
+                parts.append((tokens, lengths, count))
+        data, lengths, count = (np.concatenate(each) for each in zip(*parts, strict=True))
+        made = assemble(data, lengths, count, length=self.config.length)
+        if len(places) > 1:
+            made_at = np.argsort(np.concatenate(places))
+            made = {name: array[made_at] for name, array in made.items()}
+        return made | {"component": component, "row": rows}
+
+    def consumed(self, row: int) -> dict[str, dict[str, Any]]:
+        """What lies before `row`: {component: {"rows": int, "epoch": float}}.
+
+        Rows in skipped ranges count: the cursors pass over them. "epoch" is exact once all eras of
+        the store have been counted, until then an estimate from the tokens that are in the store.
+        """
+        counts = self.mixture.consumed(row)
+        totals = self.store.totals()
+        return {
+            name: {"rows": int(counts[c]), "epoch": self._epoch(c, int(counts[c]), totals)}
+            for c, name in enumerate(self.components)
+        }
+
+    def padding(self) -> dict[str, float]:
+        """{component: share of its rows' tokens that is padding}, of the eras opened so far."""
+        return self._eras.padding()
+
+    def state(self, next_row: int) -> dict[str, Any]:
+        """What a checkpoint keeps of the data, as JSON; next_row is the first row not yet used."""
+        return self._settings | self._passed(next_row) | {"next_row": int(next_row)}
+
+    def resume(self, state: dict[str, Any]) -> int:
+        """The next row of a saved state, after proof that it continues the same order.
+
+        Recomputes what was consumed and the last row's checksum. A mixture change or a skipped
+        range at or after the saved row may be new; anything else that differs is refused. Raises
+        StateDiffers (ValueError), naming the field, what was saved and what is asked for now.
+        """
+        return check(state, self._settings, self._passed)
+
+    @functools.cached_property
+    def _settings(self) -> dict[str, Any]:
+        config = self.config
+        return {
+            "version": VERSION,
+            "length": config.length,
+            "overlap": config.overlap,
+            "packing": FORMAT[config.packing],
+            "seed": config.seed,
+            "block": BLOCK,
+            "tokenizer": self.store.tokenizer().fingerprint,
+            "store": {"fingerprint": self.store.fingerprint},
+            "mixture": self.mixture.record(),
+            "skip": self._skip.tolist(),
+        }
+
+    def _passed(self, next_row: int) -> dict[str, Any]:
+        # The canary is the last row used; before row 0 there is none.
+        canary = None
+        if next_row > 0:
+            made = self.take(np.array([next_row - 1]))
+            canary = {"row": next_row - 1, "crc32": _crc(made)}
+        return {"consumed": self.consumed(next_row), "canary": canary}
+
+    def _epoch(self, component: int, rows: int, totals: dict[str, Any]) -> float:
+        if of := self._eras.epoch_rows(component):
+            return rows / of
+        splits = totals.get(self.components[component])
+        tokens = splits["train"]["tokens"] if splits else 0
+        return rows * self.config.length / tokens if tokens else 0.0
+
+    def _shuffle(self, component: int, *, epoch: int, era: int) -> np.ndarray:
+        def make() -> np.ndarray:
+            n = self._eras.rows(component, era)
+            name = self.components[component]
+            key = make_key("row", self.config.seed, name, epoch, era)
+            return permute(np.arange(n), n, key=key)
+
+        return self._shuffles.get((component, epoch, era), make)
+
+
+def rows(store: Any, order: OrderConfig, i: int, n: int) -> dict[str, np.ndarray]:
+    """n training rows from row i on, as Order.rows gives them."""
+    return Order(store, order).rows(i, n)
+
+
+def _crc(made: dict[str, np.ndarray]) -> int:
+    crc = 0
+    for name in ("tokens", "segments", "positions"):
+        crc = zlib.crc32(made[name].astype("<i4").tobytes(), crc)
+    return crc
+
+
+def _merge(skip: tuple[tuple[int, int], ...]) -> np.ndarray:
+    # Sorted, disjoint ranges, i64[ranges, 2].
+    merged: list[list[int]] = []
+    for first, last in sorted(skip):
+        if merged and first <= merged[-1][1]:
+            merged[-1][1] = max(merged[-1][1], last)
+        else:
+            merged.append([first, last])
+    return np.array(merged, np.int64).reshape(-1, 2)
+
+
+def _check_config(config: OrderConfig) -> None:
+    if config.length < 2:
+        raise ValueError(f"a row needs at least 2 tokens, not length {config.length}")
+    if config.overlap not in (0, 1):
+        raise ValueError(f"overlap is 0 or 1 token, not {config.overlap}")
+    if config.packing not in FORMAT:
+        raise ValueError(f"packing is one of {', '.join(FORMAT)}, not {config.packing!r}")
+    if config.wait_seconds < 0:
+        raise ValueError(f"wait_seconds must not be negative: {config.wait_seconds}")
+    for pair in config.skip:
+        if len(pair) != 2 or not 0 <= pair[0] < pair[1]:
+            raise ValueError(f"a skipped range is (first, last + 1) with first < last, not {pair}")
