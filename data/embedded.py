@@ -1,0 +1,280 @@
+"""The corpus that comes with Python: real Pile-format shards without a download.
+
+Components: Stdlib and StdlibTests (code), Docstrings and LanguageReference (prose). The same Python
+version gives the same documents in the same order. `ensure_store` goes all the way from nothing to
+a token store, once per machine.
+"""
+
+import difflib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Part of the cache's folder name: raised when the documents, tokenizers or store settings change.
+VERSION = 1
+KINDS = ("bytes", "sentencepiece", "bpe")
+VOCAB_SIZE = 4096
+TRAIN_BYTES = 8_000_000
+# Components are small (LanguageReference has about 80 documents), so more is held out than usual.
+HOLDOUT = 0.05
+SHARDS = 4
+RECORD = "corpus.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """A parsed "embedded:KIND[:MEGABYTES]". megabytes: text in 10**6 bytes of UTF-8; 0: all."""
+
+    kind: str
+    megabytes: float = 0.0
+
+
+def parse_store(spec: str) -> Embedded | None:
+    """What DataConfig.store asks for: an embedded corpus, or None for a path.
+
+    Raises ValueError for "embedded" in a form that is not known, or mistyped.
+    """
+    head, *rest = spec.split(":")
+    if head != "embedded":
+        looks_meant = rest and rest[0] in KINDS
+        if looks_meant and difflib.get_close_matches(head, ["embedded"], cutoff=0.7):
+            raise ValueError(f"store {spec!r}: did you mean {'embedded:' + ':'.join(rest)!r}?")
+        return None
+    kind = rest[0] if rest else ""
+    if kind not in KINDS:
+        close = difflib.get_close_matches(kind, KINDS, n=1) or ["bytes"]
+        raise ValueError(
+            f"store {spec!r}: tokenizers of the embedded corpus are {', '.join(KINDS)}; "
+            f"did you mean 'embedded:{close[0]}'?"
+        )
+    size = rest[1] if len(rest) == 2 else "0"
+    if len(rest) > 2 or not re.fullmatch(r"\d+(\.\d+)?", size):
+        raise ValueError(
+            f"store {spec!r}: expected embedded:KIND[:MEGABYTES], as embedded:{kind}:4"
+        )
+    return Embedded(kind=kind, megabytes=float(size))
+
+
+def ensure_store(
+    spec: str,
+    cache_folder: str | Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Path:
+    """The store's folder for DataConfig.store; an embedded corpus is made first where it is not.
+
+    cache_folder: where embedded corpora are kept; None: $GESSO_CACHE, else ~/.cache/gesso.
+    progress: told each stage in a line; None: standard error where that is a terminal.
+    Safe to call at any time, from several processes at once (one makes it, the others wait), and
+    after a kill at any point.
+
+    Raises ValueError for a spec that is not known, RuntimeError where this Python has no sources.
+    """
+    asked = parse_store(spec)
+    if asked is None:
+        return _path(spec)
+    say = progress or _say
+    version = platform.python_version()
+    cache = Path(cache_folder or os.environ.get("GESSO_CACHE") or "~/.cache/gesso").expanduser()
+    folder = cache / "embedded" / f"v{VERSION}-python{version}-{asked.megabytes:g}mb"
+    made = folder / asked.kind
+    if (made / "complete.json").is_file():
+        return made / "store"
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / "lock", say):
+        if not (made / "complete.json").is_file():
+            _make(asked, folder, say)
+    return made / "store"
+
+
+def write_embedded(folder: str | Path, *, megabytes: float = 0, shards: int = SHARDS) -> list[Path]:
+    """Write the corpus as Pile-format `.jsonl.zst` shards and return their paths.
+
+    megabytes: the text's size in 10**6 bytes of UTF-8, in the proportions of the whole; 0: all.
+    Exact duplicates are left out. corpus.json, written last, has the counts by component; a
+    folder that has it with the same settings is returned as it is.
+
+    Raises RuntimeError where this Python has no sources.
+    """
+    folder = Path(folder)
+    paths = [folder / f"{shard:02d}.jsonl.zst" for shard in range(shards)]
+    settings = {
+        "version": VERSION,
+        "python": platform.python_version(),
+        "megabytes": megabytes,
+        "shards": shards,
+    }
+    if _written(folder, settings, paths):
+        return paths
+    documents = _limited(_distinct(_documents()), megabytes)
+    if not any(component == "Stdlib" for component, _ in documents):
+        raise RuntimeError(
+            f"Python {sys.version.split()[0]} at {sys.prefix} comes without the sources of its "
+            "standard library; use another Python, or give a corpus of your own"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    for shard, path in enumerate(paths):
+        _write_shard(path, documents[shard::shards])
+    counts: dict[str, dict[str, int]] = {}
+    for component, text in documents:
+        of = counts.setdefault(component, {"documents": 0, "bytes": 0})
+        of["documents"] += 1
+        of["bytes"] += len(text.encode())
+    sizes = {path.name: path.stat().st_size for path in paths}
+    # Arrow's zstd frames carry no checksum of their own.
+    hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+    record = {**settings, "sizes": sizes, "sha256": hashes, "components": counts}
+    _write_json(folder / RECORD, record)
+    return paths
+
+
+def read_shard(path: Path) -> Iterator[tuple[str, str]]:
+    """(component, text) of each document of a shard that `write_embedded` wrote."""
+    import pyarrow
+
+    with pyarrow.CompressedInputStream(str(path), "zstd") as stream:
+        # \n alone ends a line of JSON; splitlines would also split at U+2028.
+        for line in stream.read().split(b"\n"):
+            if line:
+                document = json.loads(line)
+                yield document["meta"]["pile_set_name"], document["text"]
+
+
+def _make(asked: Embedded, folder: Path, say: Callable[[str], None]) -> None:
+    from data.build import build
+    from data.tokenizer import load_tokenizer, train_bpe, train_sentencepiece
+
+    say("embedded corpus: collecting Python's own sources and documentation")
+    paths = write_embedded(folder / "corpus", megabytes=asked.megabytes)
+    made = folder / asked.kind
+    if asked.kind == "bytes":
+        tokenizer = load_tokenizer("bytes")
+    else:
+        say(f"embedded corpus: training a {asked.kind} tokenizer with {VOCAB_SIZE} ids")
+        texts = _first_bytes((text for path in paths for _, text in read_shard(path)), TRAIN_BYTES)
+        if asked.kind == "sentencepiece":
+            tokenizer = train_sentencepiece(
+                texts, vocab_size=VOCAB_SIZE, kind="bpe", folder=made / "tokenizer"
+            )
+        else:
+            tokenizer = train_bpe(texts, vocab_size=VOCAB_SIZE, folder=made / "tokenizer")
+    say("embedded corpus: tokenizing into a store")
+    build(
+        sources=[str(path) for path in paths],
+        folder=made / "store",
+        tokenizer=tokenizer,
+        holdout=HOLDOUT,
+    )
+    _write_json(made / "complete.json", {"version": VERSION, "tokenizer": tokenizer.fingerprint})
+    say(f"embedded corpus: ready in {made / 'store'}")
+
+
+def _documents() -> Iterator[tuple[str, str]]:
+    from data.embedded_sources import documents
+
+    return documents()
+
+
+def _distinct(documents: Iterator[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Documents without exact duplicates, ordered by a hash of their text: a stable shuffle."""
+    by_hash: dict[bytes, tuple[str, str]] = {}
+    for component, text in documents:
+        by_hash.setdefault(
+            hashlib.blake2b(text.encode(), digest_size=16).digest(), (component, text)
+        )
+    return [by_hash[digest] for digest in sorted(by_hash)]
+
+
+def _limited(documents: list[tuple[str, str]], megabytes: float) -> list[tuple[str, str]]:
+    """As many documents as fit in the limit, in order, each component in its share of the bytes.
+
+    A component whose share is below its shortest document gives that one.
+    """
+    if not megabytes:
+        return documents
+    sizes = [len(text.encode()) for _, text in documents]
+    share = min(1.0, megabytes * 1e6 / max(1, sum(sizes)))
+    left: dict[str, float] = {}
+    shortest: dict[str, int] = {}
+    for index, (component, _) in enumerate(documents):
+        left[component] = left.get(component, 0.0) + share * sizes[index]
+        best = shortest.setdefault(component, index)
+        if sizes[index] < sizes[best]:
+            shortest[component] = index
+    kept = {index for component, index in shortest.items() if sizes[index] > left[component]}
+    for index, (component, _) in enumerate(documents):
+        if sizes[index] <= left[component]:
+            left[component] -= sizes[index]
+            kept.add(index)
+    return [documents[index] for index in sorted(kept)]
+
+
+def _first_bytes(texts: Iterator[str], limit: int) -> Iterator[str]:
+    total = 0
+    for text in texts:
+        yield text
+        total += len(text.encode())
+        if total >= limit:
+            return
+
+
+def _write_shard(path: Path, documents: list[tuple[str, str]]) -> None:
+    import pyarrow
+
+    temporary = path.with_name(path.name + ".tmp")
+    with pyarrow.CompressedOutputStream(str(temporary), "zstd") as stream:
+        for component, text in documents:
+            record = {"text": text, "meta": {"pile_set_name": component}}
+            stream.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+    temporary.replace(path)
+
+
+def _written(folder: Path, settings: dict[str, Any], paths: list[Path]) -> bool:
+    try:
+        record = json.loads((folder / RECORD).read_bytes())
+        sizes = {path.name: path.stat().st_size for path in paths}
+    except (OSError, ValueError):
+        return False
+    return sizes == record.get("sizes") and settings == {
+        name: record.get(name) for name in settings
+    }
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    temporary.replace(path)
+
+
+@contextmanager
+def _locked(path: Path, say: Callable[[str], None]) -> Iterator[None]:
+    # flock is released by the kernel when its process dies, so a kill leaves no stale lock.
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("embedded corpus: waiting for another process that is making it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _path(spec: str) -> Path:
+    if "://" in spec:
+        from etils import epath
+
+        return epath.Path(spec)  # pyright: ignore[reportReturnType]
+    return Path(spec).expanduser()
+
+
+def _say(line: str) -> None:
+    if sys.stderr.isatty():
+        print(line, file=sys.stderr, flush=True)
