@@ -71,7 +71,8 @@ MAY_CHANGE = (
     "data.mixture.changes",  # the order refuses a change before the saved row
     "objective.chunk_tokens",
     "model.remat",
-    "model.unroll",
+    "model.scan_unroll",
+    "model.attention",
 )
 
 
@@ -89,7 +90,9 @@ def from_json(record: Mapping[str, Any]) -> Experiment:
         return converter.structure(record, Experiment)
     except cattrs.BaseValidationError as error:
         problems = "; ".join(cattrs.transform_error(error, path="experiment"))
-        raise ExperimentError(f"this record is not an experiment of this version: {problems}") from None
+        raise ExperimentError(
+            f"this record is not an experiment of this version: {problems}"
+        ) from None
 
 
 def fingerprint(experiment: Experiment) -> str:
@@ -113,7 +116,9 @@ def _replace(config: Any, path: list[str], value: Any, whole: str) -> Any:
     if head not in names:
         near = difflib.get_close_matches(head, names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
-        raise ExperimentError(f"no setting {whole!r}: {type(config).__name__} has no {head!r}{hint}")
+        raise ExperimentError(
+            f"no setting {whole!r}: {type(config).__name__} has no {head!r}{hint}"
+        )
     if rest:
         value = _replace(getattr(config, head), rest, value, whole)
     return dataclasses.replace(config, **{head: value})

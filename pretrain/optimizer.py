@@ -60,7 +60,9 @@ def _core(config: OptimizerConfig, letters: Any) -> optax.GradientTransformation
     if config.name == "adafactor":
         factored = optax.chain(optax.adafactor(None), optax.scale(-1.0))
         labels = jax.tree.map(lambda each: "layers" if each.startswith("Z") else "single", letters)
-        return optax.partition({"layers": _per_layer(factored), "single": factored}, labels)
+        used = set(jax.tree.leaves(labels))
+        each = {"layers": _per_layer(factored), "single": factored}
+        return optax.partition({label: each[label] for label in used}, labels)
     matrices = jax.tree.map(_muon_dims, letters)
     muon = contrib.muon(
         1.0,

@@ -54,9 +54,7 @@ def run(
     no checkpoint is whole, Diverged when the loss stays no number.
     """
     folder = Path(folder)
-    hosts = start(
-        experiment.hosts, agreement=versions() | {"experiment": fingerprint(experiment)}
-    )
+    hosts = start(experiment.hosts, agreement=versions() | {"experiment": fingerprint(experiment)})
     supervisor = Supervisor(hosts, experiment.hosts)
     with contextlib.ExitStack() as stack:
         stack.callback(supervisor.close)

@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 from models import build
 from models.count import flops_per_token
 from models.model import Model
-from objectives.causal import CausalLM
+from objectives.base import Objective
+from objectives.base import build as build_objective
 from partitioning.axes import Layout
 from partitioning.layouts import LAYOUTS
 from partitioning.mesh import make_mesh
@@ -32,7 +33,7 @@ class Setup:
     tokenizer: Any
     order: Any
     model: Model
-    objective: CausalLM
+    objective: Objective
     optimizer: optax.GradientTransformation
     mesh: Mesh
     layout: Layout
@@ -50,7 +51,7 @@ def set_up(experiment: Experiment, *, store: Any) -> Setup:
 
     tokenizer = store.tokenizer()
     validate(experiment, devices=jax.device_count(), tokenizer_vocab=tokenizer.vocab_size)
-    objective = CausalLM(experiment.objective)
+    objective = build_objective(experiment.objective)
     data = experiment.data
     order = Order(
         store,

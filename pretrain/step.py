@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,25 +11,12 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from models.model import Model
+from objectives.base import Objective
 from partitioning.axes import Layout, at_rest, partition, spec
 from pretrain.state import State
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
-
-
-class Objective(Protocol):
-    """What a position costs. It never reduces: the step divides once, by the whole batch's weight.
-
-    coefficients: {term: its factor in the loss}. weights: {term: the batch leaf that weighs it}.
-    """
-
-    coefficients: Mapping[str, float]
-    weights: Mapping[str, str]
-
-    def __call__(self, module: Any, batch: Batch, key: jax.Array | None) -> dict[str, jax.Array]:
-        """{term: losses f32[B, L]}, unreduced."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +74,7 @@ def make_train_step(
             grads, metrics = gradients(params, counted, key, denominators)
         else:
             grads, metrics = _accumulate(gradients, params, counted, key, denominators, s)
-        norm = optax.global_norm(grads)
+        norm = optax.tree.norm(grads)
         if s.clip_norm:
             factor = jnp.minimum(1.0, s.clip_norm / jnp.maximum(norm, 1e-16))
             grads = jax.tree.map(lambda g: (g * factor).astype(g.dtype), grads)
