@@ -24,7 +24,8 @@ def baselines(
 
     length: tokens a row predicts. rows: held-out rows per component, 0 = all. Both are fitted on
     the same documents of the train split: each component's first ones, in proportion to its size,
-    up to `train_bytes` in total.
+    up to `train_bytes` in total. Of a store that is still being built, both splits are those of its
+    first era.
 
     unigram: token frequencies with one added to every id of the vocabulary.
     byte_3gram: interpolated Witten-Bell over bytes and an end-of-document symbol (Chen & Goodman
@@ -34,15 +35,16 @@ def baselines(
     scored, and the context of a document cut between rows starts where its row starts. Bytes are
     those of the scored tokens. Raises ValueError when nothing is held out.
     """
-    from data.holdout import heldout
+    from data.heldout import heldout
 
     names = tuple(store.components) if components is None else tuple(components)
+    eras = 0 if store.complete else 1
     tokenizer = store.tokenizer()
-    counts, grams = _fit(store, names, tokenizer, train_bytes)
+    counts, grams = _fit(store, names, tokenizer, train_bytes=train_bytes, eras=eras)
     token_bits = -np.log2((counts + 1) / (counts.sum() + len(counts)))
     totals = np.zeros(3)  # unigram bits, 3-gram bits, bytes
     for name in names:
-        held = heldout(store, name, length=length + overlap, overlap=overlap)
+        held = heldout(store, name, length=length + overlap, overlap=overlap, eras=eras)
         end = min(len(held), rows) if rows else len(held)
         for start in range(0, end, 64):
             block = held.rows(start, min(64, end - start))
@@ -120,7 +122,7 @@ def _distance(n: int, starts: np.ndarray) -> np.ndarray:
 
 
 def _fit(
-    store: Any, names: Sequence[str], tokenizer: Any, train_bytes: int
+    store: Any, names: Sequence[str], tokenizer: Any, *, train_bytes: int, eras: int
 ) -> tuple[np.ndarray, Grams]:
     """Token counts i64[V] and n-gram counts of the first documents of the train split."""
     totals = store.totals()
@@ -129,7 +131,7 @@ def _fit(
     counts, grams = np.zeros(tokenizer.vocab_size, np.int64), Grams()
     for name in names:
         left = sizes[name] * share
-        for tokens, lengths in _documents(store, name):
+        for tokens, lengths in _documents(store, name, eras):
             if left <= 0:
                 break
             per_document = np.add.reduceat(
@@ -147,10 +149,10 @@ def _fit(
     return counts, grams
 
 
-def _documents(store: Any, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _documents(store: Any, name: str, eras: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(tokens, lengths) of up to about a million tokens of whole documents at a time."""
     number = 0
-    while (era := store.era(number)) is not None:
+    while not (eras and number >= eras) and (era := store.era(number)) is not None:
         lengths = np.asarray(era.lengths(name, "train"), np.int64)
         lengths_before = np.cumsum(lengths) - lengths
         first = 0

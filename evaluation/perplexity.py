@@ -49,22 +49,24 @@ def evaluate_heldout(
     bytes of the targets. A document's first token is no target and counts nowhere.
 
     Sums are divided once, at the end: batches are never averaged. The objective's first term is
-    the negative log-likelihood. Raises NothingHeldOut, and ValueError for an unknown component.
+    the negative log-likelihood; a target of any weight above 0 counts once. Of a store that is
+    still being built, the held-out documents of its first era are taken. Raises NothingHeldOut,
+    and ValueError for an unknown component.
     """
-    from data.holdout import heldout
+    from data.heldout import heldout
 
     names = _known(store, components)
     tokenizer = store.tokenizer()
     sums = {name: np.zeros(4) for name in names}  # nats, tokens, bytes, words
     splits = batch_splits(mesh) if mesh is not None else 1
     size = -(-batch // splits) * splits
-    run = _compiled(model, objective, mesh, _frozen(layout), compute, len(names))
+    run = _compiled(_Same(model), _Same(objective), mesh, _frozen(layout), compute, len(names))
     byte_lengths = jnp.asarray(tokenizer.byte_lengths, jnp.int32)
-    width = objective.row_length(length)
+    width, eras = objective.row_length(length), 0 if store.complete else 1
 
     def all_rows() -> Iterator[tuple[int, Rows]]:
         for index, name in enumerate(names):
-            held = heldout(store, name, length=width, overlap=objective.overlap)
+            held = heldout(store, name, length=width, overlap=objective.overlap, eras=eras)
             end = min(len(held), rows) if rows else len(held)
             for start in range(0, end, size):
                 yield index, held.rows(start, min(size, end - start))
@@ -165,10 +167,23 @@ def _frozen(layout: Layout | str | None) -> tuple[Any, ...] | None:
     return tuple(found.at_rest.items()), tuple(found.in_flight.items())
 
 
+class _Same:
+    """An object as a key of a cache, equal to itself only."""
+
+    def __init__(self, it: Any) -> None:
+        self.it = it
+
+    def __hash__(self) -> int:
+        return id(self.it)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.it is other.it
+
+
 @functools.lru_cache(maxsize=8)
 def _compiled(
-    model: Any,
-    objective: Any,
+    same_model: _Same,
+    same_objective: _Same,
     mesh: Mesh | None,
     layout: tuple[Any, ...] | None,
     compute: str,
@@ -178,6 +193,7 @@ def _compiled(
 
     Kept from call to call, so that a run compiles its evaluation once.
     """
+    model, objective = same_model.it, same_objective.it
     term = next(iter(objective.coefficients))
 
     def sums(params: Any, batch: Mapping[str, jax.Array], byte_lengths: jax.Array) -> Any:
@@ -185,10 +201,9 @@ def _compiled(
         if mesh is not None:
             cast = at_rest(cast, model.letters)
         losses = objective(model.merge(cast), batch, None)[term]
-        weight = batch["nll_weight"]
-        counted = weight > 0
-        # A position that weighs nothing may cost anything, also infinity.
-        nats = jnp.sum(jnp.where(counted, losses * weight, 0.0), axis=1)
+        counted = batch["nll_weight"] > 0
+        # A position that does not count may cost anything, also infinity.
+        nats = jnp.sum(jnp.where(counted, losses, 0.0), axis=1)
         tokens = jnp.sum(counted, axis=1)
         target_bytes = jnp.sum(jnp.where(counted, byte_lengths[batch["targets"]], 0), axis=1)
         return tuple(
