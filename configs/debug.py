@@ -1,12 +1,21 @@
 """Experiments that take seconds on a laptop, one per family, and the quickstart's own."""
 
+from typing import Any
+
 from data.config import DataConfig
 from evaluation.config import EvaluationConfig
 from models.config import GPTConfig
 from pretrain.config import CheckpointConfig, LoggingConfig, OptimizerConfig, ScheduleConfig
 from pretrain.experiment import Experiment
 
-_SMALL = {"vocab": 264, "positions": 256, "layers": 4, "embed": 64, "heads": 4, "mlp": 256}
+_SMALL: dict[str, Any] = {
+    "vocab": 264,
+    "positions": 256,
+    "layers": 4,
+    "embed": 64,
+    "heads": 4,
+    "mlp": 256,
+}
 
 
 def _debug(name: str, model: GPTConfig) -> Experiment:

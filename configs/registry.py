@@ -1,4 +1,4 @@
-"""The experiments by name. Names are known without importing them, so that a typo answers at once."""
+"""The experiments by name. Names are known without importing them: a typo answers at once."""
 
 import difflib
 import importlib

@@ -1,7 +1,7 @@
 """The contract of an objective: it says what a batch is and what each position of it costs."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import jax
 import numpy as np
@@ -19,7 +19,7 @@ class Objective(Protocol):
 
     coefficients: Mapping[str, float]
     weights: Mapping[str, str]
-    overlap: int
+    overlap: Literal[0, 1]
 
     def row_length(self, length: int) -> int:
         """Tokens a row of the data has when the model reads `length`."""

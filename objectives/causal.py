@@ -1,7 +1,7 @@
 """Next-token prediction: every token but a document's first is predicted from those before it."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,14 @@ class CausalLM:
     the whole global batch.
     """
 
-    overlap = 1
+    overlap: Literal[0, 1] = 1
 
     def __init__(self, config: CausalLMConfig):
         self.config = config
-        self.coefficients = {"lm": 1.0} | ({"z": config.z_loss} if config.z_loss else {})
-        self.weights = dict.fromkeys(self.coefficients, "lm_weight")
+        self.coefficients: Mapping[str, float] = {"lm": 1.0} | (
+            {"z": config.z_loss} if config.z_loss else {}
+        )
+        self.weights: Mapping[str, str] = dict.fromkeys(self.coefficients, "lm_weight")
 
     def row_length(self, length: int) -> int:
         """A row's last token is only predicted, its first only read."""

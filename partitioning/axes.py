@@ -41,7 +41,7 @@ class Layout:
 
 
 def spec(letters: str, table: Mapping[str, MeshAxes]) -> P:
-    """ "BLD" -> PartitionSpec. Raises ValueError for an unknown letter or a mesh axis used twice."""
+    """Letters to a PartitionSpec. ValueError for an unknown one or a mesh axis used twice."""
     if unknown := set(letters) - ALPHABET.keys():
         raise ValueError(f"{letters!r} has letters outside the alphabet: {sorted(unknown)}")
     axes = [table.get(letter) for letter in letters]

@@ -9,7 +9,7 @@ LayoutName = Literal["replicated", "fsdp", "tensor", "fsdp_tensor"]
 
 @dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    """How many ways each mesh axis splits the devices; one axis may be -1, "the devices that remain".
+    """How many ways each mesh axis splits the devices; one axis may be -1, "what remains".
 
     replica: copies of everything across slices (data-centre network). data: copies inside a slice.
     fsdp: copies whose parameters and optimizer state are split. sequence: the length of a row is

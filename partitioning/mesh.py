@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax.experimental import mesh_utils
@@ -12,7 +13,7 @@ from partitioning.config import AXES, MeshConfig
 BATCH_AXES = ("replica", "data", "fsdp")
 
 
-def make_mesh(config: MeshConfig, *, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(config: MeshConfig, *, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh (replica, data, fsdp, sequence, tensor) over `devices`, all of them by default.
 
     On TPU the device order follows the interconnect. Raises ValueError when the sizes do not

@@ -1,4 +1,4 @@
-"""One run, fully said: `Experiment`, its JSON record, its overrides and its one validation. No JAX."""
+"""One run, fully said: `Experiment`, its record, overrides and one validation. Imports no JAX."""
 
 import dataclasses
 import difflib
@@ -111,7 +111,11 @@ def override(experiment: Experiment, overrides: Mapping[str, Any]) -> Experiment
 
 
 def _replace(config: Any, path: list[str], value: Any, whole: str) -> Any:
-    names = [f.name for f in dataclasses.fields(config)] if dataclasses.is_dataclass(config) else []
+    names = (
+        [f.name for f in dataclasses.fields(config)]
+        if hasattr(config, "__dataclass_fields__")
+        else []
+    )
     head, *rest = path
     if head not in names:
         near = difflib.get_close_matches(head, names, n=1)

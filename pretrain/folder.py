@@ -67,7 +67,7 @@ def write_json(path: Path, record: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(record, indent=1) + "\n")
-    os.replace(part, path)
+    part.replace(path)
 
 
 def versions() -> dict[str, str]:

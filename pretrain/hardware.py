@@ -1,6 +1,6 @@
 """What the chips can do at best: dense bfloat16 peaks, and the share of them a run uses (MFU)."""
 
-import jax
+from typing import Any
 
 # FLOP/s per jax.Device in bfloat16, dense, from the makers' data sheets. Matched as substrings of
 # Device.device_kind, the longest first. v2, v3 and v7x devices are one core of two a chip has.
@@ -23,7 +23,7 @@ PEAK_FLOPS = {
 }
 
 
-def peak_flops(device: jax.Device) -> float | None:
+def peak_flops(device: Any) -> float | None:
     """Peak FLOP/s of one device, or None for one we have no figure of (a CPU, a new chip)."""
     for kind in sorted(PEAK_FLOPS, key=len, reverse=True):
         if kind.lower() in device.device_kind.lower():
@@ -32,7 +32,7 @@ def peak_flops(device: jax.Device) -> float | None:
 
 
 def model_flops_utilization(
-    flops_per_token: float, tokens_per_second: float, devices: list[jax.Device]
+    flops_per_token: float, tokens_per_second: float, devices: list[Any]
 ) -> float | None:
     """MFU in [0, 1]: model FLOPs per second over the mesh's peak; None for an unknown chip.
 

@@ -5,6 +5,7 @@ import fnmatch
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from optax import contrib
 
@@ -48,7 +49,9 @@ def make_optimizer(
         parts.append(
             optax.stateless(lambda updates, _: jax.tree.map(lambda u, s: u * s, updates, scale))
         )
-    parts.append(optax.scale_by_learning_rate(lambda t: config.learning_rate * schedule(t)))
+    parts.append(
+        optax.scale_by_learning_rate(lambda t: config.learning_rate * schedule(jnp.asarray(t)))
+    )
     return optax.chain(*parts)
 
 

@@ -209,7 +209,7 @@ def test_components_sum_to_the_whole(single):
 
 
 def test_an_update_that_is_no_number_changes_nothing():
-    """The state after [good, bad, good] is that after [good, good], bit for bit, but for the step."""
+    """After [good, bad, good] the state is bit for bit that after [good, good], but for step."""
     good, bad = random_batch(0), random_batch(1)
     bad["lm_weight"] = np.full_like(bad["lm_weight"], np.nan)
     with_bad = Trained("debug-gpt-neo", "fsdp", batches=[good, bad, random_batch(2)])
