@@ -8,6 +8,8 @@ the same too: they only look from white space onwards.
 import re
 from collections.abc import Iterable, Iterator
 
+from data.tokenizer import utf8
+
 # A larger document is cut for every tokenizer, so that memory stays bounded. Where cuts are not
 # proven exact this is the tokenizer's documented behaviour.
 CUT_ABOVE = 1 << 20
@@ -52,14 +54,13 @@ def training_chunks(
 ) -> Iterator[str]:
     """Texts for a trainer in chunks of up to `bytes_each` UTF-8 bytes, about `limit_bytes` in all.
 
-    The chunks are cut before spaces where there are any. 4 is the most bytes of a character.
+    They are cut before spaces where there are any. Raises TokenizerError for a lone surrogate.
     """
-    total, most = 0, bytes_each // 4
+    total, most = 0, bytes_each // 4  # a character has at most 4 bytes
     for text in texts:
+        total += len(utf8(text))
         for piece in cut(text, characters=most // 2):
             for start in range(0, len(piece), most):
-                chunk = piece[start : start + most]
-                yield chunk
-                total += len(chunk.encode())
+                yield piece[start : start + most]
         if limit_bytes is not None and total >= limit_bytes:
             return

@@ -1,7 +1,8 @@
 """Sentencepiece: training with settings that round-trip exactly, and loading of any model file.
 
 A document over 1 MiB (of characters) is cut before spaces and its parts are encoded one by one.
-Trained here, a model's pieces never hold a space after another character, so ids do not change.
+Trained here, a model's pieces never hold a space after another character, so bpe ids do not change;
+unigram's may, for the better: sentencepiece adds up a whole text's scores in float32.
 """
 
 import io
@@ -129,7 +130,7 @@ def train(
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=(chunk for chunk in chunks if utf8(chunk)),
+            sentence_iterator=chunks,
             model_writer=model,
             vocab_size=vocab_size,
             model_type=kind,
