@@ -150,9 +150,9 @@ def sees(
 ) -> jax.Array:
     """bool [B or 1, L, S]: which key (column) each query (row) sees; both are places in the row.
 
-    A query sees its own segment up to itself. Padding (segment 0) is a segment like any other, so
-    that every row sees at least itself and no softmax is over nothing: what padding computes is
-    finite, and no document reads it.
+    A query sees its own segment up to itself; padding (segment 0) is seen by nobody, and sees
+    nobody itself: `weigh` gives it the mean of all values, which is finite and which no document
+    reads (as GPT-2, GPT-J and GPT-NeoX do in transformers).
     """
     distance_LS = queries_L[:, None] - keys_S[None, :]
     visible = (distance_LS >= 0)[None]
@@ -160,6 +160,7 @@ def sees(
         visible = visible & (distance_LS < window)[None]
     if segments_BL is not None and segments_BS is not None:
         visible = visible & (segments_BL[:, :, None] == segments_BS[:, None, :])
+        visible = visible & (segments_BS != 0)[:, None, :]
     return visible
 
 

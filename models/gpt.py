@@ -176,7 +176,7 @@ class GPT(nnx.Module):
         counted_BL = jnp.broadcast_to(
             cache.length + jnp.arange(tokens_BL.shape[1]), tokens_BL.shape
         )
-        x_BLD, rows = self._start(batch | {"positions": batch.get("positions", counted_BL)})
+        x_BLD, rows = self._start({**batch, "positions": batch.get("positions", counted_BL)})
         cache = cache._replace(
             segments_BS=jax.lax.dynamic_update_slice(
                 cache.segments_BS, segments_BL, (0, cache.length)

@@ -65,13 +65,16 @@ class LayerNorm(nnx.Module):
         return shard(normalize(x_BLD, scale_D, bias_D, self.epsilon), "BLD")
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def normalize(x: jax.Array, scale_D: jax.Array, bias_D: jax.Array, epsilon: float) -> jax.Array:
     """(x - mean) / sqrt(variance + epsilon) * scale + bias over the last dim.
 
     The backward pass is written out so that it starts from the normalised values: XLA on CPU
     otherwise computes the residual sum of all layers below again in every norm's backward pass.
     """
+    return _normalize(x, scale_D, bias_D, epsilon)
+
+
+def _normalize_plain(x, scale_D, bias_D, epsilon):
     return _normalize_forward(x, scale_D, bias_D, epsilon)[0]
 
 
@@ -95,23 +98,27 @@ def _normalize_backward(epsilon, saved, dy):
     return dx.astype(dy.dtype), dscale_D.astype(scale_D.dtype), dbias_D.astype(scale_D.dtype)
 
 
-normalize.defvjp(_normalize_forward, _normalize_backward)
+_normalize: Any = jax.custom_vjp(_normalize_plain, nondiff_argnums=(3,))
+_normalize.defvjp(_normalize_forward, _normalize_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def einsum_float32(equation: str, x: jax.Array, w: jax.Array) -> jax.Array:
     """`einsum` with a float32 result whose gradients are products in the inputs' own dtype.
 
     Without the second half a bfloat16 model would run two of three products in float32.
     """
+    return _einsum_float32(equation, x, w)
+
+
+def _product(equation, x, w):
     return einsum(equation, x, w, preferred_element_type=jnp.float32)
 
 
-def _einsum_float32_forward(equation, x, w):
-    return einsum_float32(equation, x, w), (x, w)
+def _product_forward(equation, x, w):
+    return _product(equation, x, w), (x, w)
 
 
-def _einsum_float32_backward(equation, saved, dy):
+def _product_backward(equation, saved, dy):
     (x, w), (inputs, out) = saved, equation.split("->")
     x_letters, w_letters = inputs.split(",")
     dy = dy.astype(x.dtype)
@@ -120,7 +127,8 @@ def _einsum_float32_backward(equation, saved, dy):
     return dx, dw
 
 
-einsum_float32.defvjp(_einsum_float32_forward, _einsum_float32_backward)
+_einsum_float32: Any = jax.custom_vjp(_product, nondiff_argnums=(0,))
+_einsum_float32.defvjp(_product_forward, _product_backward)
 
 
 def stack(make: Callable[[jax.Array], M], keys: jax.Array) -> M:
@@ -134,7 +142,7 @@ def stack(make: Callable[[jax.Array], M], keys: jax.Array) -> M:
 
 
 def scan(
-    one_layer: Callable[[Any, Any, Any], Any],
+    one_layer: Callable[..., Any],
     carry: Any,
     per_layer: Any,
     *,

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.core import Tracer
 
 from models.attention import Cache
 from models.config import GPTConfig
@@ -35,7 +36,7 @@ class Model:
     def merge(self, params: Params) -> GPT:
         """The module over these params. Cheap; meant for the inside of a jitted function."""
         state = jax.tree.map(lambda each: each, self._state)
-        nnx.replace_by_pure_dict(state, params)
+        nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, params))
         return nnx.merge(self._graph, state)
 
     def apply(
@@ -107,7 +108,7 @@ class Model:
         sizes = {"tokens": self.config.vocab, "positions": self.config.positions}
         for name, size in sizes.items():
             values = batch.get(name)
-            if values is None or isinstance(values, jax.core.Tracer):
+            if values is None or isinstance(values, Tracer):
                 continue
             if isinstance(values, jax.Array) and not values.is_fully_addressable:
                 continue
@@ -127,8 +128,9 @@ def build(config: GPTConfig) -> Model:
     graph, state = nnx.split(jax.eval_shape(lambda key: GPT(config, key), jax.random.key(0)))
     letters: dict[str, Any] = {}
     for path, variable in nnx.to_flat_state(state):
+        *parents, name = map(str, path)
         place = letters
-        for name in path[:-1]:
-            place = place.setdefault(name, {})
-        place[path[-1]] = variable.axes
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[name] = variable.axes
     return Model(config=config, letters=letters, _graph=graph, _state=state)
