@@ -1,0 +1,311 @@
+"""`gesso tokenizer train|import|inspect`: make a tokenizer, take one over, see what it does."""
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from launch.console import Refused, existing, narration, output, print_json
+from pretrain.exits import DONE
+
+# Texts that lose something in most tokenizers.
+HARD_TEXTS = {
+    "spaces": "  two leading, three   inside, one trailing ",
+    "lines": "one\r\ntwo\n\n\n\tthree\n",
+    "unicode": "e\u0301 \u00e9 \u65e5\u672c\u8a9e \U0001f468\u200d\U0001f469\u200d\U0001f467 \u00a0",
+    "controls": "\x00\x01\x1f\x7f\ufeff\ufffd",
+    "specials": "<|endoftext|></s><unk><pad>\u2581_<0x41>",
+}
+EXAMPLE = "def pretrain(corpus):\n    # It's 3.14159 m\u00b2, na\u00efvely: \U0001f600\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a tokenizer on your texts. The same texts give the same tokenizer, on any machine.
+
+    Every kind gives back every text exactly, white space and rare characters included.
+
+    Example:
+      gesso tokenizer train corpus/*.jsonl.zst --folder my-tokenizer --vocab-size 32000
+      gesso tokenizer train embedded --folder small --kind bpe --vocab-size 4096
+    """
+
+    # Texts: files, folders, globs (.jsonl, .txt, .parquet; .zst, .gz), NAME=PATH, tfds:NAME, embedded.
+    sources: tyro.conf.Positional[tuple[str, ...]]
+    # Where to write it.
+    folder: str
+    # How many ids it shall have.
+    vocab_size: int
+    # sentencepiece: its bpe. unigram: sentencepiece's unigram, slower to train, faster to encode.
+    # bpe: byte-level BPE as GPT-2's.
+    kind: Literal["sentencepiece", "unigram", "bpe"] = "sentencepiece"
+    # Read at most so much text (10**6 bytes), from all files in turn; 0 = all of it.
+    limit_megabytes: float = 100.0
+    # The key of a record's text.
+    text_key: str = "text"
+    # What is one text in a .txt file.
+    text_split: Literal["file", "blank_line", "line"] = "file"
+    # Print the figures as JSON.
+    json: bool = False
+
+    def run(self) -> int:
+        return run_train(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    """Take over a published tokenizer: GPT-2's files, a tokenizer.json, a sentencepiece .model.
+
+    The folder it writes is what `gesso corpus build --tokenizer` takes; its content is guarded by a
+    fingerprint from then on.
+
+    Example:
+      gesso tokenizer import downloads/gpt2 --folder gpt2-tokenizer
+      gesso tokenizer import spiece.model --folder t5-tokenizer --eos "</s>"
+    """
+
+    # A folder with tokenizer.json, vocab.json and merges.txt, or a .model; or one of these files.
+    path: tyro.conf.Positional[str]
+    # Where to write it.
+    folder: str
+    # The token that ends documents; by default the one its files name, <|endoftext|> or </s>.
+    eos: str = ""
+    # Print the figures as JSON.
+    json: bool = False
+
+    def run(self) -> int:
+        return run_import(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect:
+    """What a tokenizer does: ids, bytes per token by component, exactness, speed, an example.
+
+    Example:
+      gesso tokenizer inspect my-tokenizer
+      gesso tokenizer inspect bytes --sample corpus/00.jsonl.zst --text "Hello, world" --json
+    """
+
+    # A tokenizer's folder or file, or "bytes".
+    path: tyro.conf.Positional[str]
+    # Texts to measure it on, as for `train`.
+    sample: tuple[str, ...] = ("embedded",)
+    # How much of them (10**6 bytes).
+    limit_megabytes: float = 2.0
+    # The key of a record's text.
+    text_key: str = "text"
+    # What is one text in a .txt file.
+    text_split: Literal["file", "blank_line", "line"] = "file"
+    # A text whose pieces are shown.
+    text: str = EXAMPLE
+    # Print the figures as JSON.
+    json: bool = False
+
+    def run(self) -> int:
+        return run_inspect(self)
+
+
+def run_train(options: Train) -> int:
+    """`gesso tokenizer train`. Raises Refused for a folder in use, ValueError for bad input."""
+    folder = _free_folder(options.folder)
+    if not options.sources:
+        raise Refused("no sources; name files or folders of text, or 'embedded'")
+    if options.limit_megabytes < 0:
+        raise Refused(f"--limit-megabytes {options.limit_megabytes:g} is negative; 0 reads all")
+    from data.texts import read_texts
+    from data.tokenizer import train_bpe, train_sentencepiece
+
+    documents = read_texts(
+        options.sources,
+        text_key=options.text_key,
+        text_split=options.text_split,
+        limit_bytes=int(options.limit_megabytes * 1e6),
+    )
+    read = {"documents": 0, "bytes": 0}
+    start = time.perf_counter()
+    with narration().status(f"training {options.kind} with {options.vocab_size:,} ids"):
+        texts = _counted(documents, read)
+        if options.kind == "bpe":
+            tokenizer = train_bpe(texts, vocab_size=options.vocab_size, folder=folder)
+        else:
+            model = "unigram" if options.kind == "unigram" else "bpe"
+            tokenizer = train_sentencepiece(
+                texts, vocab_size=options.vocab_size, kind=model, folder=folder
+            )
+    seconds = time.perf_counter() - start
+    figures = {**_identity(tokenizer), "folder": str(folder), **read, "seconds": round(seconds, 1)}
+    if options.json:
+        print_json(figures)
+    else:
+        _show_identity(figures)
+        output().print(
+            f"from {read['documents']:,} documents, {read['bytes'] / 1e6:.1f} MB, "
+            f"in {seconds:.1f} s: {folder}"
+        )
+    return DONE
+
+
+def run_import(options: Import) -> int:
+    """`gesso tokenizer import`. Raises Refused or TokenizerError for what cannot be taken."""
+    existing(options.path, what="tokenizer")
+    folder = _free_folder(options.folder)
+    from data.tokenizer import RECORD, load_tokenizer, save_tokenizer
+
+    if options.eos and (Path(options.path) / RECORD).is_file():
+        raise Refused(
+            f"{options.path} is imported already, with its own end; --eos cannot change it"
+        )
+    tokenizer = load_tokenizer(options.path, eos=options.eos)
+    save_tokenizer(tokenizer, folder)
+    figures = {**_identity(tokenizer), "folder": str(folder)}
+    if options.json:
+        print_json(figures)
+    else:
+        _show_identity(figures)
+        output().print(f"imported into {folder}")
+    return DONE
+
+
+def run_inspect(options: Inspect) -> int:
+    """`gesso tokenizer inspect`. Raises TokenizerError or SourceError for what cannot be read."""
+    if options.limit_megabytes <= 0:
+        raise Refused(f"--limit-megabytes {options.limit_megabytes:g} must be more than 0")
+    from data.texts import read_texts
+    from data.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(options.path)
+    documents = read_texts(
+        options.sample,
+        text_key=options.text_key,
+        text_split=options.text_split,
+        limit_bytes=int(options.limit_megabytes * 1e6),
+    )
+    figures = {
+        **_identity(tokenizer),
+        **_measured(tokenizer, documents),
+        "hard_texts": {name: _exact(tokenizer, text) for name, text in HARD_TEXTS.items()},
+        "text": options.text,
+        "pieces": [
+            {"id": int(index), "text": tokenizer.decode([index])}
+            for index in tokenizer.encode(options.text)
+        ],
+    }
+    if options.json:
+        print_json(figures)
+    else:
+        _show(figures)
+    return DONE
+
+
+def _free_folder(name: str) -> Path:
+    from data.tokenizer import RECORD
+
+    folder = Path(name).expanduser()
+    if folder.is_file() or (folder / RECORD).exists():
+        raise Refused(
+            f"{folder} already holds a tokenizer or is a file; runs may depend on it: "
+            "give another --folder, or remove it first"
+        )
+    return folder
+
+
+def _counted(documents: Iterator[tuple[str, str]], read: dict[str, int]) -> Iterator[str]:
+    for _, text in documents:
+        read["documents"] += 1
+        read["bytes"] += len(text.encode())
+        yield text
+
+
+def _identity(tokenizer: Any) -> dict[str, Any]:
+    return {
+        "kind": tokenizer.kind,
+        "vocab_size": tokenizer.vocab_size,
+        "eos": tokenizer.eos,
+        "fingerprint": tokenizer.fingerprint,
+        "engine": getattr(tokenizer, "engine", tokenizer.kind),
+    }
+
+
+def _measured(tokenizer: Any, documents: Iterator[tuple[str, str]]) -> dict[str, Any]:
+    by: dict[str, dict[str, int]] = {}
+    used: set[int] = set()
+    seconds = 0.0
+    for component, text in documents:
+        start = time.process_time()
+        ids = tokenizer.encode(text)
+        seconds += time.process_time() - start
+        row = by.setdefault(
+            component, {"documents": 0, "bytes": 0, "words": 0, "tokens": 0, "exact": 0}
+        )
+        row["documents"] += 1
+        row["bytes"] += len(text.encode())
+        row["words"] += len(text.split())
+        row["tokens"] += len(ids)
+        row["exact"] += tokenizer.decode(ids) == text
+        used.update(ids.tolist())
+    total = {name: sum(row[name] for row in by.values()) for name in next(iter(by.values()))}
+    return {
+        "components": {name: _rates(row) for name, row in sorted(by.items())},
+        "total": _rates(total),
+        "ids_used": len(used),
+        "megabytes_per_cpu_second": round(total["bytes"] / 1e6 / max(seconds, 1e-9), 1),
+    }
+
+
+def _rates(row: dict[str, int]) -> dict[str, Any]:
+    return {
+        **row,
+        "bytes_per_token": round(row["bytes"] / max(1, row["tokens"]), 3),
+        "tokens_per_word": round(row["tokens"] / max(1, row["words"]), 3),
+    }
+
+
+def _exact(tokenizer: Any, text: str) -> bool:
+    return tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def _show_identity(figures: dict[str, Any]) -> None:
+    engine = "" if figures["engine"] == figures["kind"] else f" ({figures['engine']} engine)"
+    output().print(
+        f"[bold]{figures['kind']}[/]{engine}  {figures['vocab_size']:,} ids, end of document "
+        f"{figures['eos']}\nfingerprint {figures['fingerprint']}"
+    )
+
+
+def _show(figures: dict[str, Any]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    _show_identity(figures)
+    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("component", style="cyan", no_wrap=True)
+    for heading in ("documents", "MB", "bytes/token", "tokens/word", "exact"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, row in [*figures["components"].items(), ("all", figures["total"])]:
+        table.add_row(
+            name,
+            f"{row['documents']:,}",
+            f"{row['bytes'] / 1e6:.2f}",
+            f"{row['bytes_per_token']:.2f}",
+            f"{row['tokens_per_word']:.2f}",
+            f"{row['exact'] / row['documents']:.1%}",
+        )
+    console = output()
+    console.print(table)
+    console.print(
+        f"{figures['ids_used']:,} of {figures['vocab_size']:,} ids occur; "
+        f"{figures['megabytes_per_cpu_second']} MB encoded per CPU-second"
+    )
+    lost = [name for name, exact in figures["hard_texts"].items() if not exact]
+    console.print(f"hard texts: {'not exact for ' + ', '.join(lost) if lost else 'all exact'}")
+    line = Text()
+    for number, piece in enumerate(figures["pieces"]):
+        shown = piece["text"].replace(" ", "\u00b7").replace("\n", "\u21b5").replace("\t", "\u21e5")
+        line.append(shown or "\u2205", style="black on cyan" if number % 2 else "black on white")
+        if not sys.stdout.isatty():
+            line.append("|")
+    console.print(line)
