@@ -33,8 +33,6 @@ class GPTConfig:
     unroll: how many periods of the pattern one turn of the scan over layers holds.
     attention: "blocks" takes 128 queries at a time and skips the keys none of them sees, "dense"
         all at once, "cudnn" NVIDIA's fused kernel (16-bit compute; no attention dropout).
-
-    Raises ValueError for fields that contradict each other.
     """
 
     vocab: int = 256
@@ -66,35 +64,41 @@ class GPTConfig:
     unroll: int = 1
     attention: Literal["dense", "blocks", "cudnn"] = "blocks"
 
-    def __post_init__(self) -> None:
-        for name in ("vocab", "positions", "layers", "embed", "heads", "mlp", "unroll"):
-            if (size := getattr(self, name)) < 1:
-                raise ValueError(f"model.{name} is {size}; it must be at least 1")
-        if self.embed % self.heads:
-            raise ValueError(f"embed {self.embed} does not divide over {self.heads} heads")
-        if self.position_encoding == "learned" and self.rotary_dims:
-            raise ValueError(f"rotary_dims {self.rotary_dims} needs position_encoding='rotary'")
-        if self.position_encoding == "rotary" and (
+    def problems(self) -> list[str]:
+        """What is wrong with these fields, together; empty when a model can be built of them."""
+        found = [
+            f"model.{name} must be at least 1, not {getattr(self, name)}"
+            for name in ("vocab", "positions", "layers", "embed", "heads", "mlp", "unroll")
+            if getattr(self, name) < 1
+        ]
+        found += [
+            f"model.{name} must be at least 0 and below 1, not {getattr(self, name)}"
+            for name in ("embedding_dropout", "attention_dropout", "residual_dropout")
+            if not 0 <= getattr(self, name) < 1
+        ]
+        if self.heads > 0 and self.embed % self.heads:
+            found.append(f"model.embed {self.embed} does not divide over {self.heads} heads")
+        elif self.position_encoding == "rotary" and (
             not 0 < self.rotary_dims <= self.head_dim or self.rotary_dims % 2
         ):
-            raise ValueError(
-                f"rotary_dims {self.rotary_dims} must be even, above 0 and at most the head dim"
-                f" {self.head_dim}"
+            found.append(
+                f"model.rotary_dims {self.rotary_dims} must be even, above 0 and at most the head"
+                f" dim {self.head_dim}"
             )
+        if self.position_encoding == "learned" and self.rotary_dims:
+            found.append(f"model.rotary_dims {self.rotary_dims} needs position_encoding rotary")
         if self.norm == "post" and self.block != "sequential":
-            raise ValueError(f"norm='post' needs block='sequential', not {self.block!r}")
-        if not self.pattern or (("local" in self.pattern) != (self.window > 0)):
-            raise ValueError(
-                f"pattern {self.pattern} and window {self.window} contradict each other: a window"
-                " belongs to local layers, and they need one of at least 1"
+            found.append(f"model.norm post needs a sequential block, not {self.block}")
+        if not self.pattern or ("local" in self.pattern) != (self.window > 0):
+            found.append(
+                f"model.pattern {self.pattern} and model.window {self.window} contradict each"
+                " other: local layers need a window of at least 1, global ones take none (0)"
             )
         if self.attention == "cudnn" and self.attention_dropout:
-            raise ValueError(
-                "attention='cudnn' has no attention_dropout; set it to 0, or use blocks"
+            found.append(
+                "model.attention cudnn has no attention_dropout: set it to 0, or use blocks"
             )
-        for name in ("embedding_dropout", "attention_dropout", "residual_dropout"):
-            if not 0 <= (rate := getattr(self, name)) < 1:
-                raise ValueError(f"model.{name} is {rate}; it must be at least 0 and below 1")
+        return found
 
     @property
     def head_dim(self) -> int:

@@ -124,7 +124,9 @@ _INPUTS = ("tokens", "positions", "segments")
 
 
 def build(config: GPTConfig) -> Model:
-    """The model of a config; nothing is computed and no device is touched."""
+    """The model of a config; nothing is computed. Raises ValueError for a contradictory config."""
+    if problems := config.problems():
+        raise ValueError("; ".join(problems))
     graph, state = nnx.split(jax.eval_shape(lambda key: GPT(config, key), jax.random.key(0)))
     letters: dict[str, Any] = {}
     for path, variable in nnx.to_flat_state(state):

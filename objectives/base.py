@@ -37,7 +37,9 @@ class Objective(Protocol):
 
 
 def build(config: CausalLMConfig) -> Objective:
-    """The objective of a config."""
+    """The objective of a config. Raises ValueError for one that cannot be."""
+    if problems := config.problems():
+        raise ValueError("; ".join(problems))
     from objectives.causal import CausalLM
 
     return CausalLM(config)

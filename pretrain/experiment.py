@@ -184,7 +184,7 @@ def _counts(e: Experiment) -> list[str]:
 
 
 def _model(e: Experiment, tokenizer_vocab: int | None) -> list[str]:
-    problems = []
+    problems = [*e.model.problems(), *e.objective.problems()]
     if e.length > e.model.positions:
         problems.append(
             f"length {e.length} is over the model's {e.model.positions} positions;"
