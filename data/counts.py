@@ -33,10 +33,13 @@ class CountsFile:
 
     def known(self, era: int, fingerprint: str) -> dict[str, tuple[int, int]]:
         """{component: (rows, tokens)} of an era; empty when it was not counted or has changed."""
-        entry = self._eras.get(str(era))
-        if entry is None or entry["fingerprint"] != fingerprint:
-            return {}
-        return {name: (rows, tokens) for name, (rows, tokens) in entry["counts"].items()}
+        try:
+            entry = self._eras[str(era)]
+            if entry["fingerprint"] == fingerprint:
+                return {name: (int(n), int(m)) for name, (n, m) in entry["counts"].items()}
+        except (KeyError, TypeError, ValueError, AttributeError):
+            pass  # not counted, or not by us
+        return {}
 
     def keep(self, era: int, fingerprint: str, counts: dict[str, tuple[int, int]]) -> None:
         """Remember an era's counts, and write them when they are news."""
@@ -60,7 +63,7 @@ class CountsFile:
 def _read(path: Path, form: str) -> dict[str, dict[str, Any]]:
     try:
         record = json.loads(path.read_text())
-        if record["format"] == form:
+        if record["format"] == form and isinstance(record["eras"], dict):
             return record["eras"]
     except (OSError, ValueError, KeyError, TypeError):
         pass
