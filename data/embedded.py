@@ -76,23 +76,26 @@ def ensure_store(
     Safe to call at any time, from several processes at once (one makes it, the others wait), and
     after a kill at any point.
 
-    Raises ValueError for a spec that is not known, RuntimeError where this Python has no sources.
+    Raises ValueError for a spec that is not known, and where this Python has no sources.
     """
     asked = parse_store(spec)
     if asked is None:
         return _path(spec)
     say = progress or _say
-    version = platform.python_version()
-    cache = Path(cache_folder or os.environ.get("GESSO_CACHE") or "~/.cache/gesso").expanduser()
-    folder = cache / "embedded" / f"v{VERSION}-python{version}-{asked.megabytes:g}mb"
+    folder = _folder(asked.megabytes, cache_folder)
     made = folder / asked.kind
-    if (made / "complete.json").is_file():
-        return made / "store"
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / "lock", say):
-        if not (made / "complete.json").is_file():
-            _make(asked, folder, say)
+    if not (made / "complete.json").is_file():
+        with _locked(folder / "lock", say):
+            if not (made / "complete.json").is_file():
+                _make(asked, folder, say)
     return made / "store"
+
+
+def embedded_shards(megabytes: float = 0, cache_folder: str | Path | None = None) -> list[Path]:
+    """The corpus's shards in the cache (see ensure_store), written first where they are not."""
+    folder = _folder(megabytes, cache_folder)
+    with _locked(folder / "lock", _say):
+        return write_embedded(folder / "corpus", megabytes=megabytes)
 
 
 def write_embedded(folder: str | Path, *, megabytes: float = 0, shards: int = SHARDS) -> list[Path]:
@@ -102,7 +105,7 @@ def write_embedded(folder: str | Path, *, megabytes: float = 0, shards: int = SH
     Exact duplicates are left out. corpus.json, written last, has the counts by component; a
     folder that has it with the same settings is returned as it is.
 
-    Raises RuntimeError where this Python has no sources.
+    Raises ValueError where this Python has no sources.
     """
     folder = Path(folder)
     paths = [folder / f"{shard:02d}.jsonl.zst" for shard in range(shards)]
@@ -116,7 +119,7 @@ def write_embedded(folder: str | Path, *, megabytes: float = 0, shards: int = SH
         return paths
     documents = _limited(_distinct(_documents()), megabytes)
     if not any(component == "Stdlib" for component, _ in documents):
-        raise RuntimeError(
+        raise ValueError(
             f"Python {sys.version.split()[0]} at {sys.prefix} comes without the sources of its "
             "standard library; use another Python, or give a corpus of your own"
         )
@@ -175,6 +178,12 @@ def _make(asked: Embedded, folder: Path, say: Callable[[str], None]) -> None:
     )
     _write_json(made / "complete.json", {"version": VERSION, "tokenizer": tokenizer.fingerprint})
     say(f"embedded corpus: ready in {made / 'store'}")
+
+
+def _folder(megabytes: float, cache_folder: str | Path | None) -> Path:
+    cache = Path(cache_folder or os.environ.get("GESSO_CACHE") or "~/.cache/gesso").expanduser()
+    name = f"v{VERSION}-python{platform.python_version()}-{megabytes:g}mb"
+    return cache / "embedded" / name
 
 
 def _documents() -> Iterator[tuple[str, str]]:
@@ -258,6 +267,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 @contextmanager
 def _locked(path: Path, say: Callable[[str], None]) -> Iterator[None]:
     # flock is released by the kernel when its process dies, so a kill leaves no stale lock.
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

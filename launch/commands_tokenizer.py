@@ -16,7 +16,7 @@ from pretrain.exits import DONE
 HARD_TEXTS = {
     "spaces": "  two leading, three   inside, one trailing ",
     "lines": "one\r\ntwo\n\n\n\tthree\n",
-    "unicode": "e\u0301 \u00e9 \u65e5\u672c\u8a9e \U0001f468\u200d\U0001f469\u200d\U0001f467 \u00a0",
+    "unicode": "e\u0301 \u00e9 \u65e5\u672c\u8a9e \U0001f468\u200d\U0001f469 \u00a0",
     "controls": "\x00\x01\x1f\x7f\ufeff\ufffd",
     "specials": "<|endoftext|></s><unk><pad>\u2581_<0x41>",
 }
@@ -34,7 +34,7 @@ class Train:
       gesso tokenizer train embedded --folder small --kind bpe --vocab-size 4096
     """
 
-    # Texts: files, folders, globs (.jsonl, .txt, .parquet; .zst, .gz), NAME=PATH, tfds:NAME, embedded.
+    # Texts: files, folders, globs (.jsonl, .txt, .parquet; .zst, .gz), tfds:NAME, or "embedded".
     sources: tyro.conf.Positional[tuple[str, ...]]
     # Where to write it.
     folder: str
