@@ -6,6 +6,7 @@ unigram's may, for the better: sentencepiece adds up a whole text's scores in fl
 """
 
 import io
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -139,11 +140,17 @@ def train(
             **EXACT,
         )
     except RuntimeError as error:
-        raise TokenizerError(
-            f"sentencepiece {kind} with {vocab_size} ids: {error}; "
-            "train on more text or ask for a smaller vocabulary"
-        ) from None
+        raise TokenizerError(_cannot_train(str(error), kind, vocab_size)) from None
     return SentencePieceTokenizer(model.getvalue(), eos=EXACT["eos_id"])
+
+
+def _cannot_train(error: str, kind: str, vocab_size: int) -> str:
+    asked = f"sentencepiece {kind} with {vocab_size} ids: the texts"
+    if most := re.search(r"value <= (\d+)", error):
+        return f"{asked} give at most {most[1]}; train on more text or ask for fewer ids"
+    if least := re.search(r"\d+ vs (\d+)", error):
+        return f"{asked} have characters that need at least {least[1]}; ask for more ids"
+    return f"{asked} give no model: {error}"
 
 
 def _processor(model: bytes, source: str) -> Any:

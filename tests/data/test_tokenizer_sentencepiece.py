@@ -59,10 +59,14 @@ def test_training_is_deterministic(kind):
 
 
 def test_training_refuses_what_it_cannot_do():
-    with pytest.raises(TokenizerError, match="ask for a smaller vocabulary"):
+    with pytest.raises(TokenizerError, match=r"give at most \d+; train on more text"):
         train(iter(["a b c"]), vocab_size=4000)
     with pytest.raises(TokenizerError, match="259 ids are special or bytes"):
         train(iter(["a b c"]), vocab_size=200)
+    with pytest.raises(TokenizerError, match=r"need at least \d+; ask for more ids"):
+        train(iter(["".join(map(chr, range(33, 120)))] * 9), vocab_size=270)
+    with pytest.raises(TokenizerError, match="no model"):
+        train(iter([]), vocab_size=300)
     with pytest.raises(TokenizerError, match="lone surrogate"):
         train(iter(["a b \ud800 c"]), vocab_size=300)
 
