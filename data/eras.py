@@ -14,6 +14,7 @@ import numpy as np
 
 from data.counts import CountsFile
 from data.pack import Plan, make_plan, measure
+from data.store import StoreBehind
 
 FORMAT = {"best_fit": "best_fit/1", "concat": "concat/1"}  # raise when data/pack.py's rows change
 _SLICE_SECONDS = 0.25  # a waiting thread looks this often whether it was told to stop
@@ -132,7 +133,7 @@ class Eras:
             while True:
                 try:
                     return self.store.era(number, wait_seconds=patience)
-                except TimeoutError:
+                except StoreBehind:
                     left = self.wait_seconds - (time.monotonic() - start)
                     if left <= 0:
                         raise

@@ -14,7 +14,7 @@ import numpy as np
 
 from data.config import OrderConfig
 from data.eras import FORMAT, Eras, Recent
-from data.mixture import BLOCK, Mixture, resolve
+from data.mixture import BLOCK, Mixture, resolve, train_tokens
 from data.pack import assemble, gather
 from data.permutation import make_key, permute
 from data.resume import check
@@ -99,10 +99,10 @@ class Order:
         Rows in skipped ranges count: the cursors pass over them. "epoch" is exact once all eras of
         the store have been counted, until then an estimate from the tokens that are in the store.
         """
-        counts = self.mixture.consumed(row)
-        totals = self.store.totals()
+        counts = self.mixture.consumed(row).tolist()
+        epochs = self._epoch_rows()
         return {
-            name: {"rows": int(counts[c]), "epoch": self._epoch(c, int(counts[c]), totals)}
+            name: {"rows": counts[c], "epoch": counts[c] / epochs[c] if epochs[c] else 0.0}
             for c, name in enumerate(self.components)
         }
 
@@ -121,7 +121,11 @@ class Order:
         range at or after the saved row may be new; anything else that differs is refused. Raises
         StateDiffers (ValueError), naming the field, what was saved and what is asked for now.
         """
-        return check(state, self._settings, self._passed)
+        # A store whose damaged source was repaired has another fingerprint and all the old parts.
+        settings = self._settings
+        if state.get("store") in [{"fingerprint": f} for f in self.store.earlier_fingerprints]:
+            settings = settings | {"store": state["store"]}
+        return check(state, settings, self._passed)
 
     @functools.cached_property
     def _settings(self) -> dict[str, Any]:
@@ -147,12 +151,14 @@ class Order:
             canary = {"row": next_row - 1, "crc32": _crc(made)}
         return {"consumed": self.consumed(next_row), "canary": canary}
 
-    def _epoch(self, component: int, rows: int, totals: dict[str, Any]) -> float:
-        if of := self._eras.epoch_rows(component):
-            return rows / of
-        splits = totals.get(self.components[component])
-        tokens = splits["train"]["tokens"] if splits else 0
-        return rows * self.config.length / tokens if tokens else 0.0
+    def _epoch_rows(self) -> list[float]:
+        # Rows of an epoch per component; estimated from the tokens as long as some
+        # era has not been counted.
+        known = [self._eras.epoch_rows(c) for c in range(len(self.components))]
+        if None not in known:
+            return [float(n or 0) for n in known]
+        tokens = train_tokens(self.store)
+        return [tokens.get(name, 0.0) / self.config.length for name in self.components]
 
     def _shuffle(self, component: int, *, epoch: int, era: int) -> np.ndarray:
         def make() -> np.ndarray:
