@@ -78,8 +78,8 @@ def figures(
     if store:
         existing(store, what="token store")
     import jax
-    from data.store import open_store
 
+    from data.store import open_store
     from evaluation.perplexity import evaluate_heldout
     from objectives.causal import CausalLM
     from partitioning.axes import placements

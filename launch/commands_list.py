@@ -41,7 +41,7 @@ class List:
 
 
 def figures(experiment: Experiment) -> dict[str, Any]:
-    """{"name", "parameters", "flops_per_token", "state_bytes", "length", "batch_tokens", "steps"}."""
+    """One row of the table: FLOPs of training, bytes of state, tokens of a batch."""
     from models.count import flops_per_token, parameters
 
     total = parameters(experiment.model)["total"]

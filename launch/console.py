@@ -106,12 +106,13 @@ def _near_choice(complaint: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if isinstance(value, type):
+        raise TypeError(f"{value.__name__} is not JSON")
+    if dataclasses.is_dataclass(value):
         return dataclasses.asdict(value)
     if isinstance(value, Path):
         return str(value)
-    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
-        return value.item()
-    if hasattr(value, "tolist"):
-        return value.tolist()
+    for method in ("item", "tolist") if getattr(value, "ndim", 1) == 0 else ("tolist",):
+        if hasattr(value, method):
+            return getattr(value, method)()
     raise TypeError(f"{type(value).__name__} is not JSON")

@@ -260,7 +260,7 @@ def optional() -> Iterator[Finding]:
 
 def cache_folder() -> Path:
     """Where the embedded corpus and its stores are kept: $GESSO_CACHE or ~/.cache/gesso."""
-    return Path(os.environ.get("GESSO_CACHE") or Path.home() / ".cache" / "gesso")
+    return Path(os.environ.get("GESSO_CACHE") or "~/.cache/gesso").expanduser()
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (
