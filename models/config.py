@@ -26,8 +26,8 @@ class GPTConfig:
     attention_logits: the dtype q.k is kept in before the softmax, which is always float32.
     biases: which products have one. head: "tied" uses the embedding table.
     residual_init: what `init_std` is for the two products that write to the residual: "same",
-        "depth" = init_std / sqrt(2 layers) (GPT-2), "wang" = 2 / (layers sqrt(embed))
-        (https://github.com/kingoflolz/mesh-transformer-jax).
+        "layers" = init_std / sqrt(layers) (GPT-Neo), "depth" = init_std / sqrt(2 layers) (GPT-2),
+        "wang" = 2 / (layers sqrt(embed)) (GPT-J, GPT-NeoX).
     remat: what the backward pass keeps of each layer: "none" recomputes nothing, "full" everything,
         "dots" keeps weight products, the "save_" ones keep what they name.
     unroll: how many periods of the pattern one turn of the scan over layers holds.
@@ -59,7 +59,7 @@ class GPTConfig:
     attention_dropout: float = 0.0
     residual_dropout: float = 0.0
     init_std: float = 0.02
-    residual_init: Literal["same", "depth", "wang"] = "same"
+    residual_init: Literal["same", "layers", "depth", "wang"] = "same"
     remat: Remat = "none"
     unroll: int = 1
     attention: Literal["dense", "blocks", "cudnn"] = "blocks"

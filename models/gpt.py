@@ -61,6 +61,7 @@ class Block(nnx.Module):
         attention, mlp = jax.random.split(key)
         out_std = {
             "same": config.init_std,
+            "layers": config.init_std / config.layers**0.5,
             "depth": config.init_std / (2 * config.layers) ** 0.5,
             "wang": 2 / (config.layers * config.embed**0.5),
         }[config.residual_init]
