@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tyro
+from rich.console import Console
+from rich.table import Table
 
 from launch.commands_report import run_folder
 from launch.console import Refused, existing, narration, output, print_json
@@ -129,10 +131,8 @@ def figures(
     return found
 
 
-def show(found: dict[str, Any], *, title: str) -> None:
+def show(found: dict[str, Any], *, title: str, console: Console | None = None) -> None:
     """The figures as a table: a row per component, then all of them, then the baselines."""
-    from rich.table import Table
-
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     table.add_column("held out", style="cyan", no_wrap=True)
     headings = ("bits/byte", "loss", "perplexity", "per word", "tokens", "bytes", "words")
@@ -145,7 +145,7 @@ def show(found: dict[str, Any], *, title: str) -> None:
     for name, label in (("unigram", "unigram model"), ("byte_3gram", "byte 3-gram model")):
         if name in found.get("baselines", {}):
             table.add_row(label, f"{found['baselines'][name]:.4f}", style="dim")
-    output().print(table)
+    (console or output()).print(table)
 
 
 def _cells(each: dict[str, Any]) -> list[str]:

@@ -106,13 +106,11 @@ def _near_choice(complaint: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, type):
-        raise TypeError(f"{value.__name__} is not JSON")
-    if dataclasses.is_dataclass(value):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     if isinstance(value, Path):
         return str(value)
     for method in ("item", "tolist") if getattr(value, "ndim", 1) == 0 else ("tolist",):
-        if hasattr(value, method):
-            return getattr(value, method)()
+        if convert := getattr(value, method, None):
+            return convert()
     raise TypeError(f"{type(value).__name__} is not JSON")
