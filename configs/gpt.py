@@ -93,7 +93,12 @@ def _gpt_neo(
         ),
         data=DataConfig(store=PILE, packing="concat"),
         optimizer=OptimizerConfig(
-            b1=0.9, b2=0.95, epsilon=1e-8, no_decay=MATRICES, clip_norm=1.0, **optimizer
+            b1=0.9,
+            b2=0.95,
+            epsilon=1e-8,
+            no_decay=MATRICES if "weight_decay" in optimizer else (),
+            clip_norm=1.0,
+            **optimizer,
         ),
         mesh=MeshConfig(data=1, fsdp=-1),
         length=2048,
