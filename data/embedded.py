@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 # Part of the cache's folder name: raised when the documents, tokenizers or store settings change.
-VERSION = 1
+VERSION = 2
 KINDS = ("bytes", "sentencepiece", "bpe")
 VOCAB_SIZE = 4096
 TRAIN_BYTES = 8_000_000

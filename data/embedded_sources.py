@@ -1,6 +1,7 @@
 """The documents of the embedded corpus: what an installed Python has in text."""
 
 import ast
+import io
 import os
 import sysconfig
 import warnings
@@ -15,6 +16,7 @@ TEST_FOLDERS = {"test", "tests", "idle_test"}
 # Not the language's own (installed packages), made at build time with the machine's paths in it
 # (config-*, _sysconfigdata_*), or the source of LanguageReference.
 SKIPPED_FOLDERS = {"__pycache__", "site-packages", "dist-packages", "pydoc_data", "lib-dynload"}
+_QUOTES = ('"', "'", 'r"', "r'", 'R"', "R'", 'u"', "u'")
 SKIPPED_FILES = {"sitecustomize.py", "usercustomize.py"}
 
 
@@ -32,8 +34,9 @@ def documents(stdlib: Path | None = None) -> Iterator[tuple[str, str]]:
         if TEST_FOLDERS & set(path.relative_to(root).parts):
             yield "StdlibTests", text
             continue
-        yield "Stdlib", text
-        prose = _docstrings(text)
+        code, prose = _split(text)
+        if len(code) >= SHORTEST:
+            yield "Stdlib", code
         if prose:
             yield "Docstrings", prose
     for topic in _topics(root):
@@ -62,16 +65,27 @@ def _read(path: Path) -> str | None:
         return None
 
 
-def _docstrings(source: str) -> str:
+def _split(source: str) -> tuple[str, str]:
+    """A module's code and its docstrings. No text is in both: one of them may be held out."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # invalid escapes in old modules
             tree = ast.parse(source)
     except (SyntaxError, ValueError, RecursionError):
-        return ""
-    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    found = [ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, kinds)]
-    return "\n\n".join(doc for doc in found if doc and len(doc) > SHORTEST_DOCSTRING)
+        return source, ""
+    # Python's lines end at \n, \r and \r\n, not where str.splitlines sees an end.
+    lines = io.StringIO(source, newline="").readlines()
+    found = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        text = ast.get_docstring(node)
+        if text and len(text) > SHORTEST_DOCSTRING:
+            first, last = node.body[0].lineno - 1, node.body[0].end_lineno or 0
+            if lines[first].lstrip().startswith(_QUOTES) and lines[last - 1].rstrip()[-1] in "\"'":
+                lines[first:last] = [""] * (last - first)
+                found.append(text)
+    return "".join(lines), "\n\n".join(found)
 
 
 def _topics(root: Path) -> list[str]:

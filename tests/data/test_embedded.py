@@ -21,7 +21,7 @@ from data.embedded import (
 )
 from data.embedded_sources import documents
 
-CODE = '"""Module {n} says something long enough to be prose: {words}."""\n\nvalue = {n}\n'
+CODE = '"""Module {n} says something long enough to be prose: {words}."""\n\nvalue{n} = "{words}"\n'
 
 
 def small_python(root: Path, *, tests: int = 30, topics: int = 12) -> Path:
@@ -69,10 +69,39 @@ def test_the_documents_of_a_python(tmp_path):
         "StdlibTests": 30,
         "LanguageReference": 12,
     }
+    code = [text for component, text in found if component == "Stdlib"]
+    prose = [text for component, text in found if component == "Docstrings"]
+    assert not any("long enough to be prose" in text for text in code)
+    assert all("long enough to be prose" in text for text in prose)
     assert not any("a machine's paths" in text or "not the standard" in text for _, text in found)
     moved = tmp_path / "moved"
     root.rename(moved)
     assert list(documents(moved)) == found
+
+
+def test_code_and_its_docstrings_share_nothing(tmp_path):
+    prose = "Long enough to be taken for prose, " * 4
+    source = f'''#!/usr/bin/env python\r
+"""Of a module. {prose}
+with \x0c a form feed
+"""\r
+class C:
+    r"""Of a class. {prose}"""; x = 1
+    def f(self):
+        \'Of a function. {prose}\'
+        return "kept {prose}"
+    def g(self): "On its line. {prose}"
+    def h(self):
+        "short"
+'''
+    (tmp_path / "m.py").write_bytes(source.encode())
+    (component, code), (_, docstrings) = documents(tmp_path)
+    assert component == "Stdlib"
+    kept = ["#!/usr/bin/env python", 'r"""Of a class', "kept", "On its line", '"short"']
+    assert [text for text in kept if text not in code] == []
+    assert "Of a module" not in code and "Of a function" not in code
+    assert docstrings.startswith("Of a module.")
+    assert "Of a function." in docstrings and "On its line" not in docstrings
 
 
 @pytest.mark.parametrize("missing", ["test", "pydoc_data"])
