@@ -1,0 +1,271 @@
+"""Readers: a shard's records one after the other, from any place where an earlier reading stopped.
+
+Every record carries the cursor behind it. Handing that cursor to a new reader continues exactly
+there; for line-based files the bytes before it are checked to be the ones read the first time.
+"""
+
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Protocol
+
+import pyarrow as pa
+from etils import epath
+
+from data.rejects import HEAD_BYTES
+from data.sources import Shard, SourceError, codec, file_size, is_remote
+
+BLOCK = 1 << 20
+
+
+class Cursor(NamedTuple):
+    """A place between two records of a shard.
+
+    file: index into the shard's files. byte: in that file, decompressed (tables and datasets: 0).
+    record: records of the shard before it. crc32: of the file's bytes before it.
+    """
+
+    file: int = 0
+    byte: int = 0
+    record: int = 0
+    crc32: int = 0
+
+
+class Record(NamedTuple):
+    """One record. raw: its bytes, or only the head where `length` exceeds the limit; None: null."""
+
+    end: Cursor
+    raw: bytes | None
+    length: int
+    component: str
+
+
+class Reader(Protocol):
+    """Reads one shard."""
+
+    def records(self, cursor: Cursor) -> Iterator[Record]:
+        """The records behind the cursor. Raises SourceError, naming file and decompressed byte."""
+        ...
+
+    def fraction(self) -> float:
+        """About how much of the shard has been read, 0 to 1."""
+        ...
+
+
+def open_reader(
+    shard: Shard,
+    *,
+    text_key: str,
+    component_key: str,
+    text_split: Literal["file", "blank_line", "line"],
+    limit: int,
+) -> Reader:
+    """A reader of the shard. limit: bytes above which only a record's head is held."""
+    if shard.form == "jsonl":
+        return Lines(shard, limit=limit)
+    if shard.form == "text":
+        if text_split == "file":
+            return WholeFiles(shard, limit=limit)
+        return Lines(shard, limit=limit) if text_split == "line" else Blocks(shard, limit=limit)
+    if shard.form == "parquet":
+        from data.parquet_source import Table
+
+        return Table(shard, text_key=text_key, component_key=component_key, limit=limit)
+    from data.tfds_source import Examples
+
+    return Examples(shard, text_key=text_key, component_key=component_key, limit=limit)
+
+
+class Stream:
+    """A file's decompressed bytes, in order. Truncation is an error, never an early end."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.position = 0
+        self.size = file_size(path)
+        if codec(path) and not self.size:
+            raise SourceError(f"{path}: an empty file is no {codec(path)} stream; copy it again")
+        place = epath.Path(path) if is_remote(path) else Path(path)
+        self._file: Any = place.open("rb")
+        self._stream: Any = self._file
+        if name := codec(path):
+            # python-zstandard's stream_reader ends a truncated file silently; pyarrow raises.
+            self._stream = pa.CompressedInputStream(pa.PythonFile(self._file, mode="r"), name)
+
+    def read(self, count: int = BLOCK) -> bytes:
+        """The next bytes, at most `count`; b"" at the end."""
+        try:
+            block = self._stream.read(count)
+        except (OSError, EOFError) as error:
+            raise SourceError(_explain(self.path, self.position, str(error))) from None
+        self.position += len(block)
+        return block
+
+    def blocks(self) -> Iterator[bytes]:
+        while block := self.read():
+            yield block
+
+    def skip_to(self, cursor: Cursor) -> None:
+        """Read up to the cursor. Raises SourceError where the bytes before it have changed."""
+        crc = 0
+        while self.position < cursor.byte:
+            block = self.read(min(4 * BLOCK, cursor.byte - self.position))
+            if not block:
+                raise SourceError(
+                    f"{self.path}: ends at decompressed byte {self.position:,}, but parts up to "
+                    f"byte {cursor.byte:,} are committed; restore the file, or use a new folder"
+                )
+            crc = zlib.crc32(block, crc)
+        if crc != cursor.crc32:
+            raise SourceError(
+                f"{self.path}: its first {cursor.byte:,} decompressed bytes are not the ones that "
+                "the committed parts were made from; restore the file, or use a new folder"
+            )
+
+    def fraction(self) -> float:
+        return min(1.0, self._file.tell() / max(1, self.size)) if not self._file.closed else 1.0
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class Line(NamedTuple):
+    """A line without its newline; see Record. end: the byte behind its newline."""
+
+    raw: bytes
+    length: int
+    end: int
+    crc32: int
+
+
+def split_lines(blocks: Iterator[bytes], *, limit: int, start: int, crc32: int) -> Iterator[Line]:
+    """Lines of a stream, split at b"\\n" alone (str.splitlines also splits at U+2028).
+
+    Of a line longer than `limit` only the head is kept, so memory is bounded by limit and block.
+    """
+    at, crc = start, crc32
+    pending: list[bytes] = []
+    length = 0
+    for block in blocks:
+        *whole, rest = block.split(b"\n")
+        for raw in whole:
+            crc = zlib.crc32(b"\n", zlib.crc32(raw, crc))
+            size = len(raw)
+            if length:
+                pending.append(raw)
+                raw, size = b"".join(pending), length + size
+                pending, length = [], 0
+            at += size + 1
+            yield Line(raw if size <= limit else raw[:HEAD_BYTES], size, at, crc)
+        if rest:
+            crc = zlib.crc32(rest, crc)
+            length += len(rest)
+            pending.append(rest)
+            if length > limit:
+                pending = [b"".join(pending)[:HEAD_BYTES]]
+    if length:
+        raw = b"".join(pending)
+        yield Line(raw if length <= limit else raw[:HEAD_BYTES], length, at + length, crc)
+
+
+class Lines:
+    """One record per line, of one file or of several text files."""
+
+    def __init__(self, shard: Shard, *, limit: int) -> None:
+        self.shard = shard
+        self.limit = limit
+        self._stream: Stream | None = None
+        self._file = 0
+
+    def records(self, cursor: Cursor) -> Iterator[Record]:
+        record = cursor.record
+        for number in range(cursor.file, len(self.shard.files)):
+            with closing(Stream(self.shard.files[number])) as stream:
+                self._file, self._stream = number, stream
+                start = cursor if number == cursor.file else Cursor()
+                stream.skip_to(start)
+                lines = split_lines(
+                    stream.blocks(), limit=self.limit, start=start.byte, crc32=start.crc32
+                )
+                for raw, length, end, crc in self.group(lines):
+                    record += 1
+                    place = Cursor(number, end, record, crc)
+                    yield Record(place, raw, length, self.shard.component)
+
+    def group(self, lines: Iterator[Line]) -> Iterator[Line]:
+        return lines
+
+    def fraction(self) -> float:
+        inside = self._stream.fraction() if self._stream else 0.0
+        return (self._file + inside) / len(self.shard.files)
+
+
+class Blocks(Lines):
+    """One record per run of lines that are not blank."""
+
+    def group(self, lines: Iterator[Line]) -> Iterator[Line]:
+        gathered: list[bytes] = []
+        size = 0
+        last: Line | None = None
+        for line in lines:
+            if line.raw.strip():
+                size += line.length + (1 if gathered else 0)
+                if size <= self.limit:
+                    gathered.append(line.raw)
+                elif not gathered:
+                    gathered = [line.raw]
+                last = line
+            elif last is not None:
+                yield Line(self._text(gathered, size), size, line.end, line.crc32)
+                gathered, size, last = [], 0, None
+        if last is not None:
+            yield Line(self._text(gathered, size), size, last.end, last.crc32)
+
+    def _text(self, gathered: list[bytes], size: int) -> bytes:
+        text = b"\n".join(gathered)
+        return text if size <= self.limit else text[:HEAD_BYTES]
+
+
+class WholeFiles:
+    """One record per text file."""
+
+    def __init__(self, shard: Shard, *, limit: int) -> None:
+        self.shard = shard
+        self.limit = limit
+        self._file = 0
+
+    def records(self, cursor: Cursor) -> Iterator[Record]:
+        record = cursor.record
+        for number in range(cursor.file, len(self.shard.files)):
+            self._file = number
+            with closing(Stream(self.shard.files[number])) as stream:
+                kept: list[bytes] = []
+                length = 0
+                for block in stream.blocks():
+                    length += len(block)
+                    if length <= self.limit:
+                        kept.append(block)
+                    else:
+                        kept = [b"".join([*kept, block])[:HEAD_BYTES]]
+            record += 1
+            yield Record(
+                Cursor(number + 1, 0, record), b"".join(kept), length, self.shard.component
+            )
+
+    def fraction(self) -> float:
+        return self._file / len(self.shard.files)
+
+
+def _explain(path: str, position: int, error: str) -> str:
+    place = f"{path}: at decompressed byte {position:,}: "
+    lowered = error.lower()
+    if "truncated" in lowered:
+        return f"{place}the file is truncated; copy it again, and the build continues from there"
+    if "too much memory" in lowered:
+        return (
+            f"{place}compressed with a window over 128 MiB (zstd --long above 27); "
+            f"recompress it: zstd -d --long=31 --memory=2048MB {Path(path).name}, "
+            "then zstd --long=27"
+        )
+    return f"{place}the file is damaged or not {codec(path) or 'readable'} ({error}); copy it again"
