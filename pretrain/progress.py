@@ -132,3 +132,10 @@ def duration(seconds: float) -> str:
     if days < 2:
         return f"{hours}h {minutes % 60:02d}m"
     return f"{days}d {hours % 24}h"
+
+
+def byte_size(count: float) -> str:
+    """15800000 -> "15.8 MB"."""
+    text = short(count)
+    prefixes = {"k": "k", "M": "M", "B": "G", "T": "T"}
+    return f"{text[:-1]} {prefixes[text[-1]]}B" if text[-1:] in prefixes else f"{text} B"

@@ -5,20 +5,19 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from pretrain.progress import duration, short
-from pretrain.report_facts import Curve, RunFacts, latest, typical
-from pretrain.report_figures import COLORS, Plot, Series, written
-from pretrain.report_page import Page, Row, Section, Table, flat, groups, said
-from pretrain.report_run import (
-    drawn,
-    environment,
+from pretrain.report_facts import (
+    Curve,
+    RunFacts,
     last_evaluation,
-    status,
+    latest,
     tokens_seen,
     training_seconds,
-    utilization,
-    warnings,
-    when,
+    typical,
 )
+from pretrain.report_figures import COLORS, Plot, Series, written
+from pretrain.report_page import Page, Row, Section, Table, flat, groups, said
+from pretrain.report_run import status, utilization, warnings, when
+from pretrain.report_sections import drawn, environment
 
 _COMPONENTS = 12  # small figures; the largest components
 
@@ -191,4 +190,5 @@ def _components(runs: Sequence[RunFacts], names: Sequence[str], colors: Sequence
         text="Bits per byte of each component's held-out documents." + left_out if figures else "",
         figures=figures,
         size="small",
+        legend=list(zip(names, colors, strict=True)) if figures else [],
     )

@@ -12,6 +12,8 @@ import numpy as np
 
 from pretrain.metrics import Record, read_metrics
 
+BASELINES = {"unigram": "unigram over tokens", "byte_3gram": "3-gram over bytes"}
+
 
 class NotARun(ValueError):
     """A folder that holds no run."""
@@ -151,6 +153,31 @@ def typical(records: Sequence[Record], *path: str) -> float:
     values = curve(records[1:] or records, *path).y
     values = values[np.isfinite(values)]
     return float(np.median(values)) if len(values) else math.nan
+
+
+def tokens_seen(run: RunFacts) -> float:
+    """Tokens trained on, from the logged steps: each stands for those since the one before."""
+    tokens = np.array([number(record, "tokens", default=0.0) for record in run.train])
+    return float((tokens * steps_between(run.train)).sum())
+
+
+def training_seconds(run: RunFacts) -> float:
+    """Time spent in training steps; evaluation, checkpoints and standstill are not in it."""
+    seconds = np.array([number(record, "seconds", default=0.0) for record in run.train])
+    return float((seconds * steps_between(run.train)).sum())
+
+
+def last_evaluation(run: RunFacts, *path: str) -> float:
+    return number(run.evaluations[-1], *path) if run.evaluations else math.nan
+
+
+def parameters(run: RunFacts) -> float:
+    return sum(number(row, "count", default=0.0) for row in run.parameters)
+
+
+def baselines(run: RunFacts) -> list[tuple[str, float]]:
+    found = [(key, number(run.corpus, "baselines", key)) for key in BASELINES]
+    return [(key, value) for key, value in found if math.isfinite(value) and value > 0]
 
 
 def decimate(c: Curve, *, limit: int = 1000) -> Curve:

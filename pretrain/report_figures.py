@@ -130,8 +130,8 @@ def draw(plot: Plot) -> Figure | None:
             bottom=_MARGIN["bottom"] / _HEIGHT,
         )
         axes = canvas.add_subplot()
-        # The first curves matter most: drawn last, they lie on top.
-        for s, line in reversed(lines):
+        # Few points lie on top of many, and the first curves on top of the others.
+        for s, line in sorted(lines[::-1], key=lambda pair: pair[0].dots):
             _draw_series(axes, s, line)
         _limits(axes, plot, [line for _, line in lines], [s.curve for s in series])
         _ticks(axes, plot)
@@ -165,7 +165,10 @@ def written(value: float, form: Unit) -> str:
     if value and not 1e-3 <= abs(value) < 1e5:
         mantissa, exponent = f"{value:.2e}".split("e")
         return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-    return f"{value:.4g}" if abs(value) < 0.1 else f"{value:.3f}"
+    if abs(value) < 0.1:
+        return f"{value:.4g}"
+    digits = 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0
+    return f"{value:,.{digits}f}"
 
 
 def _smoothed(c: Curve, plot: Plot) -> Curve:
@@ -177,7 +180,7 @@ def _draw_series(axes: Axes, s: Series, line: Curve) -> None:
     color = f"#a0000{s.color}"
     if line is not s.curve:
         raw = decimate(s.curve)
-        axes.plot(raw.x, _finite(raw.y), color=color, linewidth=0.7, alpha=0.22)
+        axes.plot(raw.x, _finite(raw.y), color=color, linewidth=0.7, alpha=0.32)
     drawn = decimate(line)
     axes.plot(
         drawn.x,
@@ -185,7 +188,7 @@ def _draw_series(axes: Axes, s: Series, line: Curve) -> None:
         color=color,
         linewidth=1.0 if s.color == 0 else 1.6,
         marker="o" if s.dots or len(drawn.x) == 1 else "",
-        markersize=3.2,
+        markersize=3.6,
         markeredgewidth=0,
     )
 
@@ -193,7 +196,8 @@ def _draw_series(axes: Axes, s: Series, line: Curve) -> None:
 def _limits(axes: Axes, plot: Plot, lines: Sequence[Curve], raw: Sequence[Curve]) -> None:
     first = min(float(c.x.min()) for c in raw)
     last = max(float(c.x.max()) for c in raw)
-    axes.set_xlim(first if last > first else first - 1, last if last > first else last + 1)
+    # From 0, so that all figures of a run line up; not where the records begin late.
+    axes.set_xlim(0 if first <= last / 2 else first, last if last > first or last > 0 else 1)
     settled = first + (last - first) * (0.02 if plot.settle == "tail" else 0.0)
     values = np.concatenate([c.y[c.x >= settled] for c in (*lines, *raw)])
     if not np.isfinite(values).any():
@@ -228,7 +232,7 @@ def _ticks(axes: Axes, plot: Plot) -> None:
 
 def _draw_level(axes: Axes, level: Level) -> None:
     axes.axhline(level.value, color=_MUTED, linewidth=1, dashes=(3, 3))
-    axes.annotate(
+    text = axes.annotate(
         f"{level.label} {level.value:.3f}",
         (1, level.value),
         xycoords=axes.get_yaxis_transform(),
@@ -239,6 +243,7 @@ def _draw_level(axes: Axes, level: Level) -> None:
         color=_MUTED,
         fontsize=9,
     )
+    text.set_gid("level")  # the page gives it a halo
 
 
 def _tick(value: float, form: Unit) -> str:
@@ -304,6 +309,7 @@ def _page_svg(svg: str, key: str, label: str) -> Markup:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
     svg = re.sub(r'font: ([\d.]+px) [^;"]*', r"font-size: \1", svg)
+    svg = re.sub(r' font-family: [^;"]*;', "", svg)
     for color, name in _NAMES.items():
         svg = svg.replace(color, f"var(--{name})")
     svg = re.sub(r'\bid="([^"]+)"', rf'id="{key}-\1"', svg)

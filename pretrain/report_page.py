@@ -101,13 +101,15 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """Whatever is empty is left out. key: its anchor. size "small": three figures in a row."""
+    """Whatever is empty is left out. key: its anchor. size "small": three figures in a row, whose
+    common legend (label, color) is the section's."""
 
     key: str
     title: str
     text: str = ""
     figures: Sequence[Figure] = ()
     size: str = ""
+    legend: Sequence[tuple[str, int]] = ()
     shares: Sequence[Share] = ()
     table: Table | None = None
     timeline: Sequence[Timeline] = ()
