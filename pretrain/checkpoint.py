@@ -1,0 +1,406 @@
+"""Checkpoints of a run: when to save, what is complete, which one to continue from."""
+
+import json
+import os
+import re
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from partitioning.hosts import SINGLE, Hosts
+from pretrain import array_files, manifest
+from pretrain.config import CheckpointConfig
+from pretrain.fingerprint import (
+    fingerprints,
+    leaf_name,
+    read_fingerprints,
+    start_fingerprints,
+)
+from pretrain.folder_check import check_folder
+from pretrain.manifest import Leaf, Manifest, ManifestDamaged
+from pretrain.runlock import RunLock
+
+_DECIDE_SECONDS = 5.0  # how often several hosts ask process 0 whether a save is due by the clock
+
+
+class CheckpointsCorrupt(ValueError):
+    """There are checkpoints, and the bytes of none are what was written. Nothing was deleted."""
+
+
+class CheckpointFailed(RuntimeError):
+    """A checkpoint could not be written."""
+
+
+class CheckpointDiffers(RuntimeError):
+    """The files are whole, but what was loaded is not what was saved: a fault of the software or
+    of the memory, not of the disk. Nothing was moved."""
+
+
+class StateMismatch(ValueError):
+    """A checkpoint of other arrays than the experiment's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restored:
+    """state: laid out as asked. info: what `save` was given."""
+
+    step: int
+    state: Any
+    info: dict[str, Any]
+
+
+@dataclass(kw_only=True)
+class _Pending:
+    step: int
+    thread: threading.Thread | None = None
+    error: BaseException | None = None
+    began: float = field(default_factory=time.monotonic)
+
+
+class Checkpoints:
+    """The checkpoints in `folder`, a POSIX folder that all hosts share: FOLDER/STEP/...
+
+    A step's folder gets its name when everything in it, the manifest last, is on disk; what has
+    no such name does not exist. Called by all processes of a run, in the same order. `lock`: the
+    run's, held by process 0; it is looked at before anything is written.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        config: CheckpointConfig,
+        *,
+        hosts: Hosts | None = None,
+        lock: RunLock | None = None,
+        log: Callable[[str], Any] = print,
+    ) -> None:
+        self._folder = Path(folder).absolute()
+        self._config, self._hosts, self._lock, self._log = config, hosts or SINGLE, lock, log
+        self._first = self._hosts.process == 0
+        self._pending: _Pending | None = None
+        self._saves = 0
+        self._saved_at = time.monotonic()
+        self._asked_at: tuple[int, float] | None = None
+        self._next_question = 0
+
+    def due(self, step: int) -> bool:
+        """Whether to save after `step` updates: by count, or by process 0's clock."""
+        every = self._config.every_steps
+        by_count = bool(every) and step % every == 0
+        return self._due_by_clock(step) or by_count
+
+    def steps(self) -> list[int]:
+        """The complete checkpoints, oldest first. Their bytes are not looked at."""
+        return [step for step in _named_steps(self._folder) if self._is_sealed(step)]
+
+    def save(self, step: int, state: Any, info: dict[str, Any]) -> None:
+        """Start to save; `state` may be donated as soon as this returns.
+
+        Waits for the save before, if that is not done. A step that is there is not saved again.
+        `info`: a JSON dict. Raises CheckpointFailed, for this save or the one before, and LockLost.
+        """
+        json.dumps(info)
+        self.wait()
+        if self._hosts.share("saved already", step in self.steps(), timeout_seconds=self._timeout):
+            return
+        path = self._folder / f"{step}.writing"
+        try:
+            if self._first:
+                self._clear_for(step)
+            self._hosts.barrier("save", timeout_seconds=self._timeout)
+            arrays = {leaf_name(key): x for key, x in jax.tree.leaves_with_path(state)}
+            prints = start_fingerprints(state)
+            written = array_files.start_saving(path, state, timeout_seconds=self._timeout)
+        except OSError as error:
+            raise self._failed(step, error) from error
+        pending = _Pending(step=step)
+        shapes = {name: (str(x.dtype), tuple(x.shape)) for name, x in arrays.items()}
+        number, self._saves = self._saves, self._saves + 1
+
+        def finish() -> None:
+            try:
+                written()
+                leaves = {
+                    name: Leaf(dtype=shapes[name][0], shape=shapes[name][1], fingerprint=each)
+                    for name, each in read_fingerprints(prints).items()
+                }
+                self._commit(number, path, Manifest(step=step, leaves=leaves, info=info))
+            except BaseException as error:  # whatever it is, the main thread raises it in poll()
+                pending.error = error
+
+        pending.thread = threading.Thread(target=finish, name=f"checkpoint {step}", daemon=True)
+        self._pending, self._saved_at = pending, time.monotonic()
+        pending.thread.start()
+
+    def poll(self) -> None:
+        """Raise CheckpointFailed as soon as a save has failed, LockLost when another run took this
+        one's folder; never waits. Call it every step."""
+        if self._lock:
+            self._lock.raise_if_lost()
+        if self._pending and self._pending.thread and not self._pending.thread.is_alive():
+            self.wait()
+
+    def wait(self) -> None:
+        """Until the save under way, if any, is complete. Raises CheckpointFailed."""
+        pending, self._pending = self._pending, None
+        if pending and pending.thread:
+            pending.thread.join()
+            if pending.error:
+                raise self._failed(pending.step, pending.error) from pending.error
+            seconds = time.monotonic() - pending.began
+            self._log(f"checkpoint {pending.step} is complete ({seconds:.1f} s)")
+
+    def close(self) -> None:
+        """Wait for the save under way; a failure is raised, or logged while another error is."""
+        unwinding = sys.exception() is not None
+        try:
+            self.wait()
+        except CheckpointFailed as error:
+            if not unwinding:
+                raise
+            self._log(str(error))
+
+    def restore(self, abstract_state: Any, step: int | None = None) -> Restored | None:
+        """The newest checkpoint whose bytes are what was written (or just `step`), or None where
+        nothing was ever saved.
+
+        Damaged ones are renamed to rejected-STEP-... with a message; nothing is deleted but what
+        an interrupted save left. `abstract_state`: jax.ShapeDtypeStructs with the shardings to load
+        to, of any mesh and process count. Raises CheckpointsCorrupt, StateMismatch,
+        CheckpointDiffers, folder_check.FolderUnusable.
+        """
+        self._on_first("prepare", lambda: self._prepare(array_files.tree_bytes(abstract_state)))
+        found = self._on_first("steps", lambda: _candidates(self._folder, step))
+        for candidate in found:
+            problems = self._problems(candidate)
+            if not problems:
+                return self._load(candidate, abstract_state)
+            told = f"checkpoint {candidate} in {self._folder} is damaged: {_some(problems)}"
+            if step is not None:
+                raise CheckpointsCorrupt(f"{told}; leave out the step to use the newest whole one")
+            self._log(f"{told}; it is set aside and the one before is used")
+            if self._first:
+                _set_aside(self._folder, candidate)
+        aside = self._on_first("aside", lambda: sorted(map(str, self._folder.glob("rejected-*"))))
+        if found or aside:
+            raise CheckpointsCorrupt(
+                f"{self._folder} holds {len(aside)} damaged checkpoint(s) and no whole one:"
+                f" {_some(aside)}; put a copy back, or move them away to start from the beginning"
+            )
+        return None
+
+    @property
+    def _timeout(self) -> int:
+        return self._config.timeout_seconds
+
+    def _is_sealed(self, step: int) -> bool:
+        return (self._folder / str(step) / manifest.NAME).is_file()
+
+    def _due_by_clock(self, step: int) -> bool:
+        if not self._config.every_minutes:
+            return False
+        if self._hosts.count == 1:
+            return self._minutes_are_over()
+        if self._asked_at and step < self._next_question:
+            return False
+        answer = None
+        if self._first:
+            answer = {"due": self._minutes_are_over(), "next": step + self._steps_ahead(step)}
+        answer = self._hosts.share("due", answer, timeout_seconds=self._timeout)
+        self._next_question = answer["next"]
+        self._asked_at = (step, time.monotonic())
+        return answer["due"]
+
+    def _minutes_are_over(self) -> bool:
+        return time.monotonic() - self._saved_at >= 60 * self._config.every_minutes
+
+    def _steps_ahead(self, step: int) -> int:
+        """How many steps take about _DECIDE_SECONDS."""
+        if self._asked_at is None:
+            return 1
+        seconds = (time.monotonic() - self._asked_at[1]) / max(step - self._asked_at[0], 1)
+        return max(1, min(1000, int(_DECIDE_SECONDS / max(seconds, 1e-6))))
+
+    def _prepare(self, state_bytes: int) -> None:
+        self._check_lock()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for left in (*self._folder.glob("*.writing*"), *self._folder.glob("*.deleting")):
+            shutil.rmtree(left)
+        check_folder(self._folder, state_bytes=state_bytes, complete=len(self.steps()))
+
+    def _clear_for(self, step: int) -> None:
+        self._check_lock()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for left in self._folder.glob(f"{step}.writing*"):
+            shutil.rmtree(left)
+        if (self._folder / str(step)).exists():
+            _set_aside(self._folder, step)
+
+    def _check_lock(self) -> None:
+        if self._lock:
+            self._lock.check()
+
+    def _commit(self, number: int, path: Path, complete: Manifest) -> None:
+        """In process 0: seal, give the folder its name, remove old ones. In others: wait for it."""
+        key = f"checkpoint/{number}"
+        if not self._first:
+            error = self._hosts.wait_for(key, timeout_seconds=self._timeout)
+            if error:
+                raise CheckpointFailed(f"process 0: {error}")
+            return
+        error = ""
+        try:
+            self._check_lock()
+            manifest.seal(path, complete)
+            path.rename(self._folder / str(complete.step))
+            manifest.sync_folder(self._folder)
+            self._prune()
+        except BaseException as failure:
+            error = f"{type(failure).__name__}: {failure}"
+            raise
+        finally:
+            self._hosts.announce(key, error)
+
+    def _prune(self) -> None:
+        every, steps = self._config.keep_every_steps, self.steps()
+        for step in steps[: -self._config.keep_last]:
+            if not (every and step % every == 0):
+                gone = self._folder / f"{step}.deleting"
+                (self._folder / str(step)).rename(gone)
+                shutil.rmtree(gone)
+
+    def _on_first(self, name: str, function: Callable[[], Any]) -> Any:
+        """What `function` gives in process 0, in all processes; its ValueError or OSError too."""
+        return self._hosts.on_first(name, function, timeout_seconds=self._timeout)
+
+    def _problems(self, step: int) -> list[str]:
+        """What is wrong with a step's bytes; every process reads its part of the files."""
+        hosts, folder = self._hosts, self._folder / str(step)
+        try:
+            sealed = manifest.read(folder)
+            found = manifest.damage(folder, sealed, part=hosts.process, parts=hosts.count)
+        except ManifestDamaged as error:
+            found = [str(error)]
+        everywhere = hosts.gather("damage", found, timeout_seconds=self._timeout)
+        return sorted({each for some in everywhere for each in some})
+
+    def _load(self, step: int, abstract_state: Any) -> Restored:
+        folder = self._folder / str(step)
+        sealed = manifest.read(folder)
+        _compare(folder, sealed.leaves, abstract_state)
+        state = array_files.load(folder, abstract_state)
+        loaded = fingerprints(state)
+        if wrong := [n for n, leaf in sealed.leaves.items() if loaded[n] != leaf.fingerprint]:
+            raise CheckpointDiffers(
+                f"checkpoint {step} in {self._folder}: the files are whole, but {len(wrong)} loaded"
+                f" array(s) differ from what was saved: {_some(wrong)}; suspect the memory of a"
+                " host or device, or a changed version of jax or orbax-checkpoint"
+            )
+        return Restored(step=step, state=state, info=sealed.info)
+
+    def _failed(self, step: int, error: BaseException) -> CheckpointFailed:
+        try:
+            free = f"{shutil.disk_usage(self._folder).free / 1e9:.2f} GB free"
+        except OSError as unreadable:
+            free = f"folder not readable: {unreadable}"
+        return CheckpointFailed(
+            f"checkpoint {step} could not be written to {self._folder} ({free}):"
+            f" {type(error).__name__}: {str(error)[:500]}; older checkpoints are as they were"
+        )
+
+
+def load_params(
+    folder: str | os.PathLike[str], abstract_params: Any = None, step: int | None = None
+) -> tuple[Any, dict[str, Any]]:
+    """(params, info) of the newest whole checkpoint in `folder`, or of `step`; info has "step".
+
+    With `abstract_params` (jax.ShapeDtypeStructs with shardings) arrays on devices; without, numpy
+    arrays in host memory, for tools that need no mesh. Changes nothing in the folder: safe beside
+    a training run. Raises ValueError when there is no checkpoint, CheckpointsCorrupt when none is
+    whole, StateMismatch.
+    """
+    folder = Path(folder).absolute()
+    problems = []
+    for candidate in _candidates(folder, step):
+        place = folder / str(candidate)
+        try:
+            sealed = manifest.read(place)
+            found = manifest.damage(place, sealed)
+        except ManifestDamaged as error:
+            found, sealed = [str(error)], None
+        if sealed and not found:
+            leaves = {n: leaf for n, leaf in sealed.leaves.items() if n.startswith("params/")}
+            abstract = {"params": abstract_params or _empty_arrays(leaves)["params"]}
+            _compare(place, leaves, abstract)
+            params = array_files.load(place, abstract)["params"]
+            return params, sealed.info | {"step": sealed.step}
+        problems.append(f"{candidate}: {_some(found)}")
+    if problems:
+        raise CheckpointsCorrupt(f"no checkpoint in {folder} is whole: {_some(problems)}")
+    raise ValueError(f"there is no checkpoint in {folder} (yet)")
+
+
+def _candidates(folder: Path, step: int | None) -> list[int]:
+    """Newest first. A folder that holds nothing was never a checkpoint."""
+    found = [s for s in _named_steps(folder) if any((folder / str(s)).iterdir())]
+    if step is None:
+        return sorted(found, reverse=True)
+    if step not in found:
+        raise ValueError(f"there is no checkpoint {step} in {folder}; there are {found}")
+    return [step]
+
+
+def _named_steps(folder: Path) -> list[int]:
+    if not folder.is_dir():
+        return []
+    names = (each.name for each in folder.iterdir() if each.is_dir())
+    return sorted(int(name) for name in names if re.fullmatch(r"0|[1-9][0-9]*", name))
+
+
+def _set_aside(folder: Path, step: int) -> None:
+    (folder / str(step)).rename(folder / f"rejected-{step}-{time.time_ns()}")
+
+
+def _empty_arrays(leaves: dict[str, Leaf]) -> Any:
+    """A nested dict of numpy arrays with these names; their pages are not touched."""
+    tree: dict[str, Any] = {}
+    for name, leaf in leaves.items():
+        *parents, last = name.split("/")
+        place = tree
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = np.empty(leaf.shape, jax.numpy.dtype(leaf.dtype))
+    return tree
+
+
+def _compare(folder: Path, leaves: dict[str, Leaf], abstract: Any) -> None:
+    """Raise StateMismatch unless names, shapes and dtypes agree; Orbax would cast silently."""
+    asked = {
+        leaf_name(path): Leaf(dtype=str(x.dtype), shape=tuple(x.shape), fingerprint="")
+        for path, x in jax.tree.leaves_with_path(abstract)
+    }
+    wrong = [f"{name} is not in it" for name in asked.keys() - leaves.keys()]
+    wrong += [f"{name} is not asked for" for name in leaves.keys() - asked.keys()]
+    wrong += [
+        f"{name} is {leaves[name]}, asked is {asked[name]}"
+        for name in asked.keys() & leaves.keys()
+        if str(leaves[name]) != str(asked[name])
+    ]
+    if wrong:
+        raise StateMismatch(
+            f"checkpoint {folder} holds another state than the experiment's: {_some(sorted(wrong))}"
+            "; run the experiment it was saved by, or use another folder"
+        )
+
+
+def _some(lines: list[str], most: int = 5) -> str:
+    more = f" and {len(lines) - most} more" if len(lines) > most else ""
+    return "; ".join(lines[:most]) + more
