@@ -62,10 +62,8 @@ class Model:
         return {"logits": module.logits(layers_ZBLD[-1]), "hidden": layers_ZBLD}
 
     def init_cache(self, rows: int, length: int, dtype: Any = jnp.float32) -> Cache:
-        """An empty cache for `rows` rows of up to `length` tokens."""
+        """An empty cache for `rows` rows of up to `length` tokens, padding included."""
         c = self.config
-        if length > c.positions:
-            raise ValueError(f"a cache of {length} tokens exceeds the {c.positions} positions")
         shape = (c.layers, rows, length, c.heads, c.head_dim)
         return Cache(
             k_ZBSNH=jnp.zeros(shape, dtype),

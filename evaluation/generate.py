@@ -1,0 +1,260 @@
+"""Text from a model: prompts together, keys and values kept, tokens in chunks or one by one."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from models.config import GPTConfig
+from models.model import Model, build
+
+Stream = Callable[[int, str], None]
+
+# Prompts are padded to a multiple of this, so that few lengths are compiled; and as many tokens are
+# made per dispatch where nobody watches.
+BUCKET, CHUNK = 64, 16
+
+
+class PromptError(ValueError):
+    """A prompt this model cannot continue. The message says what to do."""
+
+
+class _State(NamedTuple):
+    cache: Any
+    token_B: jax.Array
+    position_B: jax.Array
+    done_B: jax.Array
+    made: jax.Array
+
+
+class _Sampling(NamedTuple):
+    """Traced, so that another temperature is not another program."""
+
+    key: jax.Array
+    temperature: jax.Array
+    top_p: jax.Array
+    vocab: jax.Array
+    eos: jax.Array
+
+
+def generate(
+    model: Model,
+    params: Any,
+    tokenizer: Any,
+    prompts: Sequence[str],
+    *,
+    max_tokens: int,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    stream: Stream | None = None,
+    compute: str = "float32",
+) -> list[str]:
+    """What the model writes after each prompt, up to the end of a document, `max_tokens` or the
+    model's positions.
+
+    temperature: 0 takes the likeliest token; else logits are divided by it. top_k: only the k
+    likeliest (0: all). top_p: of those, only the likeliest that reach this probability together
+    (nucleus sampling, https://arxiv.org/abs/1904.09751). A row's draws depend on `seed` and its
+    number, not on the other prompts. stream: called as stream(row, text) with each new piece of
+    whole characters. compute: the dtype to multiply in. An empty prompt starts a document.
+
+    Raises PromptError for a prompt without room for one more token, and ValueError for settings
+    outside their range or a tokenizer larger than the model's vocabulary.
+    """
+    _check(model.config, tokenizer, max_tokens, temperature, top_k, top_p)
+    if not prompts:
+        return []
+    ids = [tokenizer.encode(prompt) if prompt else [tokenizer.eos] for prompt in prompts]
+    batch = _left_padded(ids, model.config)
+    rows, length = batch["tokens"].shape
+    params = jax.tree.map(lambda each: jnp.asarray(each, compute), params)
+    programs = _programs(model.config, temperature > 0, top_k, _replicated(params))
+    sampling = _Sampling(
+        key=jax.random.key(seed),
+        temperature=jnp.float32(temperature),
+        top_p=jnp.float32(top_p),
+        vocab=jnp.int32(tokenizer.vocab_size),
+        eos=jnp.int32(tokenizer.eos),
+    )
+    slots = -(-(length + max_tokens) // BUCKET) * BUCKET
+    cache = model.init_cache(rows, slots, compute)
+    state, tokens = programs.prefill(params, cache, batch, sampling)
+    writer = _Writer(tokenizer, rows, max_tokens, stream)
+    writer.add(np.asarray(tokens))
+    step = programs.one if stream else programs.chunk
+    while not writer.full:
+        state, tokens = step(params, state, sampling)
+        writer.add(np.asarray(tokens))
+    return writer.finish()
+
+
+class _Programs(NamedTuple):
+    prefill: Any
+    one: Any
+    chunk: Any
+
+
+@functools.lru_cache(maxsize=8)
+def _programs(
+    config: GPTConfig, sampled: bool, top_k: int, replicated: NamedSharding | None
+) -> _Programs:
+    """The compiled functions, kept from call to call: samples during training compile once."""
+    model = build(config)
+
+    def after(params: Any, cache: Any, batch: Any, position_B: Any, s: _Sampling, made: Any) -> Any:
+        logits_BLV, cache = model.decode(params, cache, batch, "last")
+        token_B = _draw(logits_BLV[:, 0], s, made, top_k) if sampled else _likeliest(logits_BLV, s)
+        return cache, token_B, position_B + 1
+
+    def prefill(params: Any, cache: Any, batch: Any, s: _Sampling) -> tuple[_State, jax.Array]:
+        made = jnp.int32(0)
+        last_B = batch["positions"][:, -1]
+        cache, token_B, position_B = after(params, cache, batch, last_B, s, made)
+        done_B = (token_B == s.eos) | (position_B >= config.positions)
+        return _State(cache, token_B, position_B, done_B, made + 1), token_B[None]
+
+    def several(count: int) -> Any:
+        def one(params: Any, s: _Sampling, state: _State, _: None) -> tuple[_State, jax.Array]:
+            # A finished row goes on at its last place, and what it makes is thrown away.
+            place_B = jnp.minimum(state.position_B, config.positions - 1)
+            batch = {"tokens": state.token_B[:, None], "positions": place_B[:, None]}
+            cache, token_B, position_B = after(
+                params, state.cache, batch, state.position_B, s, state.made
+            )
+            token_B = jnp.where(state.done_B, s.eos, token_B)
+            done_B = state.done_B | (token_B == s.eos) | (position_B >= config.positions)
+            return _State(cache, token_B, position_B, done_B, state.made + 1), token_B
+
+        def run(params: Any, state: _State, s: _Sampling) -> tuple[_State, jax.Array]:
+            return jax.lax.scan(functools.partial(one, params, s), state, None, length=count)
+
+        return run
+
+    compiled = functools.partial(jax.jit, donate_argnums=1, out_shardings=(None, replicated))
+    return _Programs(compiled(prefill), compiled(several(1)), compiled(several(CHUNK)))
+
+
+def _likeliest(logits_BLV: jax.Array, s: _Sampling) -> jax.Array:
+    return jnp.argmax(_within(logits_BLV[:, 0], s), axis=-1).astype(jnp.int32)
+
+
+def _draw(logits_BV: jax.Array, s: _Sampling, made: jax.Array, top_k: int) -> jax.Array:
+    keys = jax.vmap(lambda row: jax.random.fold_in(jax.random.fold_in(s.key, row), made))(
+        jnp.arange(logits_BV.shape[0])
+    )
+    kept_BV = restrict(_within(logits_BV, s) / s.temperature, top_k=top_k, top_p=s.top_p)
+    return jax.vmap(jax.random.categorical)(keys, kept_BV).astype(jnp.int32)
+
+
+def _within(logits_BV: jax.Array, s: _Sampling) -> jax.Array:
+    """Without the ids that a model has and its tokenizer has not (padded vocabularies)."""
+    return jnp.where(jnp.arange(logits_BV.shape[-1]) < s.vocab, logits_BV, -jnp.inf)
+
+
+def restrict(logits_BV: jax.Array, *, top_k: int, top_p: jax.Array | float) -> jax.Array:
+    """-inf for all but the `top_k` likeliest (0: all), and of those for all but the fewest
+    likeliest whose probability reaches `top_p`; the likeliest always stays."""
+    if top_k:
+        kth_B1 = jax.lax.top_k(logits_BV, min(top_k, logits_BV.shape[-1]))[0][:, -1:]
+        logits_BV = jnp.where(logits_BV < kth_B1, -jnp.inf, logits_BV)
+    ordered_BV = -jnp.sort(-logits_BV, axis=-1)
+    share_BV = jax.nn.softmax(ordered_BV, axis=-1)
+    before_BV = jnp.cumsum(share_BV, axis=-1) - share_BV
+    first = jnp.arange(logits_BV.shape[-1]) == 0
+    floor_BV = jnp.where((before_BV < top_p) | first, ordered_BV, jnp.inf)
+    return jnp.where(logits_BV < floor_BV.min(-1, keepdims=True), -jnp.inf, logits_BV)
+
+
+class _Writer:
+    """Collects tokens row by row and turns them into text, in whole characters for a stream."""
+
+    def __init__(self, tokenizer: Any, rows: int, max_tokens: int, stream: Stream | None):
+        self._tokenizer, self._limit, self._stream = tokenizer, max_tokens, stream
+        self._ids: list[list[int]] = [[] for _ in range(rows)]
+        self._ended, self._told = [False] * rows, [""] * rows
+        self._made = 0
+
+    @property
+    def full(self) -> bool:
+        return all(self._ended) or self._made >= self._limit
+
+    def add(self, tokens: np.ndarray) -> None:
+        for column in tokens:
+            if self.full:
+                return
+            self._made += 1
+            for row, token in enumerate(column.tolist()):
+                self._ended[row] = self._ended[row] or token == self._tokenizer.eos
+                if not self._ended[row]:
+                    self._ids[row].append(token)
+                    self._tell(row, "\ufffd")
+
+    def finish(self) -> list[str]:
+        for row in range(len(self._ids)):
+            self._tell(row, "")
+        return [self._tokenizer.decode(ids) for ids in self._ids]
+
+    def _tell(self, row: int, unfinished: str) -> None:
+        if self._stream is None:
+            return
+        text = self._tokenizer.decode(self._ids[row])
+        if unfinished and text.endswith(unfinished):
+            return  # the rest of this character is still to come
+        told = self._told[row]
+        if text.startswith(told) and len(text) > len(told):
+            self._stream(row, text[len(told) :])
+            self._told[row] = text
+
+
+def _check(
+    config: GPTConfig, tokenizer: Any, max_tokens: int, temperature: float, top_k: int, top_p: float
+) -> None:
+    if tokenizer.vocab_size > config.vocab:
+        raise ValueError(
+            f"the tokenizer has {tokenizer.vocab_size} ids and the model {config.vocab}: this"
+            " model was trained with another one"
+        )
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
+    if temperature < 0 or top_k < 0 or not 0 < top_p <= 1:
+        raise ValueError(
+            f"temperature {temperature} and top_k {top_k} cannot be negative, and top_p {top_p}"
+            " must be above 0 and at most 1"
+        )
+    if temperature == 0 and (top_k > 1 or top_p < 1):
+        raise ValueError(
+            "top_k and top_p have no effect at temperature 0, which takes the likeliest token; set"
+            " a temperature"
+        )
+
+
+def _left_padded(ids: Sequence[Any], config: GPTConfig) -> dict[str, np.ndarray]:
+    """Prompts that end together: tokens, segments (0 for padding), positions, i32[rows, length]."""
+    for row, each in enumerate(ids):
+        if len(each) >= config.positions:
+            raise PromptError(
+                f"prompt {row} has {len(each)} tokens and the model {config.positions} positions,"
+                f" one of which the continuation needs; shorten it to {config.positions - 1}"
+            )
+    length = min(-(-max(map(len, ids)) // BUCKET) * BUCKET, config.positions)
+    batch = {
+        name: np.zeros((len(ids), length), np.int32) for name in ("tokens", "segments", "positions")
+    }
+    for row, each in enumerate(ids):
+        batch["tokens"][row, length - len(each) :] = each
+        batch["segments"][row, length - len(each) :] = 1
+        batch["positions"][row, length - len(each) :] = np.arange(len(each))
+    return batch
+
+
+def _replicated(params: Any) -> NamedSharding | None:
+    """Where params are split over a mesh, the placement in which every host sees all tokens."""
+    placed = getattr(jax.tree.leaves(params)[0], "sharding", None)
+    return NamedSharding(placed.mesh, P()) if isinstance(placed, NamedSharding) else None
