@@ -2,6 +2,7 @@
 
 import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -113,6 +114,14 @@ def test_the_order_depends_on_the_seed(store):
     first = Order(store, OrderConfig(length=LENGTH, seed=0)).rows(0, 50)
     other = Order(store, OrderConfig(length=LENGTH, seed=1)).rows(0, 50)
     assert not same(first, other)
+
+
+def test_threads_share_an_order(store):
+    expected = Order(store, OrderConfig(length=LENGTH)).rows(0, 480)
+    order = Order(store, OrderConfig(length=LENGTH))
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(lambda i: order.rows(i, 10), range(0, 480, 10)))
+    assert same(expected, joined(got))
 
 
 def test_padding_is_reported(store):
