@@ -27,10 +27,11 @@ Experiments:"""
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Asked:
-    """What `gesso pretrain` was asked to do."""
+    """What `gesso pretrain` was asked to do. named: the settings given explicitly."""
 
     experiment: Experiment
     folder: Path
+    named: frozenset[str]
 
 
 def pretrain(arguments: list[str]) -> int:
@@ -50,7 +51,7 @@ def pretrain(arguments: list[str]) -> int:
     asked = read(arguments)
     from pretrain.run import run
 
-    return run(asked.experiment, folder=asked.folder).status
+    return run(asked.experiment, folder=asked.folder, named=asked.named).status
 
 
 def read(arguments: list[str]) -> Asked:
@@ -69,7 +70,12 @@ def read(arguments: list[str]) -> Asked:
         prog=f"gesso pretrain {name}",
         description=registry.describe(name) + "\n\n(gesso pretrain --help says how to use it.)",
     )
-    return Asked(experiment=asked.experiment, folder=Path(asked.folder))
+    named = frozenset(
+        each.removeprefix("--").partition("=")[0].replace("-", "_")
+        for each in settings
+        if each.startswith("--")
+    )
+    return Asked(experiment=asked.experiment, folder=Path(asked.folder), named=named - {"folder"})
 
 
 def _options(experiment: Experiment) -> Any:

@@ -47,7 +47,7 @@ class Quickstart:
         from configs import registry
 
         if self.steps < 0:
-            raise Refused("--steps must be positive")
+            raise Refused("--steps must be 1 or more, or 0 for the experiment's own number")
         overrides = {"steps": self.steps} if self.steps else {}
         experiment = registry.experiment("quickstart", overrides)
         return teach(experiment, Path(self.folder), as_json=self.json)
@@ -146,9 +146,10 @@ def _store(console: Console, experiment: Experiment) -> Any:
         {unit: sum(each[split][unit] for each in totals.values()) for unit in ("tokens", "bytes")}
         for split in ("train", "holdout")
     )
+    per_token = trained["bytes"] / max(trained["tokens"], 1)
     console.print(
-        f"{short(trained['tokens'])} tokens to train on and {short(held['tokens'])} held out, chosen"
-        f" by a hash of the text; {trained['bytes'] / max(trained['tokens'], 1):.2f} bytes a token"
+        f"{short(trained['tokens'])} tokens to train on and {short(held['tokens'])} held out,"
+        f" chosen by a hash of the text; {per_token:.2f} bytes a token"
     )
     _made(console, f"a {tokenizer.kind} tokenizer, {tokenizer.vocab_size:,} ids", "in the store")
     _made(console, "a token store", store.folder)
@@ -189,7 +190,6 @@ def _measure(console: Console, folder: Path, experiment: Experiment) -> dict[str
 
 def _samples(console: Console, folder: Path) -> dict[str, str]:
     from evaluation.generate import generate
-
     from pretrain.open import open_run
 
     run = open_run(folder)
@@ -204,8 +204,7 @@ def _samples(console: Console, folder: Path) -> dict[str, str]:
         seed=0,
     )
     for prompt, text in zip(PROMPTS, texts, strict=True):
-        rest = text.removeprefix(prompt)
-        console.print(f"[bold cyan]{escape(prompt)}[/]{escape(rest)}\n")
+        console.print(f"[bold cyan]{escape(prompt)}[/]{escape(text)}\n")
     return dict(zip(PROMPTS, texts, strict=True))
 
 

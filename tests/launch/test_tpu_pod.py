@@ -1,4 +1,4 @@
-"""tpu_pod.sh against a stand-in `gcloud` whose workers are folders and whose ssh is a local bash."""
+"""tpu_pod.sh against a stand-in `gcloud`: workers are folders, and ssh is a local bash."""
 
 import json
 import os

@@ -1,0 +1,102 @@
+"""`gesso generate RUN --prompt "..."`: let a run's newest checkpoint continue your text."""
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import tyro
+
+from launch.commands_report import run_folder
+from launch.console import Refused, narration, output, print_json
+from pretrain.exits import DONE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generate:
+    """Let a run's newest checkpoint continue your text, or several texts at once.
+
+    With --temperature 0 it takes the likeliest token each time; higher is more varied. --top-k and
+    --top-p leave unlikely tokens out.
+
+    Example:
+      gesso generate runs/quickstart --prompt "import " --stream
+      gesso generate runs/neo --prompt "Once upon" "In the end" --temperature 0.8 --top-p 0.95
+    """
+
+    # A run folder.
+    folder: tyro.conf.Positional[str]
+    # What to continue; several texts give several continuations.
+    prompt: tuple[str, ...]
+    # Stop after so many tokens; the end of a document or of the model's positions stops sooner.
+    max_tokens: int = 128
+    # 0 = always the likeliest token.
+    temperature: float = 0.0
+    # Draw only from the k likeliest tokens; 0 = from all.
+    top_k: int = 0
+    # Draw only from the likeliest tokens that reach this probability together.
+    top_p: float = 1.0
+    # The same seed gives the same text.
+    seed: int = 0
+    # Which checkpoint; the newest by default.
+    step: int | None = None
+    # Show the text while it is written (one prompt).
+    stream: bool = False
+    # Print prompts and continuations as JSON.
+    json: bool = False
+
+    def run(self) -> int:
+        folder = run_folder(self.folder)
+        if not self.prompt:
+            raise Refused('say what to continue: --prompt "..."')
+        if self.stream and (self.json or len(self.prompt) > 1):
+            raise Refused("--stream shows one continuation as text: one --prompt, without --json")
+        if not self.temperature and (self.top_k or self.top_p < 1):
+            raise Refused("--top-k and --top-p have no effect at --temperature 0; set it above 0")
+        from evaluation.generate import generate
+        from pretrain.open import open_run
+
+        run = open_run(folder, step=self.step)
+        narration().print(f"step {run.step:,} of {folder}", style="dim", markup=False)
+        shown = _Shown("".join(self.prompt)) if self.stream else None
+        texts = generate(
+            run.model,
+            run.params,
+            run.tokenizer,
+            list(self.prompt),
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+            seed=self.seed,
+            stream=shown,
+        )
+        if shown is not None:
+            print()
+        elif self.json:
+            pairs = zip(self.prompt, texts, strict=True)
+            print_json([{"prompt": prompt, "text": text} for prompt, text in pairs])
+        else:
+            _show(self.prompt, texts)
+        return DONE
+
+
+class _Shown:
+    """Writes the pieces to stdout as they come, after the prompt."""
+
+    def __init__(self, prompt: str) -> None:
+        self._prompt = prompt
+
+    def __call__(self, row: int, piece: str) -> None:
+        sys.stdout.write(self._prompt + piece)
+        self._prompt = ""
+        sys.stdout.flush()
+
+
+def _show(prompts: tuple[str, ...], texts: list[str]) -> None:
+    from rich.text import Text
+
+    for prompt, text in zip(prompts, texts, strict=True):
+        line: Any = Text(prompt, style="bold cyan")
+        output().print(line.append(text, style="not bold default"))
+        if len(prompts) > 1:
+            output().rule(style="dim")
