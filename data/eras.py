@@ -4,6 +4,7 @@ Era e is part e of every shard, so its rows do not depend on how much of the sto
 are kept in a small file beside the store: a run that resumes in era 600 opens one era, not 600.
 """
 
+import contextlib
 import threading
 import time
 from collections import OrderedDict
@@ -87,12 +88,20 @@ class Eras:
         """Rows of a component in one epoch; None until all eras have been counted."""
         return int(self._rows[-1, component]) if self._complete else None
 
-    def padding(self) -> dict[str, float]:
-        """{component: share of tokens that are padding} in the eras counted so far."""
+    def padding(self) -> dict[str, tuple[int, int]]:
+        """{component: (tokens of padding, tokens in all)} of the rows counted so far.
+
+        Looks at the first era if none was; empty when that is not built yet.
+        """
+        if len(self._rows) == 1 and not self._complete:
+            with contextlib.suppress(StoreBehind):
+                self.store.era(0)
+                self._open_next(None)
         held = self._rows[-1] * self.shape["length"]
-        share = 1.0 - self._tokens / np.maximum(held, 1)
         return {
-            name: float(share[c]) for c, name in enumerate(self.components) if self._rows[-1, c]
+            name: (int(held[c] - self._tokens[c]), int(held[c]))
+            for c, name in enumerate(self.components)
+            if held[c]
         }
 
     def plan(self, component: int, era: int) -> tuple[Plan, Any]:

@@ -6,6 +6,7 @@ docs/data_order.md tells the whole story.
 """
 
 import functools
+import math
 import threading
 import zlib
 from typing import Any
@@ -106,9 +107,16 @@ class Order:
             for c, name in enumerate(self.components)
         }
 
-    def padding(self) -> dict[str, float]:
-        """{component: share of its rows' tokens that is padding}, of the eras opened so far."""
-        return self._eras.padding()
+    def padding(self) -> float:
+        """The share of tokens in rows that is padding, of the eras opened so far and at least the
+        first; NaN when that is not built yet."""
+        counts = self._eras.padding().values()
+        total = sum(held for _, held in counts)
+        return sum(empty for empty, _ in counts) / total if total else math.nan
+
+    def padding_by_component(self) -> dict[str, float]:
+        """{component: as `padding`}, without the components that had no row so far."""
+        return {name: empty / held for name, (empty, held) in self._eras.padding().items()}
 
     def state(self, next_row: int) -> dict[str, Any]:
         """What a checkpoint keeps of the data, as JSON; next_row is the first row not yet used."""

@@ -126,9 +126,17 @@ def test_threads_share_an_order(store):
 
 def test_padding_is_reported(store):
     order = Order(store, OrderConfig(length=LENGTH, mixture=WEIGHTS))
-    order.rows(0, 400)
-    made = epoch_of(order, "Law", 0)
-    assert order.padding()["Law"] == pytest.approx((made["segments"] == 0).mean())
+    assert 0 < order.padding() < 0.2  # of the first era
+    empty = {name: epoch_of(order, name, 0)["segments"] == 0 for name in order.components}
+    whole = np.concatenate(list(empty.values()))
+    assert order.padding() == pytest.approx(whole.mean())
+    assert order.padding_by_component() == pytest.approx({n: e.mean() for n, e in empty.items()})
+
+
+def test_padding_of_a_store_that_has_no_era_yet(store):
+    store.eras, store.complete = [], False
+    order = Order(store, OrderConfig(length=LENGTH, mixture=WEIGHTS))
+    assert np.isnan(order.padding())
 
 
 def test_a_store_that_is_being_built_gives_the_same_rows(store):
