@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from launch.console import output, print_json
+from launch.console import output, print_json, size
 from pretrain.exits import DONE
 from pretrain.experiment import Experiment
 from pretrain.progress import short
@@ -70,7 +70,7 @@ def _show(rows: list[dict[str, Any]]) -> None:
             row["name"],
             short(row["parameters"]),
             short(row["flops_per_token"]),
-            f"{short(row['state_bytes'])}B",
+            size(row["state_bytes"]),
             f"{row['length']:,}",
             short(row["batch_tokens"]),
             f"{row['steps']:,}",

@@ -35,6 +35,14 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, sort_keys=True, default=_plain))
 
 
+def size(count: float) -> str:
+    """Bytes for people: 24_100_000_000 -> "24.1 GB" (powers of 1000)."""
+    for power, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= power:
+            return f"{count / power:,.{0 if count >= 100 * power else 1}f} {unit}"
+    return f"{count:.0f} bytes"
+
+
 def closest(asked: str, known: Iterable[str]) -> str:
     """'; did you mean "x" or "y"?' for the names nearest to `asked`, or an empty string."""
     near = difflib.get_close_matches(asked, sorted(known), n=3, cutoff=0.6)

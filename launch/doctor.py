@@ -18,9 +18,8 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from launch.checkout import CHECKOUT, explain, shadowed
-from launch.console import output, print_json
+from launch.console import output, print_json, size
 from pretrain.exits import DONE, REFUSED
-from pretrain.progress import short
 
 # (package, versions, package, versions, what happens): pairs pip accepts and we know to break.
 BAD_PAIRS = (("flax", "==0.12.8", "jax", ">=0.11.1", "flax 0.12.8 fails to import on that jax"),)
@@ -170,7 +169,7 @@ def devices() -> Iterator[Finding]:
     platform_name, kind, count, memory, total = json.loads(asked.stdout.splitlines()[-1])
     detail = f"{count} x {kind} ({platform_name})"
     if memory:
-        detail += f", {short(memory)}B each"
+        detail += f", {size(memory)} each"
     verdict: Literal["ok", "note", "fail"] = "ok" if total == 128 * 128 else "fail"
     if verdict == "fail":
         detail += f"; a sum of 16384 ones gave {total}: do not trust this device"
@@ -194,7 +193,7 @@ def disk() -> Iterator[Finding]:
         while not there.exists():
             there = there.parent
         free = shutil.disk_usage(there).free
-        detail = f"{short(free)}B free at {folder}"
+        detail = f"{size(free)} free at {folder}"
         verdict: Literal["ok", "warning", "fail"] = "ok"
         if free < MINIMUM_DISK:
             verdict, detail = "fail", f"{detail}: free some, even the quickstart needs 1 GB"
@@ -210,7 +209,7 @@ def memory() -> Iterator[Finding]:
 
     available = psutil.virtual_memory().available
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    detail = f"{short(available)}B available, {cores} cores"
+    detail = f"{size(available)} available, {cores} cores"
     if available < SCARCE_MEMORY:
         detail += ": compiling a large model may be killed; close other programs"
         yield Finding(check="memory", verdict="warning", detail=detail)
@@ -282,6 +281,7 @@ def _within(version: str, bounds: str) -> bool:
 
 def _show(findings: list[Finding]) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     marks = {
         "ok": "[green]ok",
@@ -291,7 +291,7 @@ def _show(findings: list[Finding]) -> None:
     }
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for each in findings:
-        table.add_row(marks[each.verdict], each.check, each.detail)
+        table.add_row(marks[each.verdict], Text(each.check), Text(each.detail))
     output().print(table)
     failed = [each.check for each in findings if each.verdict == "fail"]
     if failed:
