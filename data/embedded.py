@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 # Part of the cache's folder name: raised when the documents, tokenizers or store settings change.
-VERSION = 2
+VERSION = 3
 KINDS = ("bytes", "sentencepiece", "bpe")
 VOCAB_SIZE = 4096
 TRAIN_BYTES = 8_000_000
 # Components are small (LanguageReference has about 80 documents), so more is held out than usual.
-HOLDOUT = 0.05
+HOLDOUT = 0.1
 SHARDS = 4
 RECORD = "corpus.json"
 
@@ -205,24 +205,29 @@ def _distinct(documents: Iterator[tuple[str, str]]) -> list[tuple[str, str]]:
 def _limited(documents: list[tuple[str, str]], megabytes: float) -> list[tuple[str, str]]:
     """As many documents as fit in the limit, in order, each component in its share of the bytes.
 
-    A component whose share is below its shortest document gives that one.
+    So are the held-out ones of each component, whose share below the shortest of them gives that
+    one: a small corpus can be evaluated too.
     """
+    from data.documents import is_held_out, text_hash
+
     if not megabytes:
         return documents
-    sizes = [len(text.encode()) for _, text in documents]
-    share = min(1.0, megabytes * 1e6 / max(1, sum(sizes)))
-    left: dict[str, float] = {}
-    shortest: dict[str, int] = {}
+    contents = [text.encode() for _, text in documents]
+    share = min(1.0, megabytes * 1e6 / max(1, sum(map(len, contents))))
+    groups: dict[tuple[str, bool], list[int]] = {}
     for index, (component, _) in enumerate(documents):
-        left[component] = left.get(component, 0.0) + share * sizes[index]
-        best = shortest.setdefault(component, index)
-        if sizes[index] < sizes[best]:
-            shortest[component] = index
-    kept = {index for component, index in shortest.items() if sizes[index] > left[component]}
-    for index, (component, _) in enumerate(documents):
-        if sizes[index] <= left[component]:
-            left[component] -= sizes[index]
-            kept.add(index)
+        held_out = is_held_out(text_hash(contents[index]), HOLDOUT)
+        groups.setdefault((component, held_out), []).append(index)
+    kept: list[int] = []
+    for group in groups.values():
+        left = share * sum(len(contents[index]) for index in group)
+        shortest = min(group, key=lambda index: len(contents[index]))
+        if len(contents[shortest]) > left:
+            kept.append(shortest)
+        for index in group:
+            if len(contents[index]) <= left:
+                left -= len(contents[index])
+                kept.append(index)
     return [documents[index] for index in sorted(kept)]
 
 
