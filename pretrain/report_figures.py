@@ -131,12 +131,12 @@ def draw(plot: Plot) -> Figure | None:
         )
         axes = canvas.add_subplot()
         # Few points lie on top of many, and the first curves on top of the others.
-        for s, line in sorted(lines[::-1], key=lambda pair: pair[0].dots):
-            _draw_series(axes, s, line)
+        for i in sorted(range(len(lines)), key=lambda i: (series[i].dots, -i)):
+            _draw_series(axes, *lines[i])
         _limits(axes, plot, [line for _, line in lines], [s.curve for s in series])
         _ticks(axes, plot)
-        for level in plot.levels:
-            _draw_level(axes, level)
+        for i, level in enumerate(plot.levels):
+            _draw_level(axes, level, name=f"level-{i}")
         canvas.canvas.draw()
         data = _hover(axes, plot, lines)
         buffer = io.StringIO()
@@ -203,7 +203,7 @@ def _limits(axes: Axes, plot: Plot, lines: Sequence[Curve], raw: Sequence[Curve]
     if not np.isfinite(values).any():
         values = np.concatenate([c.y for c in raw])
     values = np.concatenate([values, [level.value for level in plot.levels]])
-    values = values[np.isfinite(values)]
+    values = _finite(values)[np.isfinite(values)]
     if plot.scale == "log" and (values > 0).any():
         values = values[values > 0]
         axes.set_yscale("log")
@@ -230,7 +230,7 @@ def _ticks(axes: Axes, plot: Plot) -> None:
     axes.set_xlabel("step", labelpad=3)
 
 
-def _draw_level(axes: Axes, level: Level) -> None:
+def _draw_level(axes: Axes, level: Level, *, name: str) -> None:
     axes.axhline(level.value, color=_MUTED, linewidth=1, dashes=(3, 3))
     text = axes.annotate(
         f"{level.label} {level.value:.3f}",
@@ -243,7 +243,7 @@ def _draw_level(axes: Axes, level: Level) -> None:
         color=_MUTED,
         fontsize=9,
     )
-    text.set_gid("level")  # the page gives it a halo
+    text.set_gid(name)  # the page gives it a halo
 
 
 def _tick(value: float, form: Unit) -> str:
@@ -263,7 +263,8 @@ def _short_tick(value: float) -> str:
 
 
 def _finite(y: np.ndarray) -> np.ndarray:
-    return np.where(np.isfinite(y), y, np.nan)
+    # Matplotlib overflows on numbers near the end of float64; nobody reads them off a figure.
+    return np.clip(np.where(np.isfinite(y), y, np.nan), -1e100, 1e100)
 
 
 def _last(c: Curve) -> float:

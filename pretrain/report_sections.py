@@ -39,6 +39,8 @@ def training(run: RunFacts) -> Section:
         Series(label=name, curve=run.train_curve("components", name), color=color)
         for name, color in _colors(run).items()
     ]
+    if len(by_component) == 1:
+        by_component = []  # the figure beside it shows the same
     smoothed: dict[str, Any] = {"smoothing": "window", "settle": "tail"}
     figures = drawn(
         [
@@ -77,10 +79,12 @@ def heldout(run: RunFacts) -> Section:
     if not run.evaluations:
         return Section(key="heldout", title="Held out")
     colors = _colors(run)
-    everything = Series(label="all", curve=run.heldout_curve("bits_per_byte"), color=1, dots=True)
+    split = " by component" if len(colors) > 1 else ""
 
     def by_component(figure: str) -> list[Series]:
-        made = [
+        if not split:
+            return [Series(label="all", curve=run.heldout_curve(figure), color=1, dots=True)]
+        return [
             Series(
                 label=name,
                 curve=run.heldout_curve("components", name, figure),
@@ -89,7 +93,6 @@ def heldout(run: RunFacts) -> Section:
             )
             for name, color in colors.items()
         ]
-        return made or [everything]
 
     levels = [Level(label=BASELINES[key], value=value) for key, value in baselines(run)]
     last = run.evaluations[-1]
@@ -114,13 +117,13 @@ def heldout(run: RunFacts) -> Section:
             [
                 Plot(
                     key="heldout-loss",
-                    title="Held-out loss by component",
+                    title=f"Held-out loss{split}",
                     unit=LOSS,
                     series=by_component("loss"),
                 ),
                 Plot(
                     key="heldout-bits",
-                    title="Bits per byte by component",
+                    title=f"Bits per byte{split}",
                     unit="bits per byte",
                     series=by_component("bits_per_byte"),
                     levels=levels,

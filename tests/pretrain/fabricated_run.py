@@ -11,6 +11,7 @@ COMPONENTS = {
     "Docstrings": 1.6e6,
     "LanguageReference": 0.5e6,
 }
+START = 1.7e9  # seconds since 1970
 SAMPLE = {
     0: "\x1bqz ØØ;;;eee tt  rr<<ee a\n\n  eoi",
     1: "self the of retrun in sefl.\n    def test_ in the value self\n        self.ass",
@@ -19,58 +20,23 @@ SAMPLE = {
 }
 
 
-def fabricate(folder, *, name="gpt-neo-quickstart", seed=0, steps=2000, every=10, done=True,
-              components=None, learning_rate=6e-4):  # fmt: skip
+def fabricate(
+    folder,
+    *,
+    name="gpt-neo-quickstart",
+    seed=0,
+    steps=2000,
+    done=True,
+    components=COMPONENTS,
+    learning_rate=6e-4,
+    **experiment,
+):
     """Write a run folder and return it."""
-    random = np.random.default_rng(seed)
-    components = components or COMPONENTS
     folder.mkdir(parents=True, exist_ok=True)
-    at, records = 1.7e9, [{"kind": "event", "step": 0, "event": "started", "compile_seconds": 4.2}]
-    floor = {c: 1.9 + 0.35 * i + random.normal(0, 0.02) for i, c in enumerate(components)}
-
-    def loss(component, step):
-        return floor[component] * (
-            1 + 1.9 * math.exp(-step / steps * 22) + 0.55 * math.exp(-step / steps * 3)
-        )
-
-    for step in range(every, steps + 1, every):
-        at += every * 0.09
-        noisy = {c: loss(c, step) + random.normal(0, 0.07) for c in components}
-        warm = steps / 20
-        decay = 0.1 + 0.45 * (1 + math.cos(math.pi * (step - warm) / (steps - warm)))
-        records.append(
-            {
-                "kind": "train", "step": step, "rows": [(step - 1) * 16, step * 16],
-                "batch_crc32": int(random.integers(2**32)), "loss": float(np.mean(list(noisy.values()))),
-                "tokens": 8150, "loss_tokens": 7900,
-                "tokens_per_second": 88_000 * (1 - 0.6 * (step == every)) + random.normal(0, 1500),
-                "mfu": None, "data_wait_fraction": abs(random.normal(0.001, 0.0006)),
-                "grad_norm": math.exp(random.normal(-0.6 + 2 * math.exp(-step / steps * 15), 0.16)),
-                "learning_rate": learning_rate * min(step / warm, decay), "skipped": 0,
-                "seconds": 0.09, "seconds_left": 0.09 * (steps - step), "components": noisy,
-                "time": at,
-            }
-        )  # fmt: skip
-        if step % (steps // 8) == 0:
-            figures = {
-                c: heldout(loss(c, step) + 0.05, 40_000 + 1000 * i)
-                for i, c in enumerate(components)
-            }
-            total = float(np.mean([f["loss"] for f in figures.values()]))
-            records.append(
-                {"kind": "evaluation", "step": step, "components": figures, "time": at}
-                | heldout(total, 40_000 * len(figures))
-            )
-        if step % (steps // 4) == 0:
-            for prompt in ("def ", "The ", "import "):
-                records.append(
-                    {"kind": "sample", "step": step, "prompt": prompt, "time": at,
-                     "text": SAMPLE[min(3, step * 4 // steps - 1)]}
-                )  # fmt: skip
+    records = curves(seed, steps, components, learning_rate)
     if done:
-        records.append({"kind": "event", "step": steps, "event": "done", "time": at})
-    with (folder / "metrics.jsonl").open("w") as file:
-        file.writelines(json.dumps(record) + "\n" for record in records)
+        records.append({"kind": "event", "step": steps, "event": "done", "time": START + steps})
+    write_records(folder, records)
     dump(folder, "experiment", {
         "name": name, "steps": steps, "batch": 16, "length": 512, "microbatches": 1, "seed": seed,
         "layout": "fsdp",
@@ -82,7 +48,7 @@ def fabricate(folder, *, name="gpt-neo-quickstart", seed=0, steps=2000, every=10
         "data": {"store": "embedded:sentencepiece", "packing": "best_fit",
                  "mixture": {"kind": "natural", "values": {}}},
         "mesh": {"replica": 1, "data": -1, "fsdp": 1, "sequence": 1, "tensor": 1},
-    })  # fmt: skip
+    } | experiment)  # fmt: skip
     dump(folder, "environment", {
         "versions": {"python": "3.11.7", "jax": "0.10.2", "flax": "0.12.8", "gesso": "0.1.0"},
         "devices": {"kind": "cpu", "platform": "cpu", "count": 8, "processes": 1},
@@ -90,33 +56,84 @@ def fabricate(folder, *, name="gpt-neo-quickstart", seed=0, steps=2000, every=10
         "commit": "f1ba0940002aeb3f95a063a3fd9986314dfd244f", "command": ["gesso", "quickstart"],
     })  # fmt: skip
     dump(folder, "corpus", {
-        "components": {
-            c: {
-                "train": {"documents": int(n / 900), "tokens": int(n), "bytes": int(n * 3.1), "words": int(n * 0.4)},
-                "holdout": {"documents": max(1, int(n / 90_000)), "tokens": int(n / 100), "bytes": int(n * 0.031), "words": int(n * 0.004)},
-            }
-            for c, n in components.items()
-        },
+        "components": {c: totals(n) for c, n in components.items()},
         "duplicates": 0.0123, "rejects": {"not JSON": 3, "no text": 12}, "padding": 0.0031,
-        "store": "9f2c" * 16, "tokenizer": {"kind": "sentencepiece", "vocab_size": 4096, "fingerprint": "ab12" * 16},
+        "store": "9f2c" * 16,
+        "tokenizer": {"kind": "sentencepiece", "vocab_size": 4096, "fingerprint": "ab12" * 16},
         "baselines": {"unigram": 3.412, "byte_3gram": 2.356},
     })  # fmt: skip
+    shapes = {
+        ("embedding", "VD"): [4096, 256], ("positions", "SD"): [512, 256],
+        ("blocks/attention/q", "ZDNH"): [6, 256, 8, 32], ("blocks/mlp/up", "ZDF"): [6, 256, 1024],
+        ("norm/scale", "D"): [256],
+    }  # fmt: skip
     dump(folder, "parameters", [
-        {"name": "embedding", "shape": [4096, 256], "letters": "VD", "count": 4096 * 256},
-        {"name": "positions", "shape": [512, 256], "letters": "SD", "count": 512 * 256},
-        {"name": "blocks/attention/q", "shape": [6, 256, 8, 32], "letters": "ZDNH", "count": 6 * 256 * 256},
-        {"name": "blocks/mlp/up", "shape": [6, 256, 1024], "letters": "ZDF", "count": 6 * 256 * 1024},
-        {"name": "norm/scale", "shape": [256], "letters": "D", "count": 256},
+        {"name": name, "letters": letters, "shape": shape, "count": math.prod(shape)}
+        for (name, letters), shape in shapes.items()
     ])  # fmt: skip
     return folder
 
 
-def heldout(loss, tokens):
+def curves(seed, steps, components, learning_rate):
+    """Records of a run that goes well, every 1/200 of its steps."""
+    random, every = np.random.default_rng(seed), max(1, steps // 200)
+    records = [{"kind": "event", "step": 0, "event": "started", "compile_seconds": 4.2}]
+    floor = {c: 1.9 + 0.35 * i + random.normal(0, 0.02) for i, c in enumerate(components)}
+
+    def loss(component, step):
+        early, late = math.exp(-step / steps * 22), math.exp(-step / steps * 3)
+        return floor[component] * (1 + 1.9 * early + 0.55 * late)
+
+    for step in range(every, steps + 1, every):
+        noisy = {c: loss(c, step) + random.normal(0, 0.07) for c in components}
+        warm = max(1, steps // 20)
+        decay = 0.1 + 0.45 * (1 + math.cos(math.pi * (step - warm) / (steps - warm)))
+        records.append({
+            "kind": "train", "step": step, "rows": [(step - 1) * 16, step * 16],
+            "batch_crc32": 7, "loss": float(np.mean(list(noisy.values()))),
+            "tokens": 8150, "loss_tokens": 7900,
+            "tokens_per_second": 88_000 * (1 - 0.6 * (step == every)) + random.normal(0, 1500),
+            "mfu": None, "data_wait_fraction": abs(random.normal(0.001, 0.0006)),
+            "grad_norm": math.exp(random.normal(-0.6 + 2 * math.exp(-step / steps * 15), 0.16)),
+            "learning_rate": learning_rate * min(step / warm, decay), "skipped": 0,
+            "seconds": 0.09, "seconds_left": 0.09 * (steps - step), "components": noisy,
+            "time": START + 0.09 * step,
+        })  # fmt: skip
+        if step % (steps // 8) == 0:
+            each = {c: heldout(loss(c, step) + 0.05) for c in components}
+            mean = float(np.mean([figures["loss"] for figures in each.values()]))
+            records.append({"kind": "evaluation", "step": step, "components": each} | heldout(mean))
+        if step % (steps // 4) == 0:
+            text = SAMPLE[min(3, step * 4 // steps - 1)]
+            records += [
+                {"kind": "sample", "step": step, "prompt": prompt, "text": text}
+                for prompt in ("def ", "The ", "import ")
+            ]
+    return records
+
+
+def heldout(loss, tokens=40_000):
+    bits = loss / math.log(2) / 3.1 * 1.6
     return {
-        "loss": loss, "perplexity": math.exp(loss), "bits_per_byte": loss / math.log(2) / 3.1 * 1.6,
+        "loss": loss, "perplexity": math.exp(loss), "bits_per_byte": bits,
         "word_perplexity": math.exp(loss * 2.4), "tokens": tokens, "bytes": int(tokens * 3.1),
         "words": int(tokens * 0.4),
     }  # fmt: skip
+
+
+def totals(tokens):
+    return {
+        split: {
+            "documents": max(1, int(n / 900)), "tokens": int(n), "bytes": int(n * 3.1),
+            "words": int(n * 0.4),
+        }
+        for split, n in (("train", tokens), ("holdout", tokens / 100))
+    }  # fmt: skip
+
+
+def write_records(folder, records):
+    with (folder / "metrics.jsonl").open("w") as file:
+        file.writelines(json.dumps(record) + "\n" for record in records)
 
 
 def dump(folder, name, record):
