@@ -35,7 +35,7 @@ def start(root: Path, *, pause: float, builders: int, hosts: int) -> list[subpro
     here = os.pathsep.join([str(HERE.parents[1]), str(HERE)])
     return [
         subprocess.Popen(
-            [sys.executable, str(HERE / "kill_worker.py"), str(pause), *job],
+            [sys.executable, str(HERE / "order_kill_worker.py"), str(pause), *job],
             env=os.environ | {"PYTHONPATH": here},
         )
         for job in jobs

@@ -1,4 +1,4 @@
-"""A builder or a trainer without JAX that test_kill.py starts and kills.
+"""A builder or a trainer without JAX that test_order_kill.py starts and kills.
 
 argv: PAUSE build CORPUS STORE SHARE OF | PAUSE train STORE HOSTS STOP LOG STATE
 PAUSE is in seconds per batch of the trainer; the builder takes a tenth of it per step of a write.
