@@ -37,7 +37,7 @@ NAMELESS = {"utils", "util", "common", "helpers", "helper", "misc", "core"}
 # only trains may lack them: models, objectives, layouts and the step do without.
 PREPARATION = (
     "tensorflow_datasets", "tensorflow", "array_record", "pyarrow", "sentencepiece", "tokenizers",
-    "tiktoken", "orbax", "tensorstore", "tyro", "cattrs", "jinja2", "plotly", "tensorboardX",
+    "tiktoken", "orbax", "tensorstore", "tyro", "cattrs", "jinja2", "matplotlib", "tensorboardX",
     "etils.epath", "psutil", "safetensors", "zstandard", "grain", "wandb",
 )  # fmt: skip
 JAX = {"jax", "jaxlib", "flax", "optax", "orbax"}
