@@ -1,9 +1,11 @@
 """The mesh and the hosts as settings: plain dataclasses, read before JAX is imported."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 AXES = ("replica", "data", "fsdp", "sequence", "tensor")
+Phase = Literal["start", "data", "restore", "compile", "step", "save", "evaluate", "report"]
+PHASES = get_args(Phase)
 LayoutName = Literal["replicated", "fsdp", "tensor", "fsdp_tensor"]
 
 
@@ -46,9 +48,23 @@ class MeshConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class HostsConfig:
-    """How the processes of one run find each other, and when a silent one is given up."""
+    """How the processes of one run find each other, and when a silent one is given up.
+
+    peer_timeout_seconds: after how much silence another process counts as lost (one that is killed
+    is noticed at once). hang_timeout_seconds: how long any phase of this process may take without
+    progress; 0 = for ever. phase_timeout_seconds: other limits, by phase.
+    """
 
     scheduler: Literal["auto", "single", "env", "slurm", "jobset", "tpu"] = "auto"
     start_timeout_seconds: int = 300
     peer_timeout_seconds: int = 30
     hang_timeout_seconds: int = 1800
+    phase_timeout_seconds: dict[Phase, int] = field(
+        default_factory=lambda: {"compile": 7200, "restore": 7200, "evaluate": 7200}
+    )
+
+    def __post_init__(self) -> None:
+        if unknown := self.phase_timeout_seconds.keys() - set(PHASES):
+            raise ValueError(
+                f"no phase is called {', '.join(sorted(unknown))}; there are {', '.join(PHASES)}"
+            )

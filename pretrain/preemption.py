@@ -29,7 +29,7 @@ class Preemption:
         self._flags = _Flags()
         self._installed: dict[int, Any] = {}
         if self._distributed:
-            self._expected = signal.SIG_DFL  # JAX's handler is not Python's, and so not seen here
+            self._expected = hosts.terminate_handler  # JAX's own is below Python and not seen
         elif threading.current_thread() is threading.main_thread():
             self._expected = _handler(self._flags)
             for number in (signal.SIGTERM, signal.SIGINT):
