@@ -46,8 +46,10 @@ def claim(folder: Path, experiment: Experiment, *, named: Collection[str] = ()) 
                 " it from the next step on"
             )
         return "continued"
-    if folder.is_dir() and any(each.name != "log.txt" for each in folder.iterdir()):
-        some = ", ".join(sorted(each.name for each in folder.iterdir())[:3])
+    names = sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
+    # What a run that died before its first record may have left.
+    if others := [name for name in names if not (name == "run.lock" or name.startswith("log."))]:
+        some = ", ".join(others[:3])
         raise RunFolderError(f"{folder} is not empty and not a run ({some}); use another --folder")
     if folder.exists() and not folder.is_dir():
         raise RunFolderError(f"{folder} is a file; use another --folder")

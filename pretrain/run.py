@@ -16,7 +16,7 @@ import jax
 from partitioning.hosts import Hosts, start
 from pretrain.checkpoint import Checkpoints
 from pretrain.exits import DONE, PREEMPTED
-from pretrain.experiment import Experiment, fingerprint, to_json
+from pretrain.experiment import Experiment, fingerprint, to_json, validate
 from pretrain.folder import claim, environment, versions, write_json
 from pretrain.loop import Figures, Hooks, Outcome, train
 from pretrain.metrics import Metrics
@@ -55,10 +55,12 @@ def run(
     """
     folder = Path(folder)
     hosts = start(experiment.hosts, agreement=versions() | {"experiment": fingerprint(experiment)})
-    supervisor = Supervisor(hosts, experiment.hosts)
-    with contextlib.ExitStack() as stack:
-        stack.callback(supervisor.close)
+    with contextlib.ExitStack() as stack, Supervisor(hosts, experiment.hosts) as supervisor:
+        validate(experiment, devices=jax.device_count())
         state_of_folder = claim(folder, experiment, named=named)
+        supervisor.progress("data")
+        setup = set_up(experiment, store=_open_store(experiment))
+        lock = None
         if hosts.process == 0:
             folder.mkdir(parents=True, exist_ok=True)
             lock = RunLock(folder)
@@ -66,11 +68,13 @@ def run(
             stack.callback(lock.release)
         stack.enter_context(_logging_to(folder, hosts))
         LOG.info("%s run of %s in %s", state_of_folder, experiment.name, folder)
-        supervisor.progress("data")
-        setup = set_up(experiment, store=_open_store(experiment))
         if hosts.process == 0:
             _write_records(folder, setup, hosts)
-        return _train(setup, folder, hosts, supervisor, stack)
+        checkpoints = Checkpoints(
+            folder / "checkpoints", experiment.checkpoint, hosts=hosts, lock=lock, log=LOG.info
+        )
+        stack.callback(checkpoints.close)
+        return _train(setup, folder, hosts, supervisor, checkpoints, stack)
 
 
 def _open_store(experiment: Experiment) -> Any:
@@ -85,14 +89,14 @@ def _train(
     folder: Path,
     hosts: Hosts,
     supervisor: Supervisor,
+    checkpoints: Checkpoints,
     stack: contextlib.ExitStack,
 ) -> RunResult:
     from data.loader import Loader
 
     e = setup.experiment
-    checkpoints = Checkpoints(folder / "checkpoints", e.checkpoint, hosts=hosts, log=LOG.info)
-    stack.callback(checkpoints.close)
     preemption = Preemption(hosts)
+    stack.callback(preemption.close)
     supervisor.progress("restore")
     restored = checkpoints.restore(setup.abstract)
     if restored is None:
@@ -332,6 +336,7 @@ def _logging_to(folder: Path, hosts: Hosts) -> Iterator[None]:
     if hosts.process == 0:
         handlers.append(RichHandler(show_path=False, show_level=False, markup=False))
     LOG.setLevel(logging.INFO)
+    LOG.propagate = False  # other libraries configure the root logger
     for handler in handlers:
         LOG.addHandler(handler)
     try:

@@ -1,4 +1,4 @@
-"""Eight virtual CPU devices and a compilation cache, set before JAX is imported."""
+"""Eight virtual CPU devices, a compilation cache and a corpus cache, set before JAX is imported."""
 
 import os
 from pathlib import Path
@@ -9,3 +9,4 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache/jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("GESSO_CACHE", str(Path(__file__).parents[1] / ".cache/gesso"))
