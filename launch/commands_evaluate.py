@@ -12,6 +12,7 @@ from rich.table import Table
 from launch.commands_report import run_folder
 from launch.console import Refused, existing, narration, output, print_json
 from pretrain.exits import DONE
+from pretrain.progress import short
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,4 +154,4 @@ def _cells(each: dict[str, Any]) -> list[str]:
     for key in ("perplexity", "word_perplexity"):
         value = each[key]
         shown.append("n/a" if not math.isfinite(value) else f"{value:,.4g}")
-    return [*shown, *(f"{each[key]:,}" for key in ("tokens", "bytes", "words"))]
+    return [*shown, *(short(each[key]) for key in ("tokens", "bytes", "words"))]

@@ -20,6 +20,8 @@ from pretrain.progress import duration, short
 
 SAMPLE = "def read(path):\n    "
 PROMPTS = (SAMPLE, "The ", "class ")
+# Held-out rows per component: enough for two digits, and seconds on a laptop.
+EVALUATED_ROWS = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +153,11 @@ def _store(console: Console, experiment: Experiment) -> Any:
         f"{short(trained['tokens'])} tokens to train on and {short(held['tokens'])} held out,"
         f" chosen by a hash of the text; {per_token:.2f} bytes a token"
     )
-    _made(console, f"a {tokenizer.kind} tokenizer, {tokenizer.vocab_size:,} ids", "in the store")
+    _made(
+        console,
+        f"a {tokenizer.kind} tokenizer, {tokenizer.vocab_size:,} ids",
+        store.folder / "tokenizer",
+    )
     _made(console, "a token store", store.folder)
     return store
 
@@ -171,7 +177,7 @@ def _costs(console: Console, experiment: Experiment, store: Any) -> None:
 def _measure(console: Console, folder: Path, experiment: Experiment) -> dict[str, Any]:
     from pretrain.folder import write_json
 
-    found = figures(folder, rows=0, batch=experiment.batch)
+    found = figures(folder, rows=EVALUATED_ROWS, batch=experiment.batch)
     show(found, title="", console=console)
     ours, ladder = found["bits_per_byte"], found["baselines"]
     best = min(ladder.values())

@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from rich.console import Console
 
@@ -22,12 +22,18 @@ class Refused(ValueError):
 
 def output() -> Console:
     """Where results go (stdout). Made on use, so that a redirected stream is honoured."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    return _console(sys.stdout)
 
 
 def narration() -> Console:
     """Where progress, explanations and errors go (stderr): `--json` on stdout stays clean."""
-    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+    return _console(sys.stderr)
+
+
+def _console(stream: TextIO) -> Console:
+    # A file or a pipe has no width: wide enough for every table, and no line is broken.
+    width = None if stream.isatty() else 120
+    return Console(file=stream, highlight=False, width=width, soft_wrap=width is not None)
 
 
 def print_json(value: Any) -> None:
