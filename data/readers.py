@@ -16,7 +16,8 @@ from etils import epath
 from data.rejects import HEAD_BYTES
 from data.sources import Shard, SourceError, codec, file_size, is_remote
 
-BLOCK = 1 << 20
+# A read that meets the end of a truncated file loses its own bytes: so much is not reported.
+BLOCK = 1 << 16
 
 
 class Cursor(NamedTuple):
@@ -93,7 +94,7 @@ class Stream:
             # python-zstandard's stream_reader ends a truncated file silently; pyarrow raises.
             self._stream = pa.CompressedInputStream(pa.PythonFile(self._file, mode="r"), name)
 
-    def read(self, count: int = BLOCK) -> bytes:
+    def read(self, count: int) -> bytes:
         """The next bytes, at most `count`; b"" at the end."""
         try:
             block = self._stream.read(count)
@@ -103,14 +104,14 @@ class Stream:
         return block
 
     def blocks(self) -> Iterator[bytes]:
-        while block := self.read():
+        while block := self.read(BLOCK):
             yield block
 
     def skip_to(self, cursor: Cursor) -> None:
         """Read up to the cursor. Raises SourceError where the bytes before it have changed."""
         crc = 0
         while self.position < cursor.byte:
-            block = self.read(min(4 * BLOCK, cursor.byte - self.position))
+            block = self.read(min(BLOCK, cursor.byte - self.position))
             if not block:
                 raise SourceError(
                     f"{self.path}: ends at decompressed byte {self.position:,}, but parts up to "
@@ -258,7 +259,7 @@ class WholeFiles:
 
 
 def _explain(path: str, position: int, error: str) -> str:
-    place = f"{path}: at decompressed byte {position:,}: "
+    place = f"{path}: after decompressed byte {position:,}: "
     lowered = error.lower()
     if "truncated" in lowered:
         return f"{place}the file is truncated; copy it again, and the build continues from there"

@@ -273,13 +273,13 @@ class Era:
         """
         starts = np.asarray(starts, np.int64)
         lengths = np.asarray(lengths, np.int64)
-        out = np.empty(int(lengths.sum()), self._store.dtype)
         total = self.tokens(component, split)
         ends = starts + lengths
         if len(starts) and (starts.min() < 0 or lengths.min() < 0 or ends.max() > total):
             raise IndexError(
                 f"era {self.number}, {component!r} {split}: a piece lies outside 0..{total}"
             )
+        out = np.empty(int(lengths.sum()), self._store.dtype)
         if not len(out):
             return out
         runs, bounds = self._runs[component, split], self._bounds[component, split]

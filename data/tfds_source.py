@@ -97,6 +97,17 @@ class Examples:
 
 
 def _array_records(shard: Shard, builder: Any, start: int) -> Iterator[Any]:
+    from array_record.python.array_record_module import ArrayRecordReader
+
+    # len(source) repeats the dataset's own record; only the files know what they hold.
+    whole = builder.info.splits[shard.split.split("[")[0]]
+    held = 0
+    for path in whole.filepaths:
+        reader = ArrayRecordReader(str(path))
+        held += reader.num_records()
+        reader.close()
+    if held != whole.num_examples:
+        raise SourceError(_short(shard, found=held, want=whole.num_examples))
     source = builder.as_data_source(split=shard.split)
     want = builder.info.splits[shard.split].num_examples
     if len(source) != want:
@@ -110,6 +121,7 @@ def _tfrecord_examples(shard: Shard, builder: Any, start: int) -> Iterator[Any]:
     seen = 0
     for part in builder.info.splits[shard.split].file_instructions:
         taken = part.examples_in_shard if part.take == -1 else part.take
+        whole = part.skip == 0 and taken == part.examples_in_shard
         if seen + taken <= start:
             seen += taken
             continue
@@ -117,10 +129,10 @@ def _tfrecord_examples(shard: Shard, builder: Any, start: int) -> Iterator[Any]:
         for position, payload in enumerate(tfrecords(part.filename)):
             if position < part.skip:
                 continue
-            if got == taken:
+            if got == taken and not whole:
                 break
             got += 1
-            if seen + got > start:
+            if start < seen + got <= seen + taken:
                 yield features.deserialize_example_np(payload)
         if got != taken:
             raise SourceError(_short(shard, found=seen + got, want=seen + taken))
