@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.heldout_rows import heldout_rows
+
 TRAIN_BYTES = 20_000_000
 END = 256  # the symbol after a document's last byte
 SYMBOLS = 257
@@ -35,8 +37,6 @@ def baselines(
     scored, and the context of a document cut between rows starts where its row starts. Bytes are
     those of the scored tokens. Raises ValueError when nothing is held out.
     """
-    from data.heldout import heldout
-
     names = tuple(store.components) if components is None else tuple(components)
     eras = 0 if store.complete else 1
     tokenizer = store.tokenizer()
@@ -44,10 +44,8 @@ def baselines(
     token_bits = -np.log2((counts + 1) / (counts.sum() + len(counts)))
     totals = np.zeros(3)  # unigram bits, 3-gram bits, bytes
     for name in names:
-        held = heldout(store, name, length=length + overlap, overlap=overlap, eras=eras)
-        end = min(len(held), rows) if rows else len(held)
-        for start in range(0, end, 64):
-            block = held.rows(start, min(64, end - start))
+        shape = {"length": length + overlap, "overlap": overlap}
+        for block in heldout_rows(store, name, **shape, rows=rows, block=64):
             totals += _score(block, tokenizer, token_bits, grams)
     if not totals[2]:
         raise ValueError(f"nothing is held out in {', '.join(names) or 'this store'}")

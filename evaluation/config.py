@@ -5,7 +5,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """Held-out loss during training. rows: held-out rows per component; 0 = all of them."""
+    """Held-out loss and samples during training; a 0 in `every` switches that off.
+
+    rows: held-out rows per component, evenly spread over all of them; 0 = all.
+    sample_tokens: tokens written after each of `sample_prompts`.
+    """
 
     every_steps: int = 0
     rows: int = 64

@@ -11,11 +11,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from evaluation.heldout_rows import Rows, heldout_rows
 from partitioning.axes import Layout, at_rest, partition, spec
 from partitioning.layouts import LAYOUTS
 from partitioning.mesh import batch_splits
 
-Rows = dict[str, np.ndarray]
 Figures = dict[str, Any]
 
 
@@ -40,7 +40,7 @@ def evaluate_heldout(
     """{"loss", "perplexity", "bits_per_byte", "word_perplexity", "tokens", "bytes", "words",
     "components": {name: the same figures}} of `params` on the held-out documents of `store`.
 
-    rows: held-out rows per component, from the first; 0 = all. batch: rows per compiled call; it
+    rows: held-out rows per component, evenly spread; 0 = all. batch: rows per compiled call; it
     changes no figure and is rounded up to what `mesh` divides. components: all by default; one
     with nothing held out is left out. compute: the dtype parameters are multiplied in.
 
@@ -53,8 +53,6 @@ def evaluate_heldout(
     still being built, the held-out documents of its first era are taken. Raises NothingHeldOut,
     and ValueError for an unknown component.
     """
-    from data.heldout import heldout
-
     names = _known(store, components)
     tokenizer = store.tokenizer()
     sums = {name: np.zeros(4) for name in names}  # nats, tokens, bytes, words
@@ -62,16 +60,13 @@ def evaluate_heldout(
     size = -(-batch // splits) * splits
     run = _compiled(_Same(model), _Same(objective), mesh, _frozen(layout), compute, len(names))
     byte_lengths = jnp.asarray(tokenizer.byte_lengths, jnp.int32)
-    width, eras = objective.row_length(length), 0 if store.complete else 1
-
-    def all_rows() -> Iterator[tuple[int, Rows]]:
-        for index, name in enumerate(names):
-            held = heldout(store, name, length=width, overlap=objective.overlap, eras=eras)
-            end = min(len(held), rows) if rows else len(held)
-            for start in range(0, end, size):
-                yield index, held.rows(start, min(size, end - start))
-
-    for chunk in _batches(all_rows(), objective, size):
+    shape = {"length": objective.row_length(length), "overlap": objective.overlap}
+    chosen = (
+        (index, block)
+        for index, name in enumerate(names)
+        for block in heldout_rows(store, name, **shape, rows=rows, block=size)
+    )
+    for chunk in _batches(chosen, objective, size):
         nats, tokens, target_bytes = jax.device_get(run(params, chunk, byte_lengths))
         for index, words in _words(chunk, tokenizer).items():
             sums[names[index]][3] += words

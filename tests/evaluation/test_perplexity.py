@@ -44,7 +44,8 @@ def directly(params, names, rows=0):
     store, sums = MemoryStore(TEXTS), np.zeros(4)
     for name in names:
         held = heldout(store, name, length=LENGTH + 1, overlap=1)
-        for row in range(min(len(held), rows) if rows else len(held)):
+        every = range(len(held))
+        for row in [i * len(held) // rows for i in range(rows)] if rows else every:
             made = held.rows(row, 1)
             tokens, segments = made["tokens"][0], made["segments"][0]
             inputs = {key: made[key][:, :-1] for key in ("tokens", "positions", "segments")}
