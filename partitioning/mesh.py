@@ -37,3 +37,16 @@ def make_mesh(config: MeshConfig, *, devices: Sequence[Any] | None = None) -> Me
 def batch_splits(mesh: Mesh) -> int:
     """Into how many parts the rows of a batch are split."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def settle(tree: Any) -> Any:
+    """`tree`, waited for where its arrays lie on several CPU devices; elsewhere at once.
+
+    XLA's CPU devices share one small pool of threads. Of two programs in flight each can hold
+    threads that the other's collectives wait for, and XLA ends the process after 40 s.
+    """
+    for leaf in jax.tree.leaves(tree):
+        devices = leaf.sharding.device_set
+        if len(devices) > 1 and next(iter(devices)).platform == "cpu":
+            jax.block_until_ready(leaf)
+    return tree

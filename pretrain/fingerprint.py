@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from partitioning.mesh import settle
+
 _UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
 
 
@@ -22,7 +24,7 @@ def start_fingerprints(tree: Any) -> dict[str, jax.Array]:
     same fingerprint on any mesh, split and process count, and a changed bit or a moved block gives
     another. One pass over the arrays.
     """
-    return {leaf_name(path): _fingerprint(x) for path, x in jax.tree.leaves_with_path(tree)}
+    return {leaf_name(path): settle(_fingerprint(x)) for path, x in jax.tree.leaves_with_path(tree)}
 
 
 def fingerprints(tree: Any) -> dict[str, str]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from partitioning.mesh import settle
 from pretrain.state import State
 
 
@@ -96,6 +97,7 @@ def train(
         hooks.progress("step")
         with jax.transfer_guard("disallow"):
             state, metrics = step_fn(state, batch.arrays)
+        settle(metrics)
         next_row = batch.rows[1]
         pending, ready = (done, batch, metrics), pending
         if ready:

@@ -87,7 +87,7 @@ def start_trainer(run: Path, store: Path, split) -> list[subprocess.Popen]:
 
 def start_builder(sources: list[Path], store: Path) -> subprocess.Popen:
     code = (
-        "import json, sys\nfrom data import build, load_tokenizer\n"
+        "import json, sys\nfrom data.build import build\nfrom data.tokenizer import load_tokenizer\n"
         "sources, folder = json.loads(sys.argv[1])\n"
         "build(sources=sources, folder=folder, tokenizer=load_tokenizer('bytes'),"
         " part_tokens_first=1 << 14, part_tokens_cap=1 << 17)\n"
@@ -143,6 +143,9 @@ def chaos(folder: Path, sources: list[Path], *, kills: int, seed: int, splits) -
         split = splits[starts % len(splits)]
         starts += 1
         builder = start_builder(sources, folder / "store")
+        while not (folder / "store/meta.json").exists():
+            assert builder.poll() in (None, 0), "the builder failed; see store.out"
+            time.sleep(0.05)
         trainer = start_trainer(folder / "run", folder / "store", split)
         allowed = 600 if done >= kills else chance.uniform(3.0, 9.0)
         if wait(trainer, allowed):
