@@ -197,7 +197,9 @@ def _limits(axes: Axes, plot: Plot, lines: Sequence[Curve], raw: Sequence[Curve]
     first = min(float(c.x.min()) for c in raw)
     last = max(float(c.x.max()) for c in raw)
     # From 0, so that all figures of a run line up; not where the records begin late.
-    axes.set_xlim(0 if first <= last / 2 else first, last if last > first or last > 0 else 1)
+    axes.set_xlim(
+        0 if first <= last / 2 or first == last else first, last if last > first or last > 0 else 1
+    )
     settled = first + (last - first) * (0.02 if plot.settle == "tail" else 0.0)
     values = np.concatenate([c.y[c.x >= settled] for c in (*lines, *raw)])
     if not np.isfinite(values).any():

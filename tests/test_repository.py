@@ -16,6 +16,8 @@ PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
 PINS = sorted((CHECKOUT / "constraints").glob("py3*.txt"))
 UNSAFE = {"eval", "exec", "compile", "__import__"}
 UNSAFE_MODULES = {"pickle", "cloudpickle", "dill", "shelve", "marshal"}
+# Pipes from a process to children it started itself; no file and no other user can write there.
+ALLOWED = {"data/workers.py": {"import pickle"}}
 
 
 def tracked() -> list[Path]:
@@ -54,7 +56,9 @@ def unsafe(tree: ast.AST) -> list[str]:
 
 @pytest.mark.parametrize("path", PRODUCT, ids=lambda path: path.relative_to(CHECKOUT).as_posix())
 def test_nothing_runs_what_a_file_says(path: Path) -> None:
-    assert not unsafe(ast.parse(path.read_text()))
+    allowed = ALLOWED.get(path.relative_to(CHECKOUT).as_posix(), set())
+    found = unsafe(ast.parse(path.read_text()))
+    assert not [each for each in found if each.partition(": ")[2] not in allowed]
 
 
 @pytest.mark.parametrize(
@@ -111,9 +115,7 @@ def test_no_loose_end_without_an_issue() -> None:
 
 
 def test_every_dependency_has_both_bounds() -> None:
-    extras = PROJECT["optional-dependencies"]
-    # Those two are the user's choice of a service; nothing of ours depends on their version.
-    lines = [*PROJECT["dependencies"], *extras["dev"], *extras["bench"], *extras["tpu"]]
+    lines = [*PROJECT["dependencies"], *sum(PROJECT["optional-dependencies"].values(), [])]
     for line in lines:
         operators = {each.operator for each in Requirement(line).specifier}
         assert operators & {">=", "==", ">"}, f"{line} has no lower bound"
