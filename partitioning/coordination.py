@@ -62,7 +62,7 @@ class Client:
 
     def get(self, key: str, timeout_seconds: float) -> Any:
         """The value of a key as soon as it is set. Raises TimeoutError."""
-        answer = self._call(timeout_seconds, op="get", key=key, seconds=timeout_seconds)
+        answer = self._call(timeout_seconds + _GRACE, op="get", key=key, seconds=timeout_seconds)
         if "value" not in answer:
             raise TimeoutError(f"nobody set {key!r} in {timeout_seconds:.0f} s")
         return answer["value"]
@@ -70,20 +70,21 @@ class Client:
     def gather(self, name: str, value: Any, timeout_seconds: float) -> list[Any]:
         """The values of all processes, in their order. Raises Missing."""
         answer = self._call(
-            timeout_seconds, op="gather", name=name, value=value, seconds=timeout_seconds
+            timeout_seconds + _GRACE, op="gather", name=name, value=value, seconds=timeout_seconds
         )
         if "missing" in answer:
             raise Missing(name, answer["missing"], timeout_seconds)
         return answer["values"]
 
-    def beat(self, phase: str, timeout_seconds: float) -> dict[str, Any] | None:
-        """Say that this process lives; the first failure of another one, if any. Takes half a
-        second, or less when there is one."""
-        return self._call(timeout_seconds, op="beat", phase=phase)["failure"]
+    def beat(self, *, phase: str, progress: int, timeout_seconds: float) -> dict[str, Any] | None:
+        """Say that this process lives, and how often it went on; the first failure of another one,
+        if any. Takes half a second, or less when there is one."""
+        answer = self._call(timeout_seconds, op="beat", phase=phase, progress=progress)
+        return answer["failure"]
 
-    def fail(self, record: dict[str, Any], timeout_seconds: float) -> None:
-        """Say why this process ends."""
-        self._call(timeout_seconds, op="fail", record=record)
+    def fail(self, record: dict[str, Any], timeout_seconds: float) -> str:
+        """Say why this process ends. Which process is behind all others, if one is."""
+        return self._call(timeout_seconds, op="fail", record=record)["behind"]
 
     def leave(self, timeout_seconds: float) -> None:
         """Say that this process ends as it should; its silence is no failure from now on."""
@@ -98,7 +99,7 @@ class Client:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 stream = self._local.stream = connection.makefile("rwb")
                 self._local.connection = connection
-            self._local.connection.settimeout(limit + _GRACE)
+            self._local.connection.settimeout(limit)
             message |= {"process": self._process, "token": self._token}
             stream.write(json.dumps(message).encode() + b"\n")
             stream.flush()
@@ -133,7 +134,7 @@ class Service:
         self._gathers: dict[str, _Gather] = {}
         self._tokens: dict[int, str] = {}
         self._beats: dict[int, float] = {}
-        self._phases: dict[int, str] = {}
+        self._places: dict[int, tuple[int, str]] = {}  # process -> (progress, phase)
         self._left: set[int] = set()
         self._failures: list[dict[str, Any]] = []
         self._failed = asyncio.Event()
@@ -201,15 +202,17 @@ class Service:
                 return await self._gather(message)
             case "beat":
                 self._beats[process] = time.monotonic()
-                self._phases[process] = message["phase"]
+                self._places[process] = (message["progress"], message["phase"])
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._failed.wait(), _BEAT_SECONDS)
                 others = [each for each in self._failures if each["process"] != process]
                 return {"failure": others[0] if others else None}
             case "fail":
                 self._left.add(process)
-                self._failures.append(message["record"])
+                behind = self._behind()
+                self._failures.append(message["record"] | {"behind": behind})
                 self._failed.set()
+                return {"behind": behind}
             case "leave":
                 self._left.add(process)
         return {}
@@ -255,6 +258,16 @@ class Service:
         if process in self._left:
             return
         self._left.add(process)
-        phase = self._phases.get(process, "start")
-        self._failures.append({"process": process, "host": "", "phase": phase, "error": why})
+        _, phase = self._places.get(process, (0, "start"))
+        record = {"process": process, "phase": phase, "error": why, "behind": ""}
+        self._failures.append(record)
         self._failed.set()
+
+    def _behind(self) -> str:
+        """The processes that others wait for: in a hang, the ones that went on the least often."""
+        least = min((progress for progress, _ in self._places.values()), default=0)
+        found = {p: phase for p, (progress, phase) in self._places.items() if progress == least}
+        if len(found) == len(self._places):
+            return ""
+        named = [f"process {p} in phase {phase}" for p, phase in sorted(found.items())[:5]]
+        return "behind the others: " + ", ".join(named)

@@ -28,7 +28,7 @@ from pretrain.folder_check import check_folder
 from pretrain.manifest import Leaf, Manifest, ManifestDamaged
 from pretrain.runlock import RunLock
 
-_DECIDE_SECONDS = 5.0  # how often several hosts ask process 0 whether a save is due by the clock
+_ASK_SECONDS = 5.0  # at most so often do several hosts ask process 0 whether a save is due
 
 
 class CheckpointsCorrupt(ValueError):
@@ -223,11 +223,13 @@ class Checkpoints:
         return time.monotonic() - self._saved_at >= 60 * self._config.every_minutes
 
     def _steps_ahead(self, step: int) -> int:
-        """How many steps take about _DECIDE_SECONDS."""
+        """How many steps to go until the next question: about _ASK_SECONDS, or less where saves are
+        frequent."""
         if self._asked_at is None:
             return 1
         seconds = (time.monotonic() - self._asked_at[1]) / max(step - self._asked_at[0], 1)
-        return max(1, min(1000, int(_DECIDE_SECONDS / max(seconds, 1e-6))))
+        until = min(_ASK_SECONDS, 60 * self._config.every_minutes / 10)
+        return max(1, min(1000, int(until / max(seconds, 1e-6))))
 
     def _prepare(self, state_bytes: int) -> None:
         self._check_lock()

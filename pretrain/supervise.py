@@ -33,7 +33,7 @@ class Supervisor:
 
     def __init__(self, hosts: Hosts, config: HostsConfig) -> None:
         self._hosts, self._config = hosts, config
-        self._phase, self._since = "start", time.monotonic()
+        self._phase, self._since, self._progress = "start", time.monotonic(), 0
         self._closing = threading.Event()
         self._ending = threading.Lock()
         self._failure: dict[str, Any] | None = None
@@ -51,6 +51,7 @@ class Supervisor:
         """This process is alive and begins, or goes on with, `phase` (partitioning.config.PHASES);
         another phase than those is allowed hang_timeout_seconds."""
         self._phase, self._since = phase, time.monotonic()
+        self._progress += 1
 
     def close(self) -> None:
         """The run is over. With several processes: they leave together, or, while an exception is
@@ -105,10 +106,12 @@ class Supervisor:
             phase, seconds = self._phase, time.monotonic() - self._since
             limit = self._limit(phase)
             if limit and seconds > limit:
-                faulthandler.dump_traceback(all_threads=True)
                 told = f"no progress for {seconds:.0f} s, {limit} s are allowed in this phase"
-                self._tell(told)
-                self._end(HANG, f"{told}; the stacks of all threads are above")
+                self._end_with_stacks(HANG, self._tell(told, hang=True))
+
+    def _end_with_stacks(self, code: int, told: str) -> NoReturn:
+        faulthandler.dump_traceback(all_threads=True)
+        self._end(code, f"{told}; the stacks of all threads are above")
 
     def _limit(self, phase: str) -> float:
         limits: dict[Any, int] = dict(self._config.phase_timeout_seconds)
@@ -118,7 +121,10 @@ class Supervisor:
         if failure := self._failure:
             process = failure["process"]
             told = f"process {process} on {self._hosts.names[process]} failed in phase"
-            self._end(PEER, f"{told} {failure['phase']}: {failure['error']}{seen}")
+            told = f"{told} {failure['phase']}: {failure['error']}{seen}"
+            if failure.get("hang"):
+                self._end_with_stacks(PEER, "; ".join(filter(None, (told, failure["behind"]))))
+            self._end(PEER, told)
         if self._unreachable:
             self._end(PEER, self._unreachable + seen)
 
@@ -128,30 +134,40 @@ class Supervisor:
         assert client
         while not self._closing.is_set():
             try:
-                self._failure = client.beat(self._phase, self._config.peer_timeout_seconds)
+                self._failure = client.beat(
+                    phase=self._phase,
+                    progress=self._progress,
+                    timeout_seconds=self._config.peer_timeout_seconds,
+                )
             except Unreachable as error:
                 if not self._closing.is_set() and self._phase != "end":
                     self._unreachable = f"{error}; process 0 runs on {self._hosts.names[0]}"
                 return
 
-    def _tell(self, error: str) -> None:
-        """Report to the service, within seconds."""
+    def _tell(self, error: str, *, hang: bool = False) -> str:
+        """Report to the service, within seconds. `error`, with what the service adds to it."""
         client, hosts = self._hosts.client, self._hosts
         if client is None:
-            return
+            return error
         self._closing.set()
-        host = socket.gethostname()
-        record = {"process": hosts.process, "host": host, "phase": self._phase, "error": error}
+        behind = []
+        record = {
+            "process": hosts.process,
+            "phase": self._phase,
+            "error": error,
+            "hang": hang,
+        }
 
         def tell() -> None:
             with contextlib.suppress(Unreachable):
-                client.fail(record, 2.0)
+                behind.append(client.fail(record, 2.0))
 
         thread = threading.Thread(target=tell, daemon=True)
         thread.start()
         thread.join(3.0)
         if hosts.service:  # it lives in this process: the others have to hear of it first
             hosts.service.close(3.0)
+        return "; ".join(filter(None, (error, *(behind if hang else ()))))
 
     def _end(self, code: int, message: str) -> NoReturn:
         with self._ending:
