@@ -217,7 +217,7 @@ def _to_tensorboard(writer: Any, record: Record) -> None:
 
 def _start_wandb(folder: Path, project: str) -> Any:
     try:
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ValueError(
             f"logging.wandb asks for Weights & Biases project {project!r}, but wandb is not"

@@ -20,6 +20,7 @@ from pretrain.report_run import status, utilization, warnings, when
 from pretrain.report_sections import drawn, environment
 
 _COMPONENTS = 12  # small figures; the largest components
+_COLUMNS = 6  # settings side by side; more of them stand one below the other
 
 
 def comparison_page(runs: Sequence[RunFacts], version: str) -> Page:
@@ -27,7 +28,7 @@ def comparison_page(runs: Sequence[RunFacts], version: str) -> Page:
     names = _names(runs)
     colors = [i + 1 if i < COLORS else 0 for i in range(len(runs))]
     sections = [
-        _differences(runs, names),
+        _differences(runs, names, colors),
         _curves(runs, names, colors),
         _components(runs, names, colors),
         Section(
@@ -109,23 +110,30 @@ def _number(value: float) -> str:
     return written(value, "number")
 
 
-def _differences(runs: Sequence[RunFacts], names: Sequence[str]) -> Section:
+def _differences(runs: Sequence[RunFacts], names: Sequence[str], colors: Sequence[int]) -> Section:
     flats = [flat(run.experiment) for run in runs]
-    settings = dict.fromkeys(key for each in flats for key in each)
-    rows = []
-    for key in settings:
-        values = [each.get(key, "not recorded") for each in flats]
-        if any(value != values[0] for value in values[1:]):
-            rows.append(Row(cells=[key, *map(said, values)]))
-    same = len(settings) - len(rows)
+    settings = [key for key in dict.fromkeys(k for each in flats for k in each) if key != "name"]
+    values = {key: [each.get(key, "not recorded") for each in flats] for key in settings}
+    differ = {key: v for key, v in values.items() if any(each != v[0] for each in v[1:])}
+    if not differ:
+        text = (
+            f"All {len(settings)} settings are the same: these are repetitions of one experiment."
+        )
+        return Section(key="differences", title="What differs", text=text)
+    if len(differ) <= _COLUMNS:
+        heads = ("Run", *differ)
+        rows = [
+            Row(cells=[name, *(said(column[i]) for column in differ.values())], color=colors[i])
+            for i, name in enumerate(names)
+        ]
+    else:
+        heads = ("Setting", *names)
+        rows = [Row(cells=[key, *map(said, each)]) for key, each in differ.items()]
     return Section(
         key="differences",
         title="What differs",
-        text=f"{same} settings are the same in all runs"
-        + (f"; {len(rows)} differ." if rows else ": these are repetitions of one experiment."),
-        table=Table(heads=("Setting", *names), rows=rows, text=tuple(range(len(runs) + 1)))
-        if rows
-        else None,
+        text=f"{len(settings) - len(differ)} settings are the same in all runs.",
+        table=Table(heads=heads, rows=rows, text=tuple(range(len(heads)))),
     )
 
 
@@ -160,7 +168,8 @@ def _curves(runs: Sequence[RunFacts], names: Sequence[str], colors: Sequence[int
                  floor=0.0, series=of("mfu", "train"), **smoothed),
         ]
     )  # fmt: skip
-    return Section(key="curves", title="Curves", figures=figures)
+    legend = list(zip(names, colors, strict=True)) if figures else []
+    return Section(key="curves", title="Curves", figures=figures, legend=legend)
 
 
 def _components(runs: Sequence[RunFacts], names: Sequence[str], colors: Sequence[int]) -> Section:

@@ -101,8 +101,8 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """Whatever is empty is left out. key: its anchor. size "small": three figures in a row, whose
-    common legend (label, color) is the section's."""
+    """Whatever is empty is left out. key: its anchor. size "small": three figures in a row.
+    legend: (label, color) of the lines all its figures share."""
 
     key: str
     title: str
@@ -164,4 +164,6 @@ def said(value: Any) -> str:
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.12g}"  # 0.3, not 0.30000000000000004
     return f"{value:,}" if isinstance(value, int) and abs(value) >= 10_000 else str(value)

@@ -263,9 +263,22 @@ def test_runs_side_by_side(tmp_path):
     assert "Finished after 2,000 steps" in page.text[""] and "Unfinished" in page.text[""]
     rows = page.text["differences"]
     assert "optimizer.learning_rate" in rows and "0.0006" in rows and "0.0003" in rows
-    assert "batch" not in rows, "only what differs"
+    assert "seed" in rows and "batch" not in rows, "only what differs"
     assert len(re.findall(r'class="best"', page.html)) == 4
     assert len(page.ids) == len(set(page.ids))
+
+
+def test_many_differences_stand_one_below_the_other(tmp_path):
+    runs = [
+        fabricate(
+            tmp_path / name, name=name, steps=200, model={f"field_{i}": i * n for i in range(9)}
+        )
+        for n, name in enumerate(("one", "two"))
+    ]
+    rows = re.findall(r"<tr>(.*?)</tr>", report(tmp_path, *runs).html, re.DOTALL)
+    assert any(
+        re.sub(r"<[^>]+>|\s+", " ", row).split() == ["model.field_8", "0", "8"] for row in rows
+    )
 
 
 def test_repetitions_and_other_stores_are_called_so(tmp_path):
