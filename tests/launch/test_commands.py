@@ -20,7 +20,9 @@ TINY = [
     *("--model.layers", "1", "--model.embed", "32", "--model.heads", "2", "--model.mlp", "64"),
     *("--length", "64", "--model.positions", "64", "--optimizer.schedule.warmup-steps", "1"),
     *(
-        "--logging.every-steps",
+        "--evaluation.rows",
+    "0",
+    "--logging.every-steps",
         "1",
         "--evaluation.sample-tokens",
         "8",
