@@ -1,0 +1,1 @@
+"""Measurements of this code beside named peers and limits; README.md says how to run each."""

@@ -1,0 +1,238 @@
+"""What a compiled program sends between its devices, read from its scheduled HLO text.
+
+`collectives` walks the program from its entry, multiplies by the trip counts of the loops around an
+instruction, and counts a collective once however many fused computations repeat it.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+KINDS = (
+    "all-gather",
+    "all-reduce",
+    "reduce-scatter",
+    "all-to-all",
+    "collective-permute",
+    "ragged-all-to-all",
+)
+# Bits of an element of each HLO type.
+_BITS = {"pred": 8, "s4": 4, "u4": 4, "bf16": 16, "f16": 16, "f8e4m3fn": 8, "f8e5m2": 8, "c64": 64}
+_BITS |= {f"{kind}{bits}": bits for kind in "sf" for bits in (8, 16, 32, 64)}
+_BITS |= {f"u{bits}": bits for bits in (8, 16, 32, 64)}
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """`type`: the result's, as HLO spells it. `rest`: everything after the operands."""
+
+    name: str
+    type: str
+    opcode: str
+    operands: str
+    rest: str
+    root: bool
+
+
+@dataclass
+class Collective:
+    """All collectives of one kind over groups of one size, per step and device.
+
+    payload_bytes: of their results; wire_bytes: what a device sends (ring algorithms).
+    """
+
+    kind: str
+    group: int
+    asynchronous: bool
+    count: int = 0
+    payload_bytes: float = 0.0
+    wire_bytes: float = 0.0
+
+
+@dataclass
+class _Found:
+    collectives: dict[tuple[str, int, bool], Collective] = field(default_factory=dict)
+    seen: set[tuple[str, str]] = field(default_factory=set)
+    cycles: float = 0.0
+
+
+def collectives(text: str) -> tuple[list[Collective], float]:
+    """The collectives of one execution, the largest first, and the TPU compiler's own estimate of
+    the cycles of everything else (0.0 where it wrote none)."""
+    computations, entry = parse(text)
+    found = _Found()
+    _walk(computations, entry, 1, found)
+    ordered = sorted(found.collectives.values(), key=lambda each: -each.wire_bytes)
+    return ordered, found.cycles
+
+
+def parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
+    """({computation: its instructions}, the entry's name)."""
+    computations: dict[str, list[Instruction]] = {}
+    name, entry, pending = "", "", ""
+
+    def close() -> None:
+        nonlocal pending
+        if pending and (made := _instruction(pending)):
+            computations[name].append(made)
+        pending = ""
+
+    for line in text.splitlines():
+        line = re.sub(r"/\*index=\d+\*/", "", line)
+        if not name:
+            head = re.match(r"(ENTRY )?%?([\w.\-]+) .*->.*\{\s*$", line)
+            if head:
+                name = head[2]
+                computations[name] = []
+                entry = name if head[1] else entry
+        elif line.rstrip() == "}" or line.startswith("}, execution_thread"):
+            close()
+            name = ""
+        elif re.match(r"\s+(ROOT )?%?[\w.\-]+ = ", line):
+            close()
+            pending = line
+        elif pending:
+            # Kernel metadata spreads one instruction over several lines.
+            pending += " " + line
+    return computations, entry
+
+
+def type_bytes(spelled: str) -> list[float]:
+    """Bytes of each array of an HLO type, "(f32[2,3]{1,0}, bf16[4])" -> [24, 8]."""
+    arrays = re.findall(r"(\w+)\[([\d,]*)\]", spelled)
+    return [
+        _BITS[kind] / 8 * math.prod(int(n) for n in dims.split(",") if n)
+        for kind, dims in arrays
+        if kind in _BITS
+    ]
+
+
+def group_size(rest: str) -> int:
+    """How many devices one collective joins, from any of the three spellings of replica_groups."""
+    if found := re.search(r"replica_groups=\[(\d+),(\d+)\]", rest):
+        return int(found[2])
+    if found := re.search(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", rest):
+        sizes = dict(re.findall(r"'?([\w]+)'?=(\d+)", found[1]))
+        group = 1
+        for axis in found[2].split(","):
+            part = re.match(r"\s*'?(\w+)'?(?::\(\d+\)(\d+))?", axis)
+            if part:
+                group *= int(part[2] or sizes.get(part[1], 1))
+        return group
+    if found := re.search(r"replica_groups=\{\{([\d,]*)\}", rest):
+        return len(found[1].split(","))
+    return 2
+
+
+def _instruction(line: str) -> Instruction | None:
+    head = re.match(r"\s*(ROOT )?%?([\w.\-]+) = (.*)$", line)
+    if not head:
+        return None
+    body = head[3]
+    end = _closing(body, 0) + 1 if body.startswith("(") else body.find(" ")
+    spelled, call = body[:end], body[end:].lstrip()
+    opcode = re.match(r"([\w\-]+)\(", call)
+    if not opcode:
+        return None
+    close = _closing(call, opcode.end() - 1)
+    return Instruction(
+        name=head[2],
+        type=spelled,
+        opcode=opcode[1],
+        operands=call[opcode.end() : close],
+        rest=call[close + 1 :],
+        root=bool(head[1]),
+    )
+
+
+def _closing(text: str, start: int) -> int:
+    """Index of the bracket that closes the one at `start`."""
+    depth = 0
+    for i in range(start, len(text)):
+        depth += (text[i] == "(") - (text[i] == ")")
+        if depth == 0:
+            return i
+    return len(text) - 1
+
+
+def _trips(loop: Instruction, computations: dict[str, list[Instruction]]) -> int:
+    if found := re.search(r'known_trip_count"?:\{"?n"?:"?(\d+)', loop.rest):
+        return int(found[1])
+    # TPU programs do not say it: the constant that the condition compares with.
+    condition = re.search(r"condition=%?([\w.\-]+)", loop.rest)
+    inside = computations.get(condition[1], []) if condition else []
+    constants = {
+        each.name: int(each.operands)
+        for each in inside
+        if each.opcode == "constant" and re.fullmatch(r"-?\d+", each.operands)
+    }
+    for each in inside:
+        if each.root:
+            for operand in re.findall(r"%?([\w.\-]+)", each.operands):
+                if operand in constants:
+                    return constants[operand]
+    return max(constants.values(), default=1)
+
+
+def _walk(computations: dict[str, list[Instruction]], name: str, times: int, found: _Found) -> None:
+    for each in computations.get(name, []):
+        if estimate := re.search(r'"estimated_cycles":"(\d+)"', each.rest):
+            found.cycles += int(estimate[1]) * times
+        called = re.findall(r"(?:calls|to_apply|body)=%?([\w.\-]+)", each.rest)
+        if each.opcode == "while":
+            for body in called:
+                _walk(computations, body, times * _trips(each, computations), found)
+        elif each.opcode in ("call", "conditional"):
+            branches = re.findall(r"(?:branch_computations=\{|, )%([\w.\-]+)", each.rest)
+            for body in dict.fromkeys(called + branches):
+                _walk(computations, body, times, found)
+        elif each.opcode in ("fusion", "async-start", "call-start"):
+            for body in called:
+                for inner in _inside(computations, body):
+                    # XLA:TPU spells a reduce-scatter as a fused all-reduce and slice.
+                    scatters = "reduce-scatter" in each.name or "reduce-scatter" in body
+                    hidden = each.opcode != "fusion" or "async" in body or "async" in each.name
+                    _add(inner, name, times, hidden, scatters, found)
+        elif each.opcode.removesuffix("-start") in KINDS:
+            _add(each, name, times, each.opcode.endswith("-start"), False, found)
+
+
+def _inside(computations: dict[str, list[Instruction]], name: str) -> Iterator[Instruction]:
+    for each in computations.get(name, []):
+        if each.opcode.removesuffix("-start") in KINDS:
+            yield each
+        elif each.opcode in ("fusion", "call", "async-start"):
+            for body in re.findall(r"(?:calls|to_apply)=%?([\w.\-]+)", each.rest):
+                yield from _inside(computations, body)
+
+
+def _add(
+    each: Instruction, where: str, times: int, hidden: bool, scatters: bool, found: _Found
+) -> None:
+    channel = re.search(r"channel_id=(\d+)", each.rest)
+    # Asynchronous collective fusion repeats one collective in several steps of one computation.
+    key = (where, channel[1] if channel else each.name)
+    if key in found.seen:
+        return
+    found.seen.add(key)
+    kind, group = each.opcode.removesuffix("-start"), group_size(each.rest)
+    arrays = type_bytes(each.type)
+    payload = sum(arrays)
+    if each.opcode.endswith("-start"):  # its type names the operands too
+        payload /= {"all-gather": 1 + 1 / group, "reduce-scatter": 1 + group, "all-to-all": 2}.get(
+            kind, 1
+        )
+        payload = arrays[0] if kind == "collective-permute" else payload
+    share = (group - 1) / group
+    wire = {"all-gather": share, "all-reduce": 2 * share, "reduce-scatter": group - 1.0}.get(
+        kind, share if kind == "all-to-all" else 1.0
+    )
+    if kind == "all-reduce" and scatters:
+        kind, wire, payload = "reduce-scatter", share, payload
+    entry = found.collectives.setdefault(
+        (kind, group, hidden), Collective(kind=kind, group=group, asynchronous=hidden)
+    )
+    entry.count += times
+    entry.payload_bytes += payload * times
+    entry.wire_bytes += payload * wire * times
