@@ -1,0 +1,36 @@
+"""The documents say what the code does: the alphabet, the commands, the links between files."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from launch.cli import COMMANDS
+from partitioning.axes import ALPHABET
+from partitioning.config import AXES
+from partitioning.layouts import LAYOUTS
+
+CHECKOUT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/*.md")])
+
+
+def test_the_alphabet_is_documented() -> None:
+    text = (CHECKOUT / "docs/alphabet.md").read_text()
+    rows = dict(re.findall(r"\| `([A-Z])` \| ([^|:,]+?)(?:[:,][^|]*)? (?=\|)", text))
+    assert rows == ALPHABET
+    assert set(re.findall(r"^\| `([a-z]+)` \| [^|]+ \| [^|]+ \|$", text, re.MULTILINE)) == set(AXES)
+    assert set(re.findall(r"^\| `([a-z_]+)` \|(?:[^|]*\|){3}$", text, re.MULTILINE)) == set(LAYOUTS)
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_files_lead_somewhere(path: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text())
+    assert not [link for link in links if not (path.parent / link).exists()]
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_in_documents_exist(path: Path) -> None:
+    known = {name.split()[0] for name in COMMANDS} | {"--version", "--help"}
+    # At the start of a line or of code, where a command stands.
+    used = re.findall(r"(?:^|`)gesso ([a-z-]+)", path.read_text(), re.MULTILINE)
+    assert not set(used) - known
