@@ -215,3 +215,19 @@ def test_a_window_too_large_names_the_remedy(tmp_path):
         SourceError, match=r"after decompressed byte 0: compressed with a window .*zstd --long=27"
     ):
         small_build(path, tmp_path / "store")
+
+
+@pytest.mark.parametrize("pattern", ["in", "in/*.gz", "in/1.jsonl"])
+def test_remote_paths_are_read_like_local_ones(tmp_path, monkeypatch, pattern):
+    """No network here: local paths sent down the way of remote ones."""
+    for name in ("in/1.jsonl", "in/2.jsonl.gz", "in/sub/3.jsonl.zst"):
+        write_jsonl(tmp_path / name, lines(20, seed=len(name)))
+    small_build(tmp_path / pattern, tmp_path / "local")
+    monkeypatch.setattr("data.sources.is_remote", lambda path: True)
+    monkeypatch.setattr("data.readers.is_remote", lambda path: True)
+    small_build(tmp_path / pattern, tmp_path / "remote")
+    assert tree(tmp_path / "remote") == tree(tmp_path / "local")
+    with pytest.raises(SourceError, match=r"\*\* is for local paths"):
+        resolve([str(tmp_path / "**/*.jsonl")])
+    with pytest.raises(SourceError, match=r"did you mean .*in\?"):
+        resolve([str(tmp_path / "inn")])
