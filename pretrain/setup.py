@@ -7,9 +7,9 @@ from typing import Any
 import jax
 import optax
 from jax.sharding import Mesh
-from models.count import flops_per_token
 
 from models import build
+from models.count import flops_per_token
 from models.model import Model
 from objectives.base import Objective
 from objectives.base import build as build_objective

@@ -125,19 +125,19 @@ def test_one_compile_per_run(tmp_path):
         lambda event, seconds, **_: seen.append((event, seconds))
     )
     try:
-        import pretrain.run as module
+        import pretrain.reporter as module
 
         counts = []
-        original = module._Reporter.record
+        original = module.Reporter.record
 
         def record(self, values):
             counts.append(sum("backend_compile" in event for event, _ in seen))
             return original(self, values)
 
-        module._Reporter.record = record
+        module.Reporter.record = record
         run(small(steps=8, **{"checkpoint.every_steps": 100}), folder=tmp_path / "run")
     finally:
-        module._Reporter.record = original
+        module.Reporter.record = original
         jax.monitoring.clear_event_listeners()
     assert len(counts) == 8
     assert counts[1] == counts[-1], f"compilations while stepping: {counts}"

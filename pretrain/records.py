@@ -1,0 +1,89 @@
+"""What a run folder says beside its metrics: experiment, environment, parameters, corpus."""
+
+import contextlib
+import json
+import logging
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+from partitioning.hosts import Hosts
+from pretrain.experiment import to_json
+from pretrain.folder import environment, write_json
+from pretrain.setup import Setup, parameter_table
+
+LOG = logging.getLogger("gesso")
+
+
+def write_records(folder: Path, setup: Setup, hosts: Hosts) -> None:
+    """Write experiment.json, environment.json, parameters.json, corpus.json and tokenizer/."""
+    from data.tokenizer import save_tokenizer
+
+    write_json(folder / "experiment.json", to_json(setup.experiment))
+    write_json(folder / "environment.json", environment(jax.devices(), hosts.count))
+    write_json(folder / "parameters.json", parameter_table(setup))
+    if not (folder / "tokenizer").exists():
+        save_tokenizer(setup.tokenizer, folder / "tokenizer")
+    write_corpus(folder, setup)
+
+
+def write_corpus(folder: Path, setup: Setup) -> None:
+    """What the run reads, for the report; figures already there (baselines) are kept."""
+    path, store = folder / "corpus.json", setup.store
+    known = json.loads(path.read_text()) if path.exists() else {}
+    padding = setup.order.padding()
+    facts = {
+        "store": store.fingerprint,
+        "components": store.totals(),
+        "duplicates": store.duplicates(),
+        "rejects": store.rejects(),
+        "padding": padding if math.isfinite(padding) else None,
+        "tokenizer": {
+            "kind": setup.tokenizer.kind,
+            "vocab_size": setup.tokenizer.vocab_size,
+            "fingerprint": setup.tokenizer.fingerprint,
+        },
+    }
+    write_json(path, known | facts)
+
+
+def write_baselines(folder: Path, setup: Setup) -> None:
+    """Add to corpus.json what a unigram model and a byte 3-gram reach on the same held-out text."""
+    from evaluation.baselines import baselines
+
+    path = folder / "corpus.json"
+    known = json.loads(path.read_text())
+    measured = baselines(
+        setup.store,
+        length=setup.experiment.length,
+        overlap=setup.objective.overlap,
+        rows=setup.experiment.evaluation.rows,
+    )
+    write_json(path, known | {"baselines": measured})
+
+
+@contextlib.contextmanager
+def logging_to(folder: Path, hosts: Hosts) -> Iterator[None]:
+    """Messages of this process go to log.txt (log.K.txt for process K > 0), and to stderr of
+    process 0."""
+    from rich.logging import RichHandler
+
+    folder.mkdir(parents=True, exist_ok=True)
+    name = "log.txt" if hosts.process == 0 else f"log.{hosts.process}.txt"
+    to_file = logging.FileHandler(folder / name)
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handlers: list[logging.Handler] = [to_file]
+    if hosts.process == 0:
+        handlers.append(RichHandler(show_path=False, show_level=False, markup=False))
+    LOG.setLevel(logging.INFO)
+    LOG.propagate = False  # other libraries configure the root logger
+    for handler in handlers:
+        LOG.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            LOG.removeHandler(handler)
+            handler.close()
