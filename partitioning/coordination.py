@@ -43,6 +43,7 @@ class Client:
     def __init__(self, address: tuple[str, int], *, process: int) -> None:
         self._address, self._process, self._token = address, process, uuid.uuid4().hex
         self._local = threading.local()
+        self._open: list[socket.socket] = []
 
     def connect(self, timeout_seconds: float) -> None:
         """Try until the service answers."""
@@ -90,6 +91,14 @@ class Client:
         """Say that this process ends as it should; its silence is no failure from now on."""
         self._call(timeout_seconds, op="leave")
 
+    def close(self) -> None:
+        """Close the connections of all threads."""
+        while self._open:
+            connection = self._open.pop()
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+
     def _call(self, limit: float, /, **message: Any) -> dict[str, Any]:
         host, port = self._address
         try:
@@ -99,6 +108,7 @@ class Client:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 stream = self._local.stream = connection.makefile("rwb")
                 self._local.connection = connection
+                self._open.append(connection)
             self._local.connection.settimeout(limit)
             message |= {"process": self._process, "token": self._token}
             stream.write(json.dumps(message).encode() + b"\n")
@@ -107,7 +117,10 @@ class Client:
             if not line.endswith(b"\n"):
                 raise ConnectionError("the connection was closed")
         except OSError as error:
-            self._local.stream = None
+            if stream := self._local.__dict__.pop("stream", None):
+                with contextlib.suppress(OSError):
+                    stream.close()
+                self._local.connection.close()
             reason = str(error) or type(error).__name__
             raise Unreachable(f"process 0 does not answer at {host}:{port} ({reason})") from error
         answer = json.loads(line)
@@ -119,7 +132,7 @@ class Client:
 @dataclass
 class _Gather:
     values: dict[int, Any] = field(default_factory=dict)
-    complete: asyncio.Event = field(default_factory=asyncio.Event)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
     answered: int = 0
 
 
@@ -232,14 +245,16 @@ class Service:
         gathered = self._gathers.setdefault(name, _Gather())
         gathered.values[message["process"]] = message["value"]
         if len(gathered.values) == self._count:
-            gathered.complete.set()
-        try:
-            await asyncio.wait_for(gathered.complete.wait(), message["seconds"])
-        except TimeoutError:
-            return {"missing": sorted(set(range(self._count)) - gathered.values.keys())}
+            gathered.over.set()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(gathered.over.wait(), message["seconds"])
+        gathered.over.set()  # the first deadline ends it for all, so that all hear the same
+        missing = sorted(set(range(self._count)) - gathered.values.keys())
         gathered.answered += 1
         if gathered.answered == self._count:
             del self._gathers[name]
+        if missing:
+            return {"missing": missing}
         return {"values": [gathered.values[each] for each in range(self._count)]}
 
     async def _watch_silence(self) -> None:

@@ -14,6 +14,7 @@ from partitioning.config import HostsConfig
 from partitioning.coordination import Client, Missing, Service, Unreachable
 from partitioning.scheduler import Scheduler, detect
 
+_LEAVE_SECONDS = 3
 _SHUTDOWN_SECONDS = 10  # JAX's default makes every process of a failed run wait 300 s
 
 
@@ -97,6 +98,7 @@ class Hosts:
             self.barrier("end", timeout_seconds)
             with contextlib.suppress(Unreachable):
                 self.client.leave(_SHUTDOWN_SECONDS)
+            self.client.close()
         if self.service:
             self.service.close(_SHUTDOWN_SECONDS)
 
@@ -124,15 +126,14 @@ def start(config: HostsConfig, *, agreement: dict[str, str]) -> Hosts:
             peer_timeout_seconds=config.peer_timeout_seconds,
         )
     client = Client((host, int(port)), process=found.process)
-    everyone = _meet(client, found, config.start_timeout_seconds, agreement)
-    if wrong := disagreements(everyone):
-        client.leave(_SHUTDOWN_SECONDS)
-        if service:
-            service.close(_SHUTDOWN_SECONDS)  # not before the others have read their answers
-        raise HostsDisagree(
-            f"the processes of this run differ:\n{wrong}\ninstall the same environment and start"
-            " the same command on all hosts"
-        )
+    try:
+        everyone = _meet(client, found, config.start_timeout_seconds, agreement)
+    except (HostsDisagree, HostsMissing):
+        with contextlib.suppress(Unreachable):
+            client.leave(_LEAVE_SECONDS)
+        if service:  # not before the others have read their answers
+            service.close(_LEAVE_SECONDS)
+        raise
     _start_jax(found, host, int(port) + 1, config.start_timeout_seconds)
     return Hosts(
         process=found.process,
@@ -180,13 +181,19 @@ def _meet(
     own = {"name": socket.gethostname(), "agreement": agreement}
     try:
         client.connect(seconds)
-        return client.gather("start", own, seconds)
+        everyone = client.gather("start", own, seconds)
     except (Missing, Unreachable) as error:
         raise HostsMissing(
             f"{found.count} processes were to meet at {found.coordinator} (by {found.name}'s"
             f" variables), this is process {found.process} on {own['name']}: {error}; look at the"
             " log of that process, and whether the port is open between the hosts"
         ) from None
+    if wrong := disagreements(everyone):
+        raise HostsDisagree(
+            f"the processes of this run differ:\n{wrong}\ninstall the same environment and start"
+            " the same command on all hosts"
+        )
+    return everyone
 
 
 def _start_jax(found: Scheduler, host: str, port: int, seconds: int) -> None:

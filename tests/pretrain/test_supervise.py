@@ -1,0 +1,110 @@
+"""No failure hangs: real processes on loopback, one of which fails."""
+
+import re
+import signal
+from pathlib import Path
+
+import pytest
+from processes import run_processes
+
+from partitioning.config import HostsConfig
+from partitioning.hosts import SINGLE
+from pretrain.exits import DONE, FAILED, HANG, PEER, PREEMPTED, REFUSED
+from pretrain.supervise import Supervisor, _is_symptom
+
+WORKER = str(Path(__file__).with_name("fault_worker.py"))
+
+
+def run_worker(folder, fault, process, *, count=2, at=5):
+    ended = run_processes(
+        [WORKER, str(folder), fault, str(process), str(at)], count=count, timeout_seconds=90
+    )
+    told = "\n".join(f"--- process {n}: {each.code}\n{each.output}" for n, each in enumerate(ended))
+    return ended, told
+
+
+@pytest.mark.parametrize("process", [0, 1])
+@pytest.mark.parametrize(
+    ("fault", "code", "cause"),
+    [
+        ("error", FAILED, "RuntimeError: injected"),
+        ("refused", REFUSED, "ValueError: a wrong setting"),
+        ("kill", -signal.SIGKILL, "process 1 .* failed in phase step: its process ended"),
+    ],
+)
+def test_failure_of_one_ends_the_other_in_seconds_and_is_named(
+    tmp_path, fault, code, cause, process
+):
+    ended, told = run_worker(tmp_path, fault, process)
+    failed, other = ended[process], ended[1 - process]
+    assert failed.code == code, told
+    assert abs(other.seconds - failed.seconds) < 5, told
+    if fault == "kill" and process == 0:
+        # JAX's own watch of the coordinator may be the faster one; it aborts the process
+        assert other.code in (PEER, -signal.SIGABRT), told
+        cause = "process 0|another task died"
+    else:
+        assert other.code == PEER, told
+    assert re.search(cause, other.output), told
+    if fault != "kill":
+        assert cause.split(": ")[1] in failed.output, told
+        assert f"process {process} on" in other.output, told
+
+
+def test_hang_of_one_ends_all_with_the_stacks_of_all(tmp_path):
+    ended, told = run_worker(tmp_path, "hang", 1)
+    assert sorted(each.code for each in ended) == [HANG, PEER], told
+    assert all("most recent call first" in each.output for each in ended), told
+    assert "in fail" in ended[1].output, "the stack shows where it hangs"
+    assert "no progress for" in ended[0].output and "behind the others: process 1" in told
+
+
+def test_run_without_a_failure_ends_well(tmp_path):
+    ended, told = run_worker(tmp_path, "none", 0)
+    assert [each.code for each in ended] == [DONE, DONE], told
+    assert all("went through" in each.output for each in ended), told
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_sigterm_to_one_saves_the_same_step_on_all(tmp_path, process):
+    ended, told = run_worker(tmp_path, "term", process)
+    assert [each.code for each in ended] == [PREEMPTED, PREEMPTED], told
+    steps = {int(re.findall(r"stopped at (\d+)", each.output)[0]) for each in ended}
+    assert len(steps) == 1, told
+    assert [each.name for each in tmp_path.iterdir()] == [str(*steps)]
+
+
+def test_replaced_handler_is_refused_in_a_run_of_several(tmp_path):
+    ended, told = run_worker(tmp_path, "replace", 1)
+    assert [each.code for each in ended] == [PEER, FAILED], told
+    assert "SIGTERM handler was replaced" in ended[0].output, told
+
+
+def test_hang_of_a_single_process_ends_it(tmp_path):
+    (ended,), told = run_worker(tmp_path, "hang", 0, count=1)
+    assert ended.code == HANG and "in fail" in ended.output, told
+
+
+@pytest.mark.parametrize(("fault", "code"), [("term", PREEMPTED), ("interrupt", PREEMPTED)])
+def test_single_process_saves_when_told_to_stop(tmp_path, fault, code):
+    (ended,), told = run_worker(tmp_path, fault, 0, count=1)
+    assert ended.code == code, told
+    assert "stopped at 5" in ended.output and (tmp_path / "5").is_dir(), told
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, RuntimeError])
+def test_single_process_passes_errors_on(error):
+    with pytest.raises(error), Supervisor(SINGLE, HostsConfig()):
+        raise error
+
+
+def test_what_a_lost_peer_looks_like_is_a_symptom():
+    assert _is_symptom(RuntimeError("UNKNOWN: Gloo all-reduce failed: Connection closed by peer"))
+    assert _is_symptom(ConnectionResetError())
+    assert not _is_symptom(RuntimeError("injected"))
+    assert not _is_symptom(ValueError("a connection string is wrong"))
+
+
+def test_unknown_phase_is_refused():
+    with pytest.raises(ValueError, match="no phase is called stepp; there are start, data"):
+        HostsConfig(phase_timeout_seconds={"stepp": 3})  # pyright: ignore
