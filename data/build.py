@@ -59,7 +59,8 @@ def build(
 
     Takes a BuildConfig, its fields as keywords, or both (the keywords win). tokenizer: in place of
     `config.tokenizer`, also as an object. step: called with a name at each point of the write path
-    (tests crash there).
+    (tests crash there). Progress is shown where stderr is a terminal; `.show()` of the report
+    prints the final table.
 
     Raises BuildError (a ValueError) for a source that is missing, truncated or too bad, a folder
     that belongs to other settings, and a shard another process is building. What was committed
@@ -69,7 +70,8 @@ def build(
         fields["tokenizer"] = str(tokenizer)
     if "sources" in fields:
         fields["sources"] = _sources(fields["sources"])
-    fields["folder"] = str(fields["folder"]) if "folder" in fields else config.folder  # type: ignore[union-attr]
+    if "folder" in fields:
+        fields["folder"] = str(fields["folder"])
     config = BuildConfig(**fields) if config is None else replace(config, **fields)
     _check(config)
     started = time.monotonic()
@@ -93,9 +95,7 @@ def build(
             work = _Work(config, tokenizer, wanted["dtype"], folder, sums, step)
             stack.callback(work.encoder.close)
             _build_shards(work, {number: shards[number] for number in mine})
-    report = BuildReport.of(open_store(folder), seconds=time.monotonic() - started)
-    report.show()
-    return report
+    return BuildReport.of(open_store(folder), seconds=time.monotonic() - started)
 
 
 class _Work:

@@ -96,10 +96,8 @@ class BuildReport:
         return table
 
     def show(self) -> None:
-        """Print the table where a person is looking."""
-        console = Console(stderr=True)
-        if console.is_terminal:
-            console.print(self.table())
+        """Print the table on stderr."""
+        Console(stderr=True).print(self.table())
 
 
 class Display:

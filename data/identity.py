@@ -1,7 +1,7 @@
 """What a token store is: the settings its bytes depend on, their fingerprint, its `meta.json`.
 
 A folder belongs to one identity for ever. Building into it with another one is refused by name of
-the first field that differs; the one exception is a source repaired after the build stopped at it.
+the first field that differs; the one exception is a source repaired before its shard is finished.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import numpy as np
 
 from data.config import BuildConfig
 from data.locks import ShardLock, ShardLocked
-from data.parts import ERROR, FORMAT, write_durably
+from data.parts import FORMAT, read_commits, write_durably
 from data.rejects import BuildError
 from data.sources import Shard
 from data.tokenizer import Tokenizer, save_tokenizer
@@ -133,14 +133,20 @@ def _repaired(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> bo
         if not differing:
             continue
         field = differing[-1]
-        failed = (folder / f"s{number:05d}" / ERROR).exists()
-        if not failed or not set(differing) <= {"size", "digest"}:
+        if not set(differing) <= {"size", "digest"} or not _may_change(folder, number, new):
             raise BuildError(
                 f"{folder} was built with shards: {new['name']} of {field} {old.get(field)!r}, "
                 f"now {new[field]!r}; restore the source, or use another folder"
             )
         repaired = True
     return repaired
+
+
+def _may_change(folder: Path, number: int, shard: dict[str, Any]) -> bool:
+    """Whether a source may have been repaired or have grown: its shard is not finished, and
+    what is committed can be checked against the new file (readers.py does) or is nothing yet."""
+    parts = list(read_commits(folder / f"s{number:05d}"))
+    return not parts or (shard["form"] in ("jsonl", "text") and not parts[-1]["last"])
 
 
 def _names(record: dict[str, Any]) -> str:

@@ -24,7 +24,8 @@ class Cursor(NamedTuple):
     """A place between two records of a shard.
 
     file: index into the shard's files. byte: in that file, decompressed (tables and datasets: 0).
-    record: records of the shard before it. crc32: of the file's bytes before it.
+    record: records of the shard before it. crc32: of the shard's bytes before it (tables and
+    datasets: 0).
     """
 
     file: int = 0
@@ -107,22 +108,22 @@ class Stream:
         while block := self.read(BLOCK):
             yield block
 
-    def skip_to(self, cursor: Cursor) -> None:
-        """Read up to the cursor. Raises SourceError where the bytes before it have changed."""
-        crc = 0
-        while self.position < cursor.byte:
-            block = self.read(min(BLOCK, cursor.byte - self.position))
+    def skip(self, count: int | None, *, crc32: int) -> int:
+        """Read `count` bytes (None: all there are) and return the crc32 with them.
+
+        Raises SourceError where there are fewer.
+        """
+        while count is None or self.position < count:
+            block = self.read(BLOCK if count is None else min(BLOCK, count - self.position))
+            if not block and count is None:
+                break
             if not block:
                 raise SourceError(
                     f"{self.path}: ends at decompressed byte {self.position:,}, but parts up to "
-                    f"byte {cursor.byte:,} are committed; restore the file, or use a new folder"
+                    f"byte {count:,} are committed; restore the file, or use a new folder"
                 )
-            crc = zlib.crc32(block, crc)
-        if crc != cursor.crc32:
-            raise SourceError(
-                f"{self.path}: its first {cursor.byte:,} decompressed bytes are not the ones that "
-                "the committed parts were made from; restore the file, or use a new folder"
-            )
+            crc32 = zlib.crc32(block, crc32)
+        return crc32
 
     def fraction(self) -> float:
         return min(1.0, self._file.tell() / max(1, self.size)) if not self._file.closed else 1.0
@@ -178,21 +179,30 @@ class Lines:
         self.limit = limit
         self._stream: Stream | None = None
         self._file = 0
+        self._crc = 0
 
     def records(self, cursor: Cursor) -> Iterator[Record]:
-        record = cursor.record
+        record, crc = cursor.record, _skipped_files(self.shard, cursor)
         for number in range(cursor.file, len(self.shard.files)):
             with closing(Stream(self.shard.files[number])) as stream:
                 self._file, self._stream = number, stream
-                start = cursor if number == cursor.file else Cursor()
-                stream.skip_to(start)
+                if number == cursor.file:
+                    crc = stream.skip(cursor.byte, crc32=crc)
+                    _check_prefix(self.shard, cursor, crc32=crc)
+                self._crc = crc
                 lines = split_lines(
-                    stream.blocks(), limit=self.limit, start=start.byte, crc32=start.crc32
+                    stream.blocks(), limit=self.limit, start=stream.position, crc32=crc
                 )
-                for raw, length, end, crc in self.group(lines):
+                for raw, length, end, reached in self.group(self._watched(lines)):
                     record += 1
-                    place = Cursor(number, end, record, crc)
+                    place = Cursor(number, end, record, reached)
                     yield Record(place, raw, length, self.shard.component)
+                crc = self._crc
+
+    def _watched(self, lines: Iterator[Line]) -> Iterator[Line]:
+        for line in lines:
+            self._crc = line.crc32
+            yield line
 
     def group(self, lines: Iterator[Line]) -> Iterator[Line]:
         return lines
@@ -237,7 +247,8 @@ class WholeFiles:
         self._file = 0
 
     def records(self, cursor: Cursor) -> Iterator[Record]:
-        record = cursor.record
+        record, crc = cursor.record, _skipped_files(self.shard, cursor)
+        _check_prefix(self.shard, cursor, crc32=crc)
         for number in range(cursor.file, len(self.shard.files)):
             self._file = number
             with closing(Stream(self.shard.files[number])) as stream:
@@ -245,17 +256,35 @@ class WholeFiles:
                 length = 0
                 for block in stream.blocks():
                     length += len(block)
+                    crc = zlib.crc32(block, crc)
                     if length <= self.limit:
                         kept.append(block)
                     else:
                         kept = [b"".join([*kept, block])[:HEAD_BYTES]]
             record += 1
-            yield Record(
-                Cursor(number + 1, 0, record), b"".join(kept), length, self.shard.component
-            )
+            end = Cursor(number + 1, 0, record, crc)
+            yield Record(end, b"".join(kept), length, self.shard.component)
 
     def fraction(self) -> float:
         return self._file / len(self.shard.files)
+
+
+def _skipped_files(shard: Shard, cursor: Cursor) -> int:
+    """The crc32 of all files before the cursor's."""
+    crc = 0
+    for path in shard.files[: cursor.file]:
+        with closing(Stream(path)) as stream:
+            crc = stream.skip(None, crc32=crc)
+    return crc
+
+
+def _check_prefix(shard: Shard, cursor: Cursor, *, crc32: int) -> None:
+    if crc32 != cursor.crc32:
+        path = shard.files[0] if len(shard.files) == 1 else shard.name
+        raise SourceError(
+            f"{path}: what comes before record {cursor.record + 1:,} is not what the committed "
+            "parts were made from; restore the file, or use a new folder"
+        )
 
 
 def _explain(path: str, position: int, error: str) -> str:

@@ -119,3 +119,8 @@ def texts_of(folder: Path) -> dict[tuple[str, str], list[str]]:
                     at += length
         number += 1
     return found
+
+
+def committed(folder: Path) -> list[dict[str, Any]]:
+    """All commit records, by shard and part."""
+    return [json.loads(path.read_bytes()) for path in sorted(folder.glob("s*/p*.json"))]
