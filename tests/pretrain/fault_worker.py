@@ -46,7 +46,7 @@ def main(folder: str, fault: str, process: str, at: str) -> int:
     config = HostsConfig(
         start_timeout_seconds=60,
         peer_timeout_seconds=10,
-        phase_timeout_seconds={"step": 6 if fault == "hang" else 60},
+        hang_timeout_seconds=6 if fault == "hang" else 60,
     )
     hosts = start(config, agreement={"experiment": "one"})
     with Supervisor(hosts, config) as supervisor:
@@ -64,7 +64,6 @@ def main(folder: str, fault: str, process: str, at: str) -> int:
             supervisor.progress("data")
             if step == int(at) and hosts.process == int(process):
                 print(f"fault at {time.time()}", flush=True)
-                supervisor.progress("step")
                 fail(fault)
             supervisor.progress("step")
             add(rows).block_until_ready()

@@ -29,7 +29,7 @@ def run_worker(folder, fault, process, *, count=2, at=5):
     [
         ("error", FAILED, "RuntimeError: injected"),
         ("refused", REFUSED, "ValueError: a wrong setting"),
-        ("kill", -signal.SIGKILL, "process 1 .* failed in phase step: its process ended"),
+        ("kill", -signal.SIGKILL, r"process 1 .* failed in phase \w+: its process ended"),
     ],
 )
 def test_failure_of_one_ends_the_other_in_seconds_and_is_named(
@@ -53,10 +53,13 @@ def test_failure_of_one_ends_the_other_in_seconds_and_is_named(
 
 def test_hang_of_one_ends_all_with_the_stacks_of_all(tmp_path):
     ended, told = run_worker(tmp_path, "hang", 1)
-    assert sorted(each.code for each in ended) == [HANG, PEER], told
+    codes = {each.code for each in ended}
+    assert HANG in codes and codes <= {HANG, PEER}, told  # both notice, at about the same time
     assert all("most recent call first" in each.output for each in ended), told
     assert "in fail" in ended[1].output, "the stack shows where it hangs"
-    assert "no progress for" in ended[0].output and "behind the others: process 1" in told
+    assert "no progress for" in ended[0].output, told
+    if ended[0].code == HANG:
+        assert "behind the others: process 1 in phase data" in ended[0].output, told
 
 
 def test_run_without_a_failure_ends_well(tmp_path):
