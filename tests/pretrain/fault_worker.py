@@ -47,6 +47,7 @@ def main(folder: str, fault: str, process: str, at: str) -> int:
         start_timeout_seconds=60,
         peer_timeout_seconds=10,
         hang_timeout_seconds=6 if fault == "hang" else 60,
+        phase_timeout_seconds={"start": 60},
     )
     hosts = start(config, agreement={"experiment": "one"})
     with Supervisor(hosts, config) as supervisor:
