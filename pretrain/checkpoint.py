@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import sys
 import threading
@@ -16,7 +15,7 @@ import jax
 import numpy as np
 
 from partitioning.hosts import SINGLE, Hosts
-from pretrain import array_files, manifest
+from pretrain import array_files, manifest, step_folders
 from pretrain.config import CheckpointConfig
 from pretrain.fingerprint import (
     fingerprints,
@@ -27,8 +26,7 @@ from pretrain.fingerprint import (
 from pretrain.folder_check import check_folder
 from pretrain.manifest import Leaf, Manifest, ManifestDamaged
 from pretrain.runlock import RunLock
-
-_ASK_SECONDS = 5.0  # at most so often do several hosts ask process 0 whether a save is due
+from pretrain.save_clock import SaveClock
 
 
 class CheckpointsCorrupt(ValueError):
@@ -87,19 +85,15 @@ class Checkpoints:
         self._first = self._hosts.process == 0
         self._pending: _Pending | None = None
         self._saves = 0
-        self._saved_at = time.monotonic()
-        self._asked_at: tuple[int, float] | None = None
-        self._next_question = 0
+        self._clock = SaveClock(config, self._hosts)
 
     def due(self, step: int) -> bool:
-        """Whether to save after `step` updates: by count, or by process 0's clock."""
-        every = self._config.every_steps
-        by_count = bool(every) and step % every == 0
-        return self._due_by_clock(step) or by_count
+        """Whether to save after `step` updates; the same in all processes. Ask every step."""
+        return self._clock.due(step)
 
     def steps(self) -> list[int]:
         """The complete checkpoints, oldest first. Their bytes are not looked at."""
-        return [step for step in _named_steps(self._folder) if self._is_sealed(step)]
+        return step_folders.complete_steps(self._folder)
 
     def save(self, step: int, state: Any, info: dict[str, Any]) -> None:
         """Start to save; `state` may be donated as soon as this returns.
@@ -111,7 +105,7 @@ class Checkpoints:
         self.wait()
         if self._hosts.share("saved already", step in self.steps(), timeout_seconds=self._timeout):
             return
-        path = self._folder / f"{step}.writing"
+        path = step_folders.writing(self._folder, step)
         try:
             if self._first:
                 self._clear_for(step)
@@ -137,7 +131,8 @@ class Checkpoints:
                 pending.error = error
 
         pending.thread = threading.Thread(target=finish, name=f"checkpoint {step}", daemon=True)
-        self._pending, self._saved_at = pending, time.monotonic()
+        self._pending = pending
+        self._clock.saved()
         pending.thread.start()
 
     def poll(self) -> None:
@@ -178,7 +173,7 @@ class Checkpoints:
         CheckpointDiffers, folder_check.FolderUnusable.
         """
         self._on_first("prepare", lambda: self._prepare(array_files.tree_bytes(abstract_state)))
-        found = self._on_first("steps", lambda: _candidates(self._folder, step))
+        found = self._on_first("steps", lambda: step_folders.candidates(self._folder, step))
         for candidate in found:
             problems = self._problems(candidate)
             if not problems:
@@ -188,8 +183,8 @@ class Checkpoints:
                 raise CheckpointsCorrupt(f"{told}; leave out the step to use the newest whole one")
             self._log(f"{told}; it is set aside and the one before is used")
             if self._first:
-                _set_aside(self._folder, candidate)
-        aside = self._on_first("aside", lambda: sorted(map(str, self._folder.glob("rejected-*"))))
+                step_folders.set_aside(self._folder, candidate)
+        aside = self._on_first("aside", lambda: step_folders.rejected(self._folder))
         if found or aside:
             raise CheckpointsCorrupt(
                 f"{self._folder} holds {len(aside)} damaged checkpoint(s) and no whole one:"
@@ -201,50 +196,16 @@ class Checkpoints:
     def _timeout(self) -> int:
         return self._config.timeout_seconds
 
-    def _is_sealed(self, step: int) -> bool:
-        return (self._folder / str(step) / manifest.NAME).is_file()
-
-    def _due_by_clock(self, step: int) -> bool:
-        if not self._config.every_minutes:
-            return False
-        if self._hosts.count == 1:
-            return self._minutes_are_over()
-        if self._asked_at and step < self._next_question:
-            return False
-        answer = None
-        if self._first:
-            answer = {"due": self._minutes_are_over(), "next": step + self._steps_ahead(step)}
-        answer = self._hosts.share("due", answer, timeout_seconds=self._timeout)
-        self._next_question = answer["next"]
-        self._asked_at = (step, time.monotonic())
-        return answer["due"]
-
-    def _minutes_are_over(self) -> bool:
-        return time.monotonic() - self._saved_at >= 60 * self._config.every_minutes
-
-    def _steps_ahead(self, step: int) -> int:
-        """How many steps to go until the next question: about _ASK_SECONDS, or less where saves are
-        frequent."""
-        if self._asked_at is None:
-            return 1
-        seconds = (time.monotonic() - self._asked_at[1]) / max(step - self._asked_at[0], 1)
-        until = min(_ASK_SECONDS, 60 * self._config.every_minutes / 10)
-        return max(1, min(1000, int(until / max(seconds, 1e-6))))
-
     def _prepare(self, state_bytes: int) -> None:
         self._check_lock()
         self._folder.mkdir(parents=True, exist_ok=True)
-        for left in (*self._folder.glob("*.writing*"), *self._folder.glob("*.deleting")):
-            shutil.rmtree(left)
+        step_folders.clear(self._folder)
         check_folder(self._folder, state_bytes=state_bytes, complete=len(self.steps()))
 
     def _clear_for(self, step: int) -> None:
         self._check_lock()
         self._folder.mkdir(parents=True, exist_ok=True)
-        for left in self._folder.glob(f"{step}.writing*"):
-            shutil.rmtree(left)
-        if (self._folder / str(step)).exists():
-            _set_aside(self._folder, step)
+        step_folders.make_way(self._folder, step)
 
     def _check_lock(self) -> None:
         if self._lock:
@@ -262,22 +223,17 @@ class Checkpoints:
         try:
             self._check_lock()
             manifest.seal(path, complete)
-            path.rename(self._folder / str(complete.step))
-            manifest.sync_folder(self._folder)
-            self._prune()
+            step_folders.commit(self._folder, complete.step)
+            step_folders.prune(
+                self._folder,
+                keep_last=self._config.keep_last,
+                keep_every_steps=self._config.keep_every_steps,
+            )
         except BaseException as failure:
             error = f"{type(failure).__name__}: {failure}"
             raise
         finally:
             self._hosts.announce(key, error)
-
-    def _prune(self) -> None:
-        every, steps = self._config.keep_every_steps, self.steps()
-        for step in steps[: -self._config.keep_last]:
-            if not (every and step % every == 0):
-                gone = self._folder / f"{step}.deleting"
-                (self._folder / str(step)).rename(gone)
-                shutil.rmtree(gone)
 
     def _on_first(self, name: str, function: Callable[[], Any]) -> Any:
         """What `function` gives in process 0, in all processes; its ValueError or OSError too."""
@@ -331,7 +287,7 @@ def load_params(
     """
     folder = Path(folder).absolute()
     problems = []
-    for candidate in _candidates(folder, step):
+    for candidate in step_folders.candidates(folder, step):
         place = folder / str(candidate)
         try:
             sealed = manifest.read(place)
@@ -348,27 +304,6 @@ def load_params(
     if problems:
         raise CheckpointsCorrupt(f"no checkpoint in {folder} is whole: {_some(problems)}")
     raise ValueError(f"there is no checkpoint in {folder} (yet)")
-
-
-def _candidates(folder: Path, step: int | None) -> list[int]:
-    """Newest first. A folder that holds nothing was never a checkpoint."""
-    found = [s for s in _named_steps(folder) if any((folder / str(s)).iterdir())]
-    if step is None:
-        return sorted(found, reverse=True)
-    if step not in found:
-        raise ValueError(f"there is no checkpoint {step} in {folder}; there are {found}")
-    return [step]
-
-
-def _named_steps(folder: Path) -> list[int]:
-    if not folder.is_dir():
-        return []
-    names = (each.name for each in folder.iterdir() if each.is_dir())
-    return sorted(int(name) for name in names if re.fullmatch(r"0|[1-9][0-9]*", name))
-
-
-def _set_aside(folder: Path, step: int) -> None:
-    (folder / str(step)).rename(folder / f"rejected-{step}-{time.time_ns()}")
 
 
 def _empty_arrays(leaves: dict[str, Leaf]) -> Any:

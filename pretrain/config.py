@@ -57,13 +57,20 @@ class PrecisionConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """When to save and what to keep. A 0 switches that rule off; the last step is always saved."""
+    """When to save and what to keep. A 0 switches that rule off; the last step is always saved.
+
+    timeout_seconds: how long one process waits for the others in a save or a restore.
+    """
 
     every_steps: int = 1000
     every_minutes: float = 0.0
     keep_last: int = 2
     keep_every_steps: int = 0
     timeout_seconds: int = 600
+
+    def __post_init__(self) -> None:
+        if self.keep_last < 1:
+            raise ValueError(f"keep_last must be at least 1, not {self.keep_last}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from small_state import abstract_on, arrays_of, assert_is, mesh_of, state_on
 
-from pretrain import array_files, checkpoint, manifest
+from pretrain import array_files, checkpoint, manifest, save_clock
 from pretrain.checkpoint import (
     CheckpointDiffers,
     CheckpointFailed,
@@ -79,7 +79,7 @@ def test_saving_a_step_again_changes_nothing(tmp_path):
 
 def test_due_by_count_and_by_clock(tmp_path, monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(save_clock.time, "monotonic", lambda: now[0])
     by_count = Checkpoints(tmp_path, CheckpointConfig(every_steps=3))
     assert [by_count.due(step) for step in range(1, 7)] == [False, False, True] * 2
     by_clock = Checkpoints(tmp_path, CheckpointConfig(every_steps=0, every_minutes=2))
