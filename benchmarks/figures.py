@@ -109,7 +109,7 @@ PROGRAMS = (
     Program(
         module="tokenizer_rates",
         arguments=("--json",),
-        quick=("--json", "--megabytes", "1"),
+        quick=("--json", "--megabytes", "2"),
         figures=(
             Figure(
                 name="byte-level BPE / tokenizers",

@@ -32,8 +32,11 @@ def main() -> int:
             f"no part {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}", file=sys.stderr
         )
         return 2
+    patterns = asked.jobs.split(",")
     found = [
-        each for each in found if each.part in parts and fnmatch.fnmatch(each.name, asked.jobs)
+        each
+        for each in found
+        if each.part in parts and any(fnmatch.fnmatch(each.name, one) for one in patterns)
     ]
     if asked.list:
         print("\n".join(f"{each.part:10} {each.name}" for each in found))

@@ -6,11 +6,12 @@ set -euo pipefail
 if [[ ${1:-} == -h || ${1:-} == --help ]]; then
   cat <<'TEXT'
 usage: bash benchmarks/gpu.sh [OUT_FOLDER] [--parts packs,steps,attention,trace] [--minutes 9]
-                              [--jobs PATTERN] [--packs FOLDER] [--device cpu --tiny] [--list]
+                              [--jobs PATTERNS] [--packs FOLDER] [--device cpu --tiny] [--list]
 
   OUT_FOLDER  gets gpu.json, gpu.md and one folder per part (default: gpu-results)
   --parts     which parts to run, in this order; each has --minutes to itself
-  --jobs      only the jobs whose name fits, such as 'gpt-j-6b*' (--list prints the names)
+  --jobs      only the jobs whose name fits one of the patterns, such as 'gpt-j-6b*,gpt2*'
+              (--list prints the names)
   --packs     the reference packs (default: shared/packs in the checkout or beside it)
   --device    cpu with --tiny runs the whole script on small shapes without a GPU
 
@@ -22,4 +23,4 @@ fi
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 # -P: a folder called models where the caller stands is not ours.
-PYTHONPATH="$root" exec "${PYTHON:-python3}" -P -m benchmarks.gpu "$@"
+PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python3}" -P -m benchmarks.gpu "$@"

@@ -1,5 +1,6 @@
 """Causal attention, forward alone and with its backward pass: ours and JAX's, for one head dim."""
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any, Literal
@@ -72,12 +73,13 @@ def variants(spec: dict[str, Any], head_dim: int) -> Iterator[tuple[str, Callabl
             )
     kinds: tuple[Literal["xla", "cudnn"], ...] = ("xla", "cudnn") if on_gpu else ("xla",)
     for implementation in kinds:
-        yield (
-            f"jax.nn {implementation}",
-            lambda q, k, v, i=implementation: jax.nn.dot_product_attention(
-                q, k, v, implementation=i, is_causal=True, scale=head_dim**-0.5
-            ),
+        attend = functools.partial(
+            jax.nn.dot_product_attention,
+            is_causal=True,
+            scale=head_dim**-0.5,
+            implementation=implementation,
         )
+        yield f"jax.nn {implementation}", attend
 
 
 if __name__ == "__main__":

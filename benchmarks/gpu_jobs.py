@@ -1,7 +1,7 @@
 """The jobs of benchmarks/gpu.sh, the most telling first: what is measured, and in which process."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 PARTS = ("packs", "steps", "attention", "trace")
@@ -58,7 +58,13 @@ def jobs(*, device: str, tiny: bool, packs: str) -> list[Job]:
     """All of them, in the order they should run; `packs` is the folder of reference packs."""
     every = [*_packs(device, packs), *_steps(device), *_attention(device), *_trace(device)]
     common = {"device": device, "tiny": tiny}
-    return [Job(**{**vars(each), "specification": each.specification | common}) for each in every]
+    made: dict[tuple[str, str], Job] = {}
+    for each in every:
+        # Without cudnn two lists of changes can name the same job.
+        made.setdefault(
+            (each.part, each.name), replace(each, specification=each.specification | common)
+        )
+    return list(made.values())
 
 
 def _packs(device: str, folder: str) -> Iterator[Job]:

@@ -29,6 +29,8 @@ def markdown(results: Mapping[str, Any]) -> str:
     e = results["environment"]
     versions = ", ".join(f"{name} {version}" for name, version in e["versions"].items())
     parts = [f"{e['card']}; {e['date']}; commit {e['commit']}; {versions}."]
+    if any(each["specification"]["tiny"] for each in results["jobs"].values()):
+        parts.append("**Tiny shapes: this tried the script out, nothing here is a measurement.**")
     for part, write in (
         ("steps", steps),
         ("attention", attention),
