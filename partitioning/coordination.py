@@ -43,7 +43,7 @@ class Client:
     def __init__(self, address: tuple[str, int], *, process: int) -> None:
         self._address, self._process, self._token = address, process, uuid.uuid4().hex
         self._local = threading.local()
-        self._open: list[socket.socket] = []
+        self._open: list[tuple[socket.socket, Any]] = []
 
     def connect(self, timeout_seconds: float) -> None:
         """Try until the service answers."""
@@ -91,13 +91,24 @@ class Client:
         """Say that this process ends as it should; its silence is no failure from now on."""
         self._call(timeout_seconds, op="leave")
 
+    def disconnect(self) -> None:
+        """Close this thread's connection; a thread that ends while others go on calls it last."""
+        if stream := self._local.__dict__.pop("stream", None):
+            self._shut(self._local.connection, stream)
+
     def close(self) -> None:
         """Close the connections of all threads."""
-        while self._open:
-            connection = self._open.pop()
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-            connection.close()
+        for connection, stream in list(self._open):
+            self._shut(connection, stream)
+
+    def _shut(self, connection: socket.socket, stream: Any) -> None:
+        with contextlib.suppress(ValueError):  # another thread was here first
+            self._open.remove((connection, stream))
+        with contextlib.suppress(OSError, ValueError):
+            connection.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError, ValueError):
+            stream.close()
+        connection.close()
 
     def _call(self, limit: float, /, **message: Any) -> dict[str, Any]:
         host, port = self._address
@@ -108,7 +119,7 @@ class Client:
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 stream = self._local.stream = connection.makefile("rwb")
                 self._local.connection = connection
-                self._open.append(connection)
+                self._open.append((connection, stream))
             self._local.connection.settimeout(limit)
             message |= {"process": self._process, "token": self._token}
             stream.write(json.dumps(message).encode() + b"\n")
@@ -116,11 +127,8 @@ class Client:
             line = stream.readline(_LONGEST)
             if not line.endswith(b"\n"):
                 raise ConnectionError("the connection was closed")
-        except OSError as error:
-            if stream := self._local.__dict__.pop("stream", None):
-                with contextlib.suppress(OSError):
-                    stream.close()
-                self._local.connection.close()
+        except (OSError, ValueError) as error:  # ValueError: closed by another thread
+            self.disconnect()
             reason = str(error) or type(error).__name__
             raise Unreachable(f"process 0 does not answer at {host}:{port} ({reason})") from error
         answer = json.loads(line)

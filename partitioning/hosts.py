@@ -13,6 +13,7 @@ from typing import Any
 from partitioning.config import HostsConfig
 from partitioning.coordination import Client, Missing, Service, Unreachable
 from partitioning.scheduler import Scheduler, detect
+from partitioning.tpu_metadata import tpu_environment
 
 _LEAVE_SECONDS = 3
 _SHUTDOWN_SECONDS = 10  # JAX's default makes every process of a failed run wait 300 s
@@ -92,6 +93,11 @@ class Hosts:
         assert self.client, "a single process has nobody to wait for"
         return self.client.get(key, timeout_seconds)
 
+    def disconnect(self) -> None:
+        """What a thread of its own that used `announce` or `wait_for` calls at its end."""
+        if self.client:
+            self.client.disconnect()
+
     def close(self, timeout_seconds: float) -> None:
         """Leave together: the end of a run that went well."""
         if self.client:
@@ -114,7 +120,9 @@ def start(config: HostsConfig, *, agreement: dict[str, str]) -> Hosts:
     and only then start jax.distributed. The coordinator's port and the one after it must be
     reachable from all hosts. Raises HostsDisagree, HostsMissing, scheduler.SchedulerError.
     """
-    found = detect(os.environ, name=config.scheduler)
+    asked_tpu = config.scheduler in ("auto", "tpu")
+    slice_variables = tpu_environment(os.environ) if asked_tpu else {}
+    found = detect(slice_variables | dict(os.environ), name=config.scheduler)
     if found.count == 1:
         return SINGLE
     host, port = found.coordinator.rsplit(":", 1)

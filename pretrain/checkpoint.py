@@ -129,6 +129,8 @@ class Checkpoints:
                 self._commit(number, path, Manifest(step=step, leaves=leaves, info=info))
             except BaseException as error:  # whatever it is, the main thread raises it in poll()
                 pending.error = error
+            finally:
+                self._hosts.disconnect()
 
         pending.thread = threading.Thread(target=finish, name=f"checkpoint {step}", daemon=True)
         self._pending = pending

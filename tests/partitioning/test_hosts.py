@@ -1,6 +1,7 @@
 """How the processes of a run meet: real ones on loopback, and the rules they follow."""
 
 import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,30 @@ def test_service_outlives_what_does_not_speak_its_language(service):
             assert connection.recv(100) == b""
     first.set("a", 1)
     assert second.get("a", 5.0) == 1
+
+
+def test_threads_that_come_and_go_leave_no_connections(service):
+    _, (first, _) = service
+
+    def call():
+        first.set("a", 1)
+        first.disconnect()
+
+    for _ in range(20):
+        thread = threading.Thread(target=call)
+        thread.start()
+        thread.join()
+    assert first._open == []
+
+
+def test_call_after_close_connects_again(service):
+    _, (first, _) = service
+    first.set("a", 1)
+    first.close()
+    with pytest.raises(Unreachable):
+        first.set("a", 2)
+    first.set("a", 3)
+    assert first.get("a", 1.0) == 3
 
 
 def test_nobody_listening_is_unreachable():
