@@ -68,6 +68,7 @@ def write_baselines(folder: Path, setup: Setup) -> None:
 def logging_to(folder: Path, hosts: Hosts) -> Iterator[None]:
     """Messages of this process go to log.txt (log.K.txt for process K > 0), and to stderr of
     process 0."""
+    from rich.console import Console
     from rich.logging import RichHandler
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +77,8 @@ def logging_to(folder: Path, hosts: Hosts) -> Iterator[None]:
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     handlers: list[logging.Handler] = [to_file]
     if hosts.process == 0:
-        handlers.append(RichHandler(show_path=False, show_level=False, markup=False))
+        screen = Console(stderr=True)  # stdout is for results
+        handlers.append(RichHandler(console=screen, show_path=False, show_level=False))
     LOG.setLevel(logging.INFO)
     LOG.propagate = False  # other libraries configure the root logger
     for handler in handlers:
