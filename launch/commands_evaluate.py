@@ -84,7 +84,7 @@ def figures(
 
     from data.store import open_store
     from evaluation.perplexity import evaluate_heldout
-    from objectives.causal import CausalLM
+    from objectives.base import build
     from partitioning.axes import placements
     from partitioning.config import MeshConfig
     from partitioning.layouts import LAYOUTS
@@ -104,7 +104,7 @@ def figures(
         mesh, layout = make_mesh(MeshConfig()), LAYOUTS["replicated"]
     params = jax.device_put(run.params, placements(run.model.letters, layout.at_rest, mesh))
     narration().print(f"evaluating step {run.step:,} of {folder} ...", style="dim")
-    objective = CausalLM(run.experiment.objective)
+    objective = build(run.experiment.objective)
     found = evaluate_heldout(
         run.model,
         objective,

@@ -175,8 +175,6 @@ def _costs(console: Console, experiment: Experiment, store: Any) -> None:
 
 
 def _measure(console: Console, folder: Path, experiment: Experiment) -> dict[str, Any]:
-    from pretrain.folder import write_json
-
     found = figures(folder, rows=EVALUATED_ROWS, batch=experiment.batch)
     show(found, title="", console=console)
     ours, ladder = found["bits_per_byte"], found["baselines"]
@@ -187,10 +185,6 @@ def _measure(console: Console, folder: Path, experiment: Experiment) -> dict[str
         f" ({best:.3f}). Plain text costs 8.",
         style="bold green" if ours < best else "bold yellow",
     )
-    # The report draws them beside the curve.
-    corpus = folder / "corpus.json"
-    known = json.loads(corpus.read_text()) if corpus.exists() else {}
-    write_json(corpus, known | {"baselines": ladder})
     return found
 
 

@@ -23,9 +23,8 @@ class OpenRun:
 
     def store(self) -> Any:
         """The token store the run was trained on."""
-        from data.store import open_store
-
         from data.embedded import ensure_store
+        from data.store import open_store
 
         return open_store(ensure_store(self.experiment.data.store))
 
