@@ -52,7 +52,6 @@ def test_from_nothing_to_a_report_and_again(
     page = Path(figures["report"])
     assert page == run / "report.html"
     assert "gesso generate" in shown.err
-    assert (
     # The report's are those of the held-out rows its curve is made of.
     drawn = json.loads((run / "corpus.json").read_text())["baselines"]
     assert drawn.keys() == figures["evaluation"]["baselines"].keys()
