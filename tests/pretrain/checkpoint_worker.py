@@ -2,12 +2,15 @@
 
 save FOLDER FSDP TENSOR STEP ...: save these steps, in this order. restore FOLDER FSDP TENSOR:
 restore the newest one, check every array, and print its step. due FOLDER: print the steps that are
-due by the clock, with process clocks that disagree.
+due by the clock, with process clocks that disagree. leak FOLDER: print the memory in use
+after 20 and after 60 saves of 16 MB.
 """
 
 import sys
 import time
 
+import jax
+import psutil
 from small_state import abstract_on, assert_is, mesh_of, state_on
 
 from partitioning.config import HostsConfig
@@ -31,6 +34,14 @@ def main(action: str, folder: str, *rest: str) -> None:
                 if checkpoints.due(step):
                     due.append(step)
             print("due", due)
+            return
+        if action == "leak":
+            state = {"params": {"x": jax.numpy.ones((4, 1 << 20))}}
+            for step in range(1, 61):
+                checkpoints.save(step, state, {})
+                checkpoints.wait()
+                if step in (20, 60):
+                    print(f"{psutil.Process().memory_info().rss / 1e6:.1f} MB")
             return
         mesh = mesh_of(int(rest[0]), int(rest[1]))
         if action == "save":

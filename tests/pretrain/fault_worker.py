@@ -1,7 +1,8 @@
 """One process of a run that steps, saves when told to stop, and fails as asked.
 
-fault_worker.py FOLDER FAULT PROCESS STEP: FAULT is none, error, refused, kill, hang, term, replace
-or interrupt, in process PROCESS before step STEP. Every step is a sum over all processes.
+fault_worker.py FOLDER FAULT PROCESS STEP: FAULT is none, error, refused, kill, hang, term,
+freeze, replace or interrupt, in process PROCESS before step STEP. Every step is a sum over all
+processes.
 """
 
 import os
@@ -36,6 +37,8 @@ def fail(fault: str) -> None:
             time.sleep(1000)
         case "term":
             os.kill(os.getpid(), signal.SIGTERM)
+        case "freeze":
+            os.kill(os.getpid(), signal.SIGSTOP)
         case "interrupt":
             os.kill(os.getpid(), signal.SIGINT)
         case "replace":

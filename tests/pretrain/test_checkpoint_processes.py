@@ -1,5 +1,6 @@
 """Checkpoints of several processes, on loopback: written together, read by any number of them."""
 
+import re
 import signal
 import time
 from pathlib import Path
@@ -57,7 +58,7 @@ def test_all_damaged_is_refused_by_all_processes(tmp_path):
     assert "no whole one" in told
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_kill_during_a_save_leaves_the_one_before(tmp_path, victim):
     def kill(running):
         deadline = time.monotonic() + 60
@@ -76,3 +77,13 @@ def test_kill_during_a_save_leaves_the_one_before(tmp_path, victim):
     assert restored and restored.step in steps
     assert_is(restored.state, restored.step)
     assert sorted(each.name for each in tmp_path.iterdir()) == sorted(map(str, checkpoints.steps()))
+
+
+@pytest.mark.slow
+def test_saving_does_not_leak_memory(tmp_path):
+    # one arena: with the allocator's many, threads that come and go spread their memory over them
+    one_arena = {"MALLOC_ARENA_MAX": "1"}
+    (ended,), told = run_worker("leak", tmp_path, count=1, timeout_seconds=300, environ=one_arena)
+    assert ended.code == 0, told
+    early, late = (float(each) for each in re.findall(r"([\d.]+) MB", ended.output))
+    assert late < early + 16, f"40 more saves of 16 MB left {late - early:.0f} MB"

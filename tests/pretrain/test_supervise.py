@@ -15,21 +15,30 @@ from pretrain.supervise import Supervisor, _is_symptom
 WORKER = str(Path(__file__).with_name("fault_worker.py"))
 
 
-def run_worker(folder, fault, process, *, count=2, at=5):
+def run_worker(folder, fault, process, *, count=2, at=5, timeout_seconds=90):
     ended = run_processes(
-        [WORKER, str(folder), fault, str(process), str(at)], count=count, timeout_seconds=90
+        [WORKER, str(folder), fault, str(process), str(at)],
+        count=count,
+        timeout_seconds=timeout_seconds,
     )
     told = "\n".join(f"--- process {n}: {each.code}\n{each.output}" for n, each in enumerate(ended))
     return ended, told
 
 
-@pytest.mark.parametrize("process", [0, 1])
+ERROR = ("error", FAILED, "RuntimeError: injected")
+REFUSAL = ("refused", REFUSED, "ValueError: a wrong setting")
+KILL = ("kill", -signal.SIGKILL, r"process 1 .* failed in phase \w+: its process ended")
+
+
 @pytest.mark.parametrize(
-    ("fault", "code", "cause"),
+    ("fault", "code", "cause", "process"),
     [
-        ("error", FAILED, "RuntimeError: injected"),
-        ("refused", REFUSED, "ValueError: a wrong setting"),
-        ("kill", -signal.SIGKILL, r"process 1 .* failed in phase \w+: its process ended"),
+        (*ERROR, 0),
+        pytest.param(*ERROR, 1, marks=pytest.mark.slow),
+        (*REFUSAL, 1),
+        pytest.param(*REFUSAL, 0, marks=pytest.mark.slow),
+        (*KILL, 0),
+        (*KILL, 1),
     ],
 )
 def test_failure_of_one_ends_the_other_in_seconds_and_is_named(
@@ -62,13 +71,24 @@ def test_hang_of_one_ends_all_with_the_stacks_of_all(tmp_path):
         assert "behind the others: process 1 in phase data" in ended[0].output, told
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("process", [0, 1])
+def test_frozen_process_is_given_up(tmp_path, process):
+    ended, told = run_worker(tmp_path, "freeze", process, timeout_seconds=45)
+    other = ended[1 - process]
+    assert ended[process].code is None, "a stopped process stays until it is killed"
+    assert other.code == PEER and other.seconds < 40, told
+    assert re.search("process 1 .* no sign of life|process 0 does not answer", other.output), told
+
+
+@pytest.mark.slow
 def test_run_without_a_failure_ends_well(tmp_path):
     ended, told = run_worker(tmp_path, "none", 0)
     assert [each.code for each in ended] == [DONE, DONE], told
     assert all("went through" in each.output for each in ended), told
 
 
-@pytest.mark.parametrize("process", [0, 1])
+@pytest.mark.parametrize("process", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_sigterm_to_one_saves_the_same_step_on_all(tmp_path, process):
     ended, told = run_worker(tmp_path, "term", process)
     assert [each.code for each in ended] == [PREEMPTED, PREEMPTED], told
@@ -77,6 +97,7 @@ def test_sigterm_to_one_saves_the_same_step_on_all(tmp_path, process):
     assert [each.name for each in tmp_path.iterdir()] == [str(*steps)]
 
 
+@pytest.mark.slow
 def test_replaced_handler_is_refused_in_a_run_of_several(tmp_path):
     ended, told = run_worker(tmp_path, "replace", 1)
     assert [each.code for each in ended] == [PEER, FAILED], told
@@ -88,10 +109,10 @@ def test_hang_of_a_single_process_ends_it(tmp_path):
     assert ended.code == HANG and "in fail" in ended.output, told
 
 
-@pytest.mark.parametrize(("fault", "code"), [("term", PREEMPTED), ("interrupt", PREEMPTED)])
-def test_single_process_saves_when_told_to_stop(tmp_path, fault, code):
+@pytest.mark.parametrize("fault", ["term", pytest.param("interrupt", marks=pytest.mark.slow)])
+def test_single_process_saves_when_told_to_stop(tmp_path, fault):
     (ended,), told = run_worker(tmp_path, fault, 0, count=1)
-    assert ended.code == code, told
+    assert ended.code == PREEMPTED, told
     assert "stopped at 5" in ended.output and (tmp_path / "5").is_dir(), told
 
 
