@@ -21,11 +21,6 @@ from typing import Any
 from benchmarks.page import table, write_section
 
 HBM_GIB = {"v5e": 15.75, "v5p": 95.74, "v6e": 31.25}
-# What v5p needs to send while it computes: its all-gathers are synchronous otherwise.
-SPARSE_CORE = {
-    f"xla_tpu_enable_sparse_core_collective_offload_{kind}": "true"
-    for kind in ("all_gather", "reduce_scatter", "all_reduce")
-}
 
 
 @dataclass(frozen=True, kw_only=True)
