@@ -66,9 +66,9 @@ class OrderConfig:
 class BuildConfig:
     """How raw text becomes a token store. Fields marked * are part of the store's fingerprint.
 
-    sources*: what to read, in order: files, folders, globs (`**` allowed), `tfds:NAME[/CONFIG][:SPLIT]`
-        or `tfds:FOLDER[:SPLIT]`; local paths or any that etils.epath opens. `NAME=SOURCE` puts all
-        of that source in the component NAME.
+    sources*: what to read, in order: files, folders, globs (`**` allowed),
+        `tfds:NAME[/CONFIG][:SPLIT]` or `tfds:FOLDER[:SPLIT]`; local paths or any that etils.epath
+        opens. `NAME=SOURCE` puts all of that source in the component NAME.
     folder: the token store. Local or on a shared file system (it is memory-mapped when read).
     tokenizer*: "bytes", or a path that `load_tokenizer` takes. Its content counts, not its path.
     holdout*: share of documents kept out of training, chosen by a hash of the text, so that exact

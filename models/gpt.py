@@ -22,7 +22,7 @@ from models.layers import (
     stack,
 )
 from models.rotary import angles
-from partitioning.axes import einsum, shard
+from partitioning.axes import einsum, in_use, shard
 
 ACTIVATIONS = {
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
@@ -208,10 +208,10 @@ class GPT(nnx.Module):
             raise ValueError(f"rows of {length} tokens exceed the model's {c.positions} positions")
         places_BL = jnp.broadcast_to(jnp.arange(length), tokens_BL.shape)
         positions_BL = shard(batch.get("positions", places_BL), "BL")
-        x_BLD = look_up(shard(self.embed[...], "VD"), shard(tokens_BL, "BL"))
+        x_BLD = look_up(in_use(self.embed[...], "VD"), shard(tokens_BL, "BL"))
         turns = None
         if self.positions is not None:
-            x_BLD = x_BLD + look_up(shard(self.positions[...], "SD"), positions_BL)
+            x_BLD = x_BLD + look_up(in_use(self.positions[...], "SD"), positions_BL)
         else:
             turns = angles(positions_BL, dims=c.rotary_dims, base=c.rotary_base)
         return shard(x_BLD, "BLD"), Rows(batch.get("segments"), turns)

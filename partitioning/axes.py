@@ -6,6 +6,7 @@ F mlp     V vocab    Z layers          C characters in a word
 
 import contextlib
 import contextvars
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -80,14 +81,43 @@ def shard(x: jax.Array, letters: str) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, spec(letters, layout.in_flight))
 
 
-def einsum(equation: str, x: jax.Array, w: Any, **options: Any) -> jax.Array:
-    """jnp.einsum of an activation with a weight, both placed by their letters, and so the result.
+def in_use(w: jax.Array, letters: str) -> jax.Array:
+    """A parameter laid out in flight, whose gradient is laid out at rest.
 
-    `w` is an array or an nnx.Param. `options` go to jnp.einsum (preferred_element_type).
+    Without the second half the gradient of a gathered parameter is summed whole on every device
+    and cut afterwards: twice the bytes of a reduce-scatter.
+    """
+    return _in_use(w, letters)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _in_use(w: jax.Array, letters: str) -> jax.Array:
+    return shard(w, letters)
+
+
+def _in_use_forward(w: jax.Array, letters: str) -> tuple[jax.Array, None]:
+    return shard(w, letters), None
+
+
+def _in_use_backward(letters: str, _: None, dw: jax.Array) -> tuple[jax.Array]:
+    return (at_rest(dw, letters),)
+
+
+_in_use.defvjp(_in_use_forward, _in_use_backward)
+
+
+def einsum(equation: str, x: jax.Array, w: Any, **options: Any) -> jax.Array:
+    """jnp.einsum of an activation with a weight or another activation, all placed by their letters.
+
+    What has a batch dim (B) is an activation; what has none is a parameter, or a parameter's
+    gradient. `w` is an array or an nnx.Param. `options` go to jnp.einsum (preferred_element_type).
     """
     inputs, out = equation.split("->")
     _, w_letters = inputs.split(",")
-    return shard(jnp.einsum(equation, x, shard(jnp.asarray(w), w_letters), **options), out)
+    w = jnp.asarray(w)
+    placed = shard(w, w_letters) if "B" in w_letters else in_use(w, w_letters)
+    y = jnp.einsum(equation, x, placed, **options)
+    return shard(y, out) if "B" in out else at_rest(y, out)
 
 
 def at_rest(tree: Any, letters: Any) -> Any:

@@ -1,7 +1,12 @@
 """The run: experiment, state, step, loop, optimizer, checkpoints, metrics, report."""
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pretrain.experiment import Experiment, ExperimentError
+    from pretrain.report import write_report
+    from pretrain.run import RunResult, run
 
 _PUBLIC = {
     "Experiment": "pretrain.experiment",
@@ -10,7 +15,7 @@ _PUBLIC = {
     "RunResult": "pretrain.run",
     "write_report": "pretrain.report",
 }
-__all__ = list(_PUBLIC)
+__all__ = ["Experiment", "ExperimentError", "RunResult", "run", "write_report"]
 
 
 def __getattr__(name: str) -> Any:

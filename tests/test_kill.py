@@ -9,13 +9,13 @@ import os
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from processes import free_ports
 
 HERE = Path(__file__).parent
 STEPS, BATCH = 40, 16
@@ -55,9 +55,7 @@ def overrides(store: Path, mesh: dict[str, int], *, tensor: bool) -> dict:
 
 def start_trainer(run: Path, store: Path, split) -> list[subprocess.Popen]:
     processes, devices, mesh = split
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_ports()
     started = []
     for index in range(processes):
         env = os.environ | {
@@ -87,7 +85,8 @@ def start_trainer(run: Path, store: Path, split) -> list[subprocess.Popen]:
 
 def start_builder(sources: list[Path], store: Path) -> subprocess.Popen:
     code = (
-        "import json, sys\nfrom data.build import build\nfrom data.tokenizer import load_tokenizer\n"
+        "import json, sys\nfrom data.build import build\n"
+        "from data.tokenizer import load_tokenizer\n"
         "sources, folder = json.loads(sys.argv[1])\n"
         "build(sources=sources, folder=folder, tokenizer=load_tokenizer('bytes'),"
         " part_tokens_first=1 << 14, part_tokens_cap=1 << 17)\n"
