@@ -71,7 +71,7 @@ MAY_CHANGE = (
     "data.mixture.changes",  # the order refuses a change before the saved row
     "objective.chunk_tokens",
     "model.remat",
-    "model.scan_unroll",
+    "model.unroll",
     "model.attention",
 )
 

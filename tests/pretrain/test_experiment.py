@@ -10,9 +10,11 @@ import pytest
 import configs
 from pretrain.config import OptimizerConfig, ScheduleConfig
 from pretrain.experiment import (
+    MAY_CHANGE,
     Experiment,
     ExperimentError,
     difference,
+    flatten,
     from_json,
     override,
     to_json,
@@ -114,3 +116,9 @@ def test_difference_names_settings_and_leaves_out_what_may_change():
     a = Experiment(name="a", model=configs.experiment("debug-gpt-neo").model)
     b = dataclasses.replace(a, optimizer=OptimizerConfig(b1=0.5), microbatches=4)
     assert difference(to_json(a), to_json(b)) == {"optimizer.b1": (0.9, 0.5)}
+
+
+def test_every_setting_that_may_change_is_a_setting():
+    flat = flatten(to_json(configs.experiment("debug-gpt-neo")))
+    for free in MAY_CHANGE:
+        assert any(key == free or key.startswith(free + ".") for key in flat), free
