@@ -207,8 +207,6 @@ def _optimizer(e: Experiment) -> list[str]:
     ]
     if not (o.learning_rate > 0 and math.isfinite(o.learning_rate)):
         problems.append(f"optimizer.learning_rate must be positive, not {o.learning_rate}")
-    if s.warmup_steps >= e.steps and s.warmup_steps:
-        problems.append(f"warmup of {s.warmup_steps} steps does not end within {e.steps} steps")
     if s.decay_steps and s.warmup_steps + s.decay_steps > e.steps and s.kind == "wsd":
         problems.append(
             f"warmup {s.warmup_steps} + decay {s.decay_steps} steps are more than {e.steps} steps"

@@ -70,6 +70,9 @@ def run(
             stack.callback(lock.release)
         stack.enter_context(logging_to(folder, hosts))
         LOG.info("%s run of %s in %s", state_of_folder, experiment.name, folder)
+        warmup = experiment.optimizer.schedule.warmup_steps
+        if warmup >= experiment.steps:
+            LOG.warning("all %d steps lie within the warmup of %d", experiment.steps, warmup)
         if hosts.process == 0:
             write_records(folder, setup, hosts)
         checkpoints = Checkpoints(

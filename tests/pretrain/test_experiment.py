@@ -44,7 +44,10 @@ def test_every_experiment_round_trips_and_says_its_numbers(name):
         ({"steps": 0}, "steps must be at least 1"),
         ({"optimizer.learning_rate": -1.0}, "learning_rate must be positive"),
         ({"optimizer.b2": 1.0}, r"b2 must be in \[0, 1\)"),
-        ({"optimizer.schedule": ScheduleConfig(warmup_steps=900)}, "does not end within"),
+        (
+            {"optimizer.schedule": ScheduleConfig(kind="wsd", warmup_steps=50, decay_steps=60)},
+            "warmup 50 \\+ decay 60 steps are more than 100",
+        ),
     ],
 )
 def test_what_cannot_run_is_refused_with_what_to_do(changes, message):
