@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from partitioning.axes import einsum, shard
+from partitioning.axes import einsum, in_use, shard
 
 
 def cross_entropy(
@@ -30,6 +30,7 @@ def cross_entropy(
         x_BLD, targets_BL = shard(part[0], "BLD"), shard(part[1], "BL")
         return None, _from_features(x_BLD, targets_BL, table_VD, bias_V)
 
+    table_VD = in_use(table_VD, "VD")  # gathered once, not once per chunk
     columns = length // chunks
     parts = (
         jnp.moveaxis(x_BLD.reshape(rows, columns, chunks, -1), 2, 0),
