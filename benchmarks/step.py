@@ -118,10 +118,8 @@ def host_overhead(s: Setup, step: Any, *, steps: int) -> dict[str, Any]:
         start = time.perf_counter()
         train(state, feed, timed, start=0, steps=steps, next_row=0, hooks=hooks, figures=figures)
         whole = time.perf_counter() - start
-    waits = [record["data_wait_fraction"] for record in records[1:]]
     return {
         "host_overhead": round(1 - sum(inside) / whole, 5),
-        "data_wait_fraction": round(statistics.mean(waits), 6) if waits else None,
         "loop_seconds": round(whole, 3),
     }
 
