@@ -19,11 +19,10 @@ import jax
 
 from benchmarks import minimal_step
 from configs import experiment
-from data.embedded import ensure_store
 from data.loader import Loader
-from data.store import open_store
 from pretrain.experiment import Experiment
 from pretrain.loop import Figures, Hooks, train
+from pretrain.open import store_of
 from pretrain.setup import Setup, compiled_step, set_up
 from pretrain.state import init_state
 
@@ -143,7 +142,7 @@ def main() -> None:
     batch, length = (2, 128) if asked.quick else (asked.batch, asked.length)
     chosen = settings(batch, length) | (QUICK if asked.quick else {})
     e: Experiment = experiment("gpt-neo-125m", chosen)
-    s = set_up(e, store=open_store(ensure_store(e.data.store)))
+    s = set_up(e, store=store_of(e))
     step = compiled_step(s)
     found = compare(s, step, steps=asked.steps) | host_overhead(s, step, steps=asked.steps)
     print(json.dumps(found | {"batch": batch, "length": length}, indent=1))

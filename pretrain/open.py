@@ -23,10 +23,7 @@ class OpenRun:
 
     def store(self) -> Any:
         """The token store the run was trained on."""
-        from data.embedded import ensure_store
-        from data.store import open_store
-
-        return open_store(ensure_store(self.experiment.data.store))
+        return store_of(self.experiment)
 
 
 def open_run(folder: str | os.PathLike[str], *, step: int | None = None) -> OpenRun:
@@ -54,3 +51,11 @@ def open_run(folder: str | os.PathLike[str], *, step: int | None = None) -> Open
         tokenizer=tokenizer,
         step=info["step"],
     )
+
+
+def store_of(experiment: Experiment) -> Any:
+    """The token store an experiment reads; an embedded corpus is made where it is not there yet."""
+    from data.embedded import ensure_store
+    from data.store import open_store
+
+    return open_store(ensure_store(experiment.data.store))

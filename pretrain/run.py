@@ -19,6 +19,7 @@ from pretrain.experiment import Experiment, fingerprint, to_json, validate
 from pretrain.folder import claim, versions
 from pretrain.loop import Figures, Hooks, Outcome, train
 from pretrain.metrics import Metrics, read_metrics
+from pretrain.open import store_of
 from pretrain.preemption import Preemption
 from pretrain.progress import Progress
 from pretrain.records import logging_to, write_baselines, write_corpus, write_records
@@ -61,7 +62,7 @@ def run(
         validate(experiment, devices=jax.device_count())
         state_of_folder = claim(folder, experiment, named=named)
         supervisor.progress("data")
-        setup = set_up(experiment, store=_open_store(experiment))
+        setup = set_up(experiment, store=store_of(experiment))
         lock = None
         if hosts.process == 0:
             folder.mkdir(parents=True, exist_ok=True)
@@ -88,13 +89,6 @@ def run(
             stack=stack,
         )
         return session.train()
-
-
-def _open_store(experiment: Experiment) -> Any:
-    from data.embedded import ensure_store
-    from data.store import open_store
-
-    return open_store(ensure_store(experiment.data.store))
 
 
 @dataclass(frozen=True, kw_only=True)
