@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from models.config import AttentionKind, GPTConfig
+from models.config import AttentionKind, GPTConfig, Padding
 from models.layers import add_bias, constant, dropout, einsum_float32, param
 from models.rotary import Angles, rotate
 from partitioning.axes import einsum, shard
@@ -73,6 +73,7 @@ class Attention(nnx.Module):
             v_BSNH,
             segments_BL=rows.segments_BL,
             window=self.config.window if kind == "local" else None,
+            padding=self.config.padding,
             scale=self.scale,
             logits=self.config.attention_logits,
             rate=self.config.attention_dropout,
@@ -98,18 +99,18 @@ class Attention(nnx.Module):
             v_ZBSNH=_write(cache.v_ZBSNH, v_BLNH[None], place),
         )
         queries_L = cache.length + jnp.arange(x_BLD.shape[1])
-        visible_BLS = sees(
-            queries_L,
-            jnp.arange(cache.segments_BS.shape[1]),
-            rows.segments_BL,
-            cache.segments_BS,
-            window=self.config.window if kind == "local" else None,
+        keys_S = jnp.arange(cache.segments_BS.shape[1])
+        window = self.config.window if kind == "local" else None
+        visible_BLS = sees(queries_L, keys_S, rows.segments_BL, cache.segments_BS, window=window)
+        blind = blind_sees(
+            queries_L, keys_S, cache.segments_BS, window=window, padding=self.config.padding
         )
         y_BLNH = weigh(
             q_BLNH,
             cache.k_ZBSNH[layer].astype(q_BLNH.dtype),
             cache.v_ZBSNH[layer].astype(q_BLNH.dtype),
             visible_BLS,
+            blind,
             scale=self.scale,
             logits=self.config.attention_logits,
         )
@@ -151,17 +152,40 @@ def sees(
     """bool [B or 1, L, S]: which key (column) each query (row) sees; both are places in the row.
 
     A query sees its own segment up to itself; padding (segment 0) is seen by nobody, and sees
-    nobody itself: `weigh` gives it the mean of all values, which is finite and which no document
-    reads (as GPT-2, GPT-J and GPT-NeoX do in transformers).
+    nobody itself: `blind_sees` says what `weigh` gives it, which is finite and which no document
+    reads.
     """
-    distance_LS = queries_L[:, None] - keys_S[None, :]
-    visible = (distance_LS >= 0)[None]
-    if window is not None:
-        visible = visible & (distance_LS < window)[None]
+    visible = reach(queries_L, keys_S, window=window)
     if segments_BL is not None and segments_BS is not None:
         visible = visible & (segments_BL[:, :, None] == segments_BS[:, None, :])
         visible = visible & (segments_BS != 0)[:, None, :]
     return visible
+
+
+def blind_sees(
+    queries_L: Any,
+    keys_S: Any,
+    segments_BS: jax.Array | None,
+    *,
+    window: int | None,
+    padding: Padding,
+) -> jax.Array | None:
+    """bool [B or 1, L, S]: whose values a query that sees no key averages; None: everybody's.
+
+    Nothing of a document depends on it, but a published loss of left-padded rows does: padding
+    predicts their first token (GPTConfig.padding).
+    """
+    if padding == "row" or segments_BS is None:
+        return None
+    within = reach(queries_L, keys_S, window=window)
+    return within if padding == "reach" else ~within & (segments_BS != 0)[:, None, :]
+
+
+def reach(queries_L: Any, keys_S: Any, *, window: int | None) -> jax.Array:
+    """bool [1, L, S]: the keys at or before each query, at most `window` of them."""
+    distance_LS = queries_L[:, None] - keys_S[None, :]
+    within_LS = distance_LS >= 0
+    return (within_LS if window is None else within_LS & (distance_LS < window))[None]
 
 
 def weigh(
@@ -169,19 +193,22 @@ def weigh(
     k_BSNH: jax.Array,
     v_BSNH: jax.Array,
     visible_BLS: jax.Array,
+    blind: jax.Array | None,
     *,
     scale: float,
     logits: Literal["compute", "float32"],
     rate: float = 0.0,
     key: jax.Array | None = None,
 ) -> jax.Array:
-    """softmax(q.k * scale) v over the visible keys, the softmax in float32. Returns BLNH."""
+    """softmax(q.k * scale) v over the visible keys, the softmax in float32; where none is visible,
+    the mean of v over `blind` (bool [B or 1, L, S]; None: over all keys). Returns BLNH."""
     product = einsum_float32 if logits == "float32" else einsum
     logits_BNLS = product("BLNH,BSNH->BNLS", q_BLNH, k_BSNH)
     logits_BNLS = logits_BNLS if scale == 1 else logits_BNLS * scale
     # The lowest number, not -inf: a row of -inf has no softmax, and its gradient is NaN.
     lowest = jnp.finfo(logits_BNLS.dtype).min
-    logits_BNLS = jnp.where(visible_BLS[:, None], logits_BNLS, lowest)
+    unseen = lowest if blind is None else jnp.where(blind, lowest / 2, lowest)[:, None]
+    logits_BNLS = jnp.where(visible_BLS[:, None], logits_BNLS, unseen)
     weights_BNLS = jax.nn.softmax(logits_BNLS.astype(jnp.float32), axis=-1).astype(v_BSNH.dtype)
     return einsum("BNLS,BSNH->BLNH", dropout(weights_BNLS, rate, key), v_BSNH)
 
@@ -193,12 +220,14 @@ def dense(
     *,
     segments_BL: jax.Array | None,
     window: int | None,
+    padding: Padding,
     **options: Any,
 ) -> jax.Array:
     """Every query against every key, the unseen ones masked."""
     places = jnp.arange(q_BLNH.shape[1])
     visible_BLS = sees(places, places, segments_BL, segments_BL, window=window)
-    return weigh(q_BLNH, k_BSNH, v_BSNH, visible_BLS, **options)
+    blind = blind_sees(places, places, segments_BL, window=window, padding=padding)
+    return weigh(q_BLNH, k_BSNH, v_BSNH, visible_BLS, blind, **options)
 
 
 def blocks(
@@ -208,6 +237,7 @@ def blocks(
     *,
     segments_BL: jax.Array | None,
     window: int | None,
+    padding: Padding,
     key: jax.Array | None,
     **options: Any,
 ) -> jax.Array:
@@ -217,16 +247,15 @@ def blocks(
     for start in range(0, length, BLOCK):
         stop = min(start + BLOCK, length)
         first = 0 if window is None else max(0, start - window + 1)
-        segments_BC = None if segments_BL is None else segments_BL[:, start:stop]
-        segments_BS = None if segments_BL is None else segments_BL[:, first:stop]
-        queries, keys = jnp.arange(start, stop), jnp.arange(first, stop)
+        rows, read = slice(start, stop), slice(first, stop if padding != "later" else length)
+        queries, keys = jnp.arange(length)[rows], jnp.arange(length)[read]
+        segments_BC = None if segments_BL is None else segments_BL[:, rows]
+        segments_BS = None if segments_BL is None else segments_BL[:, read]
         visible_BLS = sees(queries, keys, segments_BC, segments_BS, window=window)
+        blind = blind_sees(queries, keys, segments_BS, window=window, padding=padding)
         part_key = None if key is None else jax.random.fold_in(key, start)
-        rows, seen = slice(start, stop), slice(first, stop)
-        part = weigh(
-            q_BLNH[:, rows], k_BSNH[:, seen], v_BSNH[:, seen], visible_BLS, key=part_key, **options
-        )
-        parts.append(part)
+        q, k, v = q_BLNH[:, rows], k_BSNH[:, read], v_BSNH[:, read]
+        parts.append(weigh(q, k, v, visible_BLS, blind, key=part_key, **options))
     return parts[0] if len(parts) == 1 else shard(jnp.concatenate(parts, axis=1), "BLNH")
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 AttentionKind = Literal["global", "local"]
+Padding = Literal["row", "reach", "later"]
 Bias = Literal["qkv", "attention_out", "mlp", "head"]
 Remat = Literal["none", "full", "dots", "save_attention", "save_qkv_attention_mlp"]
 
@@ -24,6 +25,10 @@ class GPTConfig:
     attention_scale: what q.k is divided by: sqrt(head dim), that times the layer's number from 1
         (GPT-2's scale_attn_by_inverse_layer_idx), the layer's number alone, or nothing (GPT-Neo).
     attention_logits: the dtype q.k is kept in before the softmax, which is always float32.
+    padding: what a query that sees no key (padding) averages. Documents never read it; a published
+        loss of left-padded rows does: the whole row ("row", the only one cudnn computes; "blocks"
+        takes what it has read of the row), the places a real token would reach (GPT-Neo), or the
+        real tokens after it (GPT-1).
     biases: which products have one. head: "tied" uses the embedding table.
     residual_init: what `init_std` is for the two products that write to the residual: "same",
         "layers" = init_std / sqrt(layers) (GPT-Neo), "depth" = init_std / sqrt(2 layers) (GPT-2),
@@ -51,6 +56,7 @@ class GPTConfig:
     window: int = 0
     attention_scale: Literal["head_dim", "head_dim_and_layer", "layer", "none"] = "head_dim"
     attention_logits: Literal["compute", "float32"] = "float32"
+    padding: Padding = "row"
     biases: tuple[Bias, ...] = ("qkv", "attention_out", "mlp")
     head: Literal["tied", "untied"] = "tied"
     activation: Literal["gelu_tanh", "gelu", "relu"] = "gelu_tanh"
@@ -97,6 +103,11 @@ class GPTConfig:
         if self.attention == "cudnn" and self.attention_dropout:
             found.append(
                 "model.attention cudnn has no attention_dropout: set it to 0, or use blocks"
+            )
+        if self.attention == "cudnn" and self.padding != "row":
+            found.append(
+                f"model.attention cudnn has no padding {self.padding}: set it to row (no document"
+                " changes), or use blocks"
             )
         return found
 

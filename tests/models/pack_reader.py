@@ -217,6 +217,7 @@ def gpt_config(c):
             pattern=tuple(pattern),
             window=c["window_size"] if "local" in pattern else 0,
             attention_scale="none",
+            padding="reach",
             biases=("attention_out", "mlp"),
             activation=gelu[c["activation_function"]],
             epsilon=c["layer_norm_epsilon"],
@@ -241,7 +242,8 @@ def gpt_config(c):
             activation=gelu[c["activation_function"]],
         )
     if c["model_type"] == "openai-gpt":  # its "gelu" is the tanh approximation
-        return GPTConfig(**common, norm="post", activation={"gelu": "gelu_tanh"}[c["afn"]])
+        activation = {"gelu": "gelu_tanh"}[c["afn"]]
+        return GPTConfig(**common, norm="post", padding="later", activation=activation)
     scales = {
         (True, False): "head_dim",
         (True, True): "head_dim_and_layer",

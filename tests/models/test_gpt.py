@@ -100,6 +100,22 @@ def test_blocks_equal_dense(family, monkeypatch):
         np.testing.assert_allclose(blocks, dense, rtol=0, atol=2e-5 * np.abs(dense).max())
 
 
+@pytest.mark.parametrize("padding", ["reach", "later"])
+def test_padding_averages_the_same_in_blocks(padding, monkeypatch):
+    monkeypatch.setattr("models.attention.BLOCK", 16)
+    config = dataclasses.replace(FAMILIES["gpt_neo"], init_std=0.3, padding=padding)
+    params = build(config).init(jax.random.key(0))
+    batch = {"tokens": tokens_of(2, 41), "segments": np.ones((2, 41), np.int32)}
+    batch["segments"][1, :19] = 0
+    dense, blocks, row = (
+        jax.jit(build(dataclasses.replace(config, **change)).apply)(params, batch)["logits"]
+        for change in ({"attention": "dense"}, {}, {"attention": "dense", "padding": "row"})
+    )
+    np.testing.assert_allclose(blocks, dense, rtol=0, atol=2e-5 * np.abs(dense).max())
+    seen = batch["segments"] > 0
+    assert (row[seen] == dense[seen]).all() and (row[~seen] != dense[~seen]).any()
+
+
 @pytest.mark.parametrize("change", [{"remat": "full"}, {"remat": "dots"}, {"unroll": 4}])
 def test_remat_and_unroll_change_nothing(change):
     model = build(FAMILIES["gpt_neo"])
@@ -226,6 +242,7 @@ def test_what_has_no_table_row_is_refused():
         ({"layers": 0}, "layers must be at least 1"),
         ({"residual_dropout": 1.0}, "below 1"),
         ({"attention": "cudnn", "attention_dropout": 0.1}, "cudnn has no attention_dropout"),
+        ({"attention": "cudnn", "padding": "reach"}, "cudnn has no padding reach"),
     ],
 )
 def test_contradictory_fields_are_refused(fields, message):
