@@ -239,8 +239,10 @@ def _compile(e: Any, mesh: Any) -> Any:
         components=22,
         learning_rate=lambda t: e.optimizer.learning_rate * schedule(t),
     )
-    step = make_train_step(model, build_objective(e.objective), optimizer, settings)
-    return compile_step(step, state, abstract_batch(e, mesh), mesh=mesh, layout=layout)
+    objective = build_objective(e.objective)
+    step = make_train_step(model, objective, optimizer, settings)
+    batch = abstract_batch(objective, rows=e.batch, length=e.length, mesh=mesh)
+    return compile_step(step, state, batch, mesh=mesh, layout=layout)
 
 
 def _libtpu() -> str:

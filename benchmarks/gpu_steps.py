@@ -58,7 +58,8 @@ def main() -> None:
     host = objective.host_batch(rows(e, spec["rows"], overlap=objective.overlap))
     host |= {"row_crc": np.zeros(e.batch, np.uint32)}
     batch = {
-        name: jax.device_put(leaf, batch_sharding(mesh, leaf.ndim)) for name, leaf in host.items()
+        name: jax.device_put(leaf, batch_sharding(mesh, "BL"[: leaf.ndim]))
+        for name, leaf in host.items()
     }
     seconds: dict[str, float] = {}
 

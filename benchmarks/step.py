@@ -103,7 +103,8 @@ def host_overhead(s: Setup, step: Any, *, steps: int) -> dict[str, Any]:
         progress=no,
     )
     figures = Figures(
-        terms=tuple(s.objective.coefficients),
+        terms=tuple(s.objective.terms),
+        counts=(),
         components=s.order.components,
         utilization=lambda rate: None,
         log_every=1,

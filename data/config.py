@@ -50,11 +50,14 @@ class OrderConfig:
 
     length: tokens of a row, the overlap included (a causal model of length L takes rows of L + 1).
     overlap: tokens that neighbouring pieces of one long document share (1 where each token but a
-    document's first is a target, 0 where each token is an input). The rest as in DataConfig.
+    document's first is a target, 0 where each token is an input).
+    overhead: tokens of a row kept free for every piece in it (BERT's [CLS] and [SEP]).
+    The rest as in DataConfig.
     """
 
     length: int
     overlap: Literal[0, 1] = 1
+    overhead: int = 0
     packing: Literal["best_fit", "concat"] = "best_fit"
     seed: int = 0
     mixture: MixtureConfig = MixtureConfig()

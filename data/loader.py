@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -44,8 +44,9 @@ class Loader:
     """Batches from `start_row` on, without end; an iterator, and a context manager that closes.
 
     transform: rows as Order.take gives them -> {name: [n, ...]}, row by row (the objective's
-    host_batch). The loader adds "row_crc" u32[B]: crc32 over a row's tokens and then its
-    `*_weight` arrays in name order, so that a batch's checksum is the same on any mesh.
+    host_batch). letters: those of its arrays that are not "B" or "BL". The loader adds "row_crc"
+    u32[B]: crc32 over a row's tokens and then its `*_weight` arrays in name order, so that a
+    batch's checksum is the same on any mesh.
     prefetch: batches made ahead; 0 makes each when it is asked for. Raises ValueError when the
     batch or a row's length does not divide over the mesh; what goes wrong while rows are made
     (BuildFailed, StoreBehind) is raised to the consumer.
@@ -58,6 +59,7 @@ class Loader:
         *,
         mesh: Mesh,
         batch: int,
+        letters: Mapping[str, str] | None = None,
         start_row: int = 0,
         prefetch: int = 2,
     ) -> None:
@@ -71,6 +73,7 @@ class Loader:
         if start_row < 0 or prefetch < 0:
             raise ValueError(f"start_row {start_row} and prefetch {prefetch} must not be negative")
         self._order, self._transform, self._mesh, self._batch = order, transform, mesh, batch
+        self._letters = letters or {}
         self._mine = _local_rows(mesh, batch)
         self._next_row = start_row
         self._stop = threading.Event()
@@ -137,13 +140,14 @@ class Loader:
             raise ValueError(
                 f"{name!r} has {len(local)} rows, not {len(self._mine)}: {local.shape}"
             )
+        letters = self._letters.get(name, "BL"[: local.ndim])
         sequence = self._mesh.shape["sequence"]
-        if local.ndim > 1 and local.shape[1] % sequence:
+        if "L" in letters and local.shape[letters.index("L")] % sequence:
             raise ValueError(
                 f"{name!r} of length {local.shape[1]} does not divide over mesh axis"
                 f" sequence={sequence}"
             )
-        sharding = NamedSharding(self._mesh, spec("BL"[: local.ndim], _IN_FLIGHT))
+        sharding = NamedSharding(self._mesh, spec(letters, _IN_FLIGHT))
 
         # Called once per local device; devices that hold the same rows get views of one array.
         def part(index: Any) -> np.ndarray:

@@ -44,7 +44,7 @@ def baselines(
     token_bits = -np.log2((counts + 1) / (counts.sum() + len(counts)))
     totals = np.zeros(3)  # unigram bits, 3-gram bits, bytes
     for name in names:
-        shape = {"length": length + overlap, "overlap": overlap}
+        shape: dict[str, Any] = {"length": length + overlap, "overlap": overlap}
         for block in heldout_rows(store, name, **shape, rows=rows, block=64):
             totals += _score(block, tokenizer, token_bits, grams)
     if not totals[2]:

@@ -9,7 +9,15 @@ Rows = dict[str, np.ndarray]
 
 
 def heldout_rows(
-    store: Any, component: str, *, length: int, overlap: int, rows: int, block: int
+    store: Any,
+    component: str,
+    *,
+    length: int,
+    overlap: int,
+    rows: int,
+    block: int,
+    overhead: int = 0,
+    companions: bool = False,
 ) -> Iterator[Rows]:
     """The held-out rows of a component as data.heldout gives them, at most `block` at a time.
 

@@ -38,7 +38,8 @@ def evaluate_heldout(
     compute: str = "float32",
 ) -> Figures:
     """{"loss", "perplexity", "bits_per_byte", "word_perplexity", "tokens", "bytes", "words",
-    "components": {name: the same figures}} of `params` on the held-out documents of `store`.
+    "terms", "components": {name: the same figures}} of `params` on the held-out documents of
+    `store`.
 
     rows: held-out rows per component, evenly spread; 0 = all. batch: rows per compiled call; it
     changes no figure and is rounded up to what `mesh` divides. components: all by default; one
@@ -48,38 +49,48 @@ def evaluate_heldout(
     being what whitespace separates in the decoded targets. bits_per_byte: total bits / UTF-8
     bytes of the targets. A document's first token is no target and counts nowhere.
 
-    Sums are divided once, at the end: batches are never averaged. The objective's first term is
-    the negative log-likelihood; a target of any weight above 0 counts once. Of a store that is
+    These are of the objective's first term, a negative log-likelihood. terms: {name: {"mean",
+    "count", "perplexity" where the term has targets}} of all of them. Words are counted where
+    every token of a row is a target. Sums are divided once, at the end: batches are never averaged;
+    a target of any weight above 0 counts once. Of a store that is
     still being built, the held-out documents of its first era are taken. Raises NothingHeldOut,
     and ValueError for an unknown component.
     """
     names = _known(store, components)
     tokenizer = store.tokenizer()
-    sums = {name: np.zeros(4) for name in names}  # nats, tokens, bytes, words
+    terms = tuple(objective.terms)
+    # Of each component: bytes, words, then the sum and the count of every term.
+    sums = {name: np.zeros(2 + 2 * len(terms)) for name in names}
     splits = batch_splits(mesh) if mesh is not None else 1
     size = -(-batch // splits) * splits
     run = _compiled(_Same(model), _Same(objective), mesh, _frozen(layout), compute, len(names))
     byte_lengths = jnp.asarray(tokenizer.byte_lengths, jnp.int32)
-    shape = {"length": objective.row_length(length), "overlap": objective.overlap}
+    shape = {
+        "length": objective.row_length(length),
+        "overlap": objective.overlap,
+        "overhead": objective.overhead,
+        "companions": objective.companions,
+    }
     chosen = (
         (index, block)
         for index, name in enumerate(names)
         for block in heldout_rows(store, name, **shape, rows=rows, block=size)
     )
     for chunk in _batches(chosen, objective, size):
-        nats, tokens, target_bytes = jax.device_get(run(params, chunk, byte_lengths))
-        for index, words in _words(chunk, tokenizer).items():
-            sums[names[index]][3] += words
+        target_bytes, totals = jax.device_get(run(params, chunk, byte_lengths))
+        for index, words in _words(chunk, objective, tokenizer).items():
+            sums[names[index]][1] += words
         for index, name in enumerate(names):
-            sums[name][:3] += (nats[index], tokens[index], target_bytes[index])
-    sums = {name: each for name, each in sums.items() if each[1]}
+            sums[name][0] += target_bytes[index]
+            sums[name][2:] += totals[index]
+    sums = {name: each for name, each in sums.items() if each[3]}
     if not sums:
         raise NothingHeldOut(
             f"nothing is held out in {', '.join(names) or 'this store'}: build the store with"
             " a larger holdout share"
         )
-    return _figures(sum(sums.values(), np.zeros(4))) | {
-        "components": {name: _figures(each) for name, each in sums.items()}
+    return _figures(sum(sums.values(), np.zeros(2 + 2 * len(terms))), objective) | {
+        "components": {name: _figures(each, objective) for name, each in sums.items()}
     }
 
 
@@ -90,8 +101,8 @@ def _known(store: Any, components: Sequence[str] | None) -> tuple[str, ...]:
     return known if components is None else tuple(dict.fromkeys(components))
 
 
-def _figures(sums: np.ndarray) -> Figures:
-    nats, tokens, target_bytes, words = (float(x) for x in sums)
+def _figures(sums: np.ndarray, objective: Any) -> Figures:
+    target_bytes, words, nats, tokens = (float(x) for x in sums[:4])
 
     def per(count: float) -> float:
         return nats / count if count else math.nan
@@ -105,7 +116,17 @@ def _figures(sums: np.ndarray) -> Figures:
             "tokens": round(tokens),
             "bytes": round(target_bytes),
             "words": round(words),
+            "terms": {
+                name: _term(term, *sums[2 + 2 * i : 4 + 2 * i].tolist())
+                for i, (name, term) in enumerate(objective.terms.items())
+            },
         }
+
+
+def _term(term: Any, total: float, count: float) -> Figures:
+    mean = total / count if count else math.nan
+    perplexity = {"perplexity": float(np.exp(mean))} if term.targets else {}
+    return {"mean": mean, "count": round(count)} | perplexity
 
 
 def _batches(stream: Iterator[tuple[int, Rows]], objective: Any, size: int) -> Iterator[Rows]:
@@ -113,13 +134,11 @@ def _batches(stream: Iterator[tuple[int, Rows]], objective: Any, size: int) -> I
 
     A batch may hold rows of several components: its "component" leaf indexes the names asked for.
     """
-    weight = objective.weights[next(iter(objective.coefficients))]
     waiting: list[Rows] = []
     count = 0
     for index, rows in stream:
         made = objective.host_batch(rows)
         made["component"] = np.full(len(made["tokens"]), index, np.int32)
-        made["nll_weight"] = made[weight]
         waiting.append(made)
         count += len(made["tokens"])
         while count >= size:
@@ -140,12 +159,16 @@ def _joined(parts: list[Rows]) -> Rows:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _words(chunk: Rows, tokenizer: Any) -> dict[int, int]:
-    """{component index: words in the decoded targets}, document piece by document piece."""
+def _words(chunk: Rows, objective: Any, tokenizer: Any) -> dict[int, int]:
+    """{component index: words in the decoded targets}, document piece by document piece; nothing
+    where some tokens of a row are no target."""
+    term = next(iter(objective.terms.values()))
+    if objective.overlap == 0:
+        return {}
     words: dict[int, int] = {}
-    for row in range(len(chunk["targets"])):
-        counted = chunk["nll_weight"][row] > 0
-        targets, segments = chunk["targets"][row][counted], chunk["segments"][row][counted]
+    for row, ids in enumerate(chunk[term.targets]):
+        counted = chunk[term.weight][row] > 0
+        targets, segments = ids[counted], chunk["segments"][row][counted]
         cuts = np.flatnonzero(np.diff(segments)) + 1
         for piece in np.split(targets, cuts):
             index = int(chunk["component"][row])
@@ -184,27 +207,32 @@ def _compiled(
     compute: str,
     components: int,
 ) -> Callable[[Any, Rows, jax.Array], Any]:
-    """(params, batch, byte_lengths) -> nats f32[C], tokens i32[C], bytes i32[C]: sums.
+    """(params, batch, byte_lengths) -> (bytes i32[C], f32[C, 2 terms]: each term's sum and count).
 
     Kept from call to call, so that a run compiles its evaluation once.
     """
     model, objective = same_model.it, same_objective.it
-    term = next(iter(objective.coefficients))
+    first = next(iter(objective.terms.values()))
 
     def sums(params: Any, batch: Mapping[str, jax.Array], byte_lengths: jax.Array) -> Any:
         cast = jax.tree.map(lambda x: x.astype(compute), params)
         if mesh is not None:
             cast = at_rest(cast, model.letters)
-        losses = objective(model.merge(cast), batch, None)[term]
-        counted = batch["nll_weight"] > 0
-        # A position that does not count may cost anything, also infinity.
-        nats = jnp.sum(jnp.where(counted, losses, 0.0), axis=1)
-        tokens = jnp.sum(counted, axis=1)
-        target_bytes = jnp.sum(jnp.where(counted, byte_lengths[batch["targets"]], 0), axis=1)
-        return tuple(
-            jax.ops.segment_sum(rows, batch["component"], components)
-            for rows in (nats, tokens, target_bytes)
-        )
+        values = objective(model.merge(cast), batch, None)
+
+        def total(each: jax.Array, term: Any) -> jax.Array:
+            # A position that does not count may cost anything, also infinity.
+            kept = jnp.where(batch[term.weight] > 0, each, 0).reshape(each.shape[0], -1).sum(1)
+            return jax.ops.segment_sum(kept, batch["component"], components)
+
+        # Ids that the tokenizer does not have (sentinels) stand for no bytes.
+        spelled = byte_lengths.at[batch[first.targets]].get(mode="fill", fill_value=0)
+        totals = [
+            column
+            for name, term in objective.terms.items()
+            for column in (total(values[name], term), total(jnp.ones_like(values[name]), term))
+        ]
+        return total(spelled, first), jnp.stack(totals, axis=1)
 
     if mesh is None:
         return jax.jit(sums)
@@ -217,7 +245,9 @@ def _compiled(
         arrays = {
             name: jax.make_array_from_callback(
                 leaf.shape,
-                NamedSharding(mesh, spec("BL"[: leaf.ndim], rows_table)),
+                NamedSharding(
+                    mesh, spec(objective.letters.get(name, "BL"[: leaf.ndim]), rows_table)
+                ),
                 lambda at, leaf=leaf: leaf[at],
             )
             for name, leaf in batch.items()

@@ -4,8 +4,13 @@ import importlib
 from typing import Any
 
 _HOME = {
+    "BERTConfig": "models.config",
+    "ELMoConfig": "models.config",
+    "EncoderDecoderConfig": "models.config",
     "GPTConfig": "models.config",
     "Model": "models.model",
+    "ModelConfig": "models.config",
+    "Seq2SeqConfig": "models.config",
     "build": "models.model",
     "flops_per_token": "models.count",
     "parameters": "models.count",

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from models.config import AttentionKind, GPTConfig, Padding
+from models.gpt_config import AttentionKind, GPTConfig, Padding
 from models.layers import add_bias, constant, dropout, einsum_float32, param
 from models.rotary import Angles, rotate
 from partitioning.axes import einsum, shard

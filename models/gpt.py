@@ -9,7 +9,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from models.attention import Attention, Cache, Rows
-from models.config import AttentionKind, GPTConfig
+from models.gpt_config import AttentionKind, GPTConfig
 from models.layers import (
     LayerNorm,
     add_bias,
@@ -148,6 +148,20 @@ class GPT(nnx.Module):
         )
         self.head_bias = constant(0.0, "V", sizes=sizes) if "head" in config.biases else None
 
+    @staticmethod
+    def inputs(config: GPTConfig) -> dict[str, int | None]:
+        """{batch leaf: rows of the table it indexes}."""
+        return {"tokens": config.vocab, "positions": config.positions, "segments": None}
+
+    def outputs(
+        self, batch: Mapping[str, jax.Array], key: jax.Array | None, *, hidden: bool
+    ) -> dict[str, jax.Array]:
+        """{"logits": f32[B, L, V], "hidden"?: [Z + 1, B, L, D]}."""
+        if not hidden:
+            return {"logits": self.logits(self.features(batch, key))}
+        layers_ZBLD = self.hidden(batch, key)
+        return {"logits": self.logits(layers_ZBLD[-1]), "hidden": layers_ZBLD}
+
     def features(self, batch: Mapping[str, jax.Array], key: jax.Array | None = None) -> jax.Array:
         """What the head reads, BLD. No key, no dropout."""
         return self._run(batch, key, lambda x_BLD: None)[0]
@@ -169,10 +183,23 @@ class GPT(nnx.Module):
         logits_BLV = einsum_float32("BLD,VD->BLV", x_BLD, table_VD)
         return logits_BLV if bias_V is None else logits_BLV + shard(bias_V, "V")
 
+    @staticmethod
+    def init_cache(config: GPTConfig, rows: int, length: int, dtype: Any) -> Cache:
+        """An empty cache; Model.init_cache says more."""
+        shape = (config.layers, rows, length, config.heads, config.head_dim)
+        return Cache(
+            k_ZBSNH=jnp.zeros(shape, dtype),
+            v_ZBSNH=jnp.zeros(shape, dtype),
+            segments_BS=jnp.zeros((rows, length), jnp.int32),
+            length=jnp.zeros((), jnp.int32),
+        )
+
     def decode(self, cache: Cache, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, Cache]:
         """Features (BLD) of L tokens that follow the `cache.length` before them, and the cache
         with them in it."""
         tokens_BL = batch["tokens"]
+        if (length := tokens_BL.shape[1]) > (room := cache.segments_BS.shape[1]):
+            raise ValueError(f"{length} tokens do not fit a cache of {room}")
         segments_BL = batch.get("segments", jnp.ones_like(tokens_BL))
         counted_BL = jnp.broadcast_to(
             cache.length + jnp.arange(tokens_BL.shape[1]), tokens_BL.shape

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from models.config import Remat
+from models.gpt_config import Remat
 from partitioning.axes import einsum, shard
 
 M = TypeVar("M", bound=nnx.Module)

@@ -4,9 +4,16 @@ import importlib
 from typing import Any
 
 _HOME = {
+    "BiLMConfig": "objectives.config",
     "CausalLM": "objectives.causal",
     "CausalLMConfig": "objectives.config",
+    "DenoiseConfig": "objectives.config",
+    "MaskedLMConfig": "objectives.config",
+    "MixedConfig": "objectives.config",
     "Objective": "objectives.base",
+    "ObjectiveConfig": "objectives.config",
+    "Seq2SeqLMConfig": "objectives.config",
+    "Term": "objectives.base",
     "build": "objectives.base",
     "cross_entropy": "objectives.cross_entropy",
 }

@@ -1,45 +1,84 @@
 """The contract of an objective: it says what a batch is and what each position of it costs."""
 
+import importlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import jax
 import numpy as np
 
-from objectives.config import CausalLMConfig
+from objectives.config import ObjectiveConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """One quantity that an objective gives for every position.
+
+    weight: the batch leaf, of the shape of the term's values, that says what counts.
+    coefficient: what the term's mean counts for in the loss; 0: it is only reported.
+    targets: the batch leaf of token ids that the term is the negative log-likelihood of (nats), if
+    it is one: held-out perplexity and the unigram baseline are given for it.
+    """
+
+    weight: str
+    coefficient: float = 1.0
+    targets: str | None = None
 
 
 class Objective(Protocol):
     """Never reduces: the step alone divides, by weights summed over the whole global batch.
 
-    coefficients: what each term counts for in the loss. weights: the batch leaf, of the shape of
-    the term's losses, that says what counts. overlap: tokens a row shares with the next piece of
-    its document.
+    terms: what `__call__` gives, by name; the first is the negative log-likelihood that reports and
+    held-out figures are led by. overlap: tokens a row shares with the next piece of its document.
+    overhead: tokens of a row's length that the objective needs for itself in every piece of a
+    document (BERT's [CLS] and [SEP]). letters: the batch leaves that are not "B" or "BL".
+    companions: whether rows come with rows of other documents ("other_tokens", ...), as next
+    sentence prediction needs.
     """
 
-    coefficients: Mapping[str, float]
-    weights: Mapping[str, str]
+    terms: Mapping[str, Term]
     overlap: Literal[0, 1]
+    overhead: int
+    letters: Mapping[str, str]
+    companions: bool
 
     def row_length(self, length: int) -> int:
         """Tokens a row of the data has when the model reads `length`."""
         ...
 
     def host_batch(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Rows of the data -> the batch, in numpy on the host."""
+        """Rows of the data -> the batch, in numpy on the host. Row by row: what a row becomes
+        depends on its tokens and its number ("row") alone. Shapes depend on the row length alone.
+        Every batch has "tokens" and "component"; leaves named "*segments" are 0 at padding."""
         ...
 
     def __call__(
         self, module: Any, batch: Mapping[str, jax.Array], key: jax.Array | None
     ) -> dict[str, jax.Array]:
-        """{term: unreduced float32 losses} of a model merged with its params."""
+        """{term: unreduced float32 values} of a model merged with its params."""
         ...
 
 
-def build(config: CausalLMConfig) -> Objective:
-    """The objective of a config. Raises ValueError for one that cannot be."""
+# kind of a config -> (module, class)
+_HOME = {
+    "causal": ("objectives.causal", "CausalLM"),
+    "masked": ("objectives.masked", "MaskedLM"),
+    "bilm": ("objectives.bilm", "BiLM"),
+    "denoise": ("objectives.denoise", "Denoise"),
+    "seq2seq": ("objectives.seq2seq", "Seq2SeqLM"),
+    "mixed": ("objectives.mixed", "Mixed"),
+}
+
+
+def build(config: ObjectiveConfig, *, tokenizer: Any = None, model: Any = None) -> Objective:
+    """The objective of a config. tokenizer, model: the store's tokenizer and the model's config,
+    which those objectives need that place special tokens.
+
+    Raises ValueError for one that cannot be: contradictory fields, or ids that the tokenizer or the
+    model does not have.
+    """
     if problems := config.problems():
         raise ValueError("; ".join(problems))
-    from objectives.causal import CausalLM
-
-    return CausalLM(config)
+    module, name = _HOME[config.kind]
+    return getattr(importlib.import_module(module), name)(config, tokenizer=tokenizer, model=model)

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from objectives.config import CausalLMConfig
+from objectives.base import Term
+from objectives.causal_config import CausalLMConfig
 from objectives.cross_entropy import cross_entropy
 
 
@@ -19,13 +20,15 @@ class CausalLM:
     """
 
     overlap: Literal[0, 1] = 1
+    overhead = 0
+    letters: Mapping[str, str] = {}
+    companions = False
 
-    def __init__(self, config: CausalLMConfig):
+    def __init__(self, config: CausalLMConfig, *, tokenizer: Any = None, model: Any = None):
         self.config = config
-        self.coefficients: Mapping[str, float] = {"lm": 1.0} | (
-            {"z": config.z_loss} if config.z_loss else {}
-        )
-        self.weights: Mapping[str, str] = dict.fromkeys(self.coefficients, "lm_weight")
+        lm = {"lm": Term(weight="lm_weight", targets="targets")}
+        z = {"z": Term(weight="lm_weight", coefficient=config.z_loss)} if config.z_loss else {}
+        self.terms: Mapping[str, Term] = lm | z
 
     def row_length(self, length: int) -> int:
         """A row's last token is only predicted, its first only read."""
@@ -59,10 +62,10 @@ class CausalLM:
         """{"lm": f32[B, L], "z"?: f32[B, L]}. No key, no dropout."""
         x_BLD = module.features(batch, key)
         table_VD, bias_V = module.head()
-        nll_BL, log_z_BL = cross_entropy(
+        scored = cross_entropy(
             x_BLD, batch["targets"], table_VD, bias_V, chunk_tokens=self.config.chunk_tokens
         )
-        losses = {"lm": nll_BL}
-        if "z" in self.coefficients:
-            losses["z"] = jnp.square(log_z_BL)
+        losses = {"lm": scored.nll_BL}
+        if "z" in self.terms:
+            losses["z"] = jnp.square(scored.log_z_BL)
         return losses

@@ -1,24 +1,26 @@
-"""What is predicted, as settings: plain dataclasses, read before JAX is imported."""
+"""What is predicted, as settings: plain dataclasses read before JAX is imported, a file per kind.
 
-from dataclasses import dataclass
+Every config has `kind`, which a record is told apart by, and `problems()`, what is wrong with its
+fields.
+"""
 
+from objectives.bilm_config import BiLMConfig
+from objectives.causal_config import CausalLMConfig
+from objectives.denoise_config import DenoiseConfig
+from objectives.masked_config import MaskedLMConfig
+from objectives.mixed_config import MixedConfig
+from objectives.seq2seq_config import Seq2SeqLMConfig
 
-@dataclass(frozen=True, kw_only=True)
-class CausalLMConfig:
-    """Next-token prediction inside each document.
+ObjectiveConfig = (
+    CausalLMConfig | MaskedLMConfig | BiLMConfig | DenoiseConfig | Seq2SeqLMConfig | MixedConfig
+)
 
-    z_loss: coefficient of log(Z)^2 (PaLM, https://arxiv.org/abs/2204.02311, section 5).
-    chunk_tokens: tokens of the batch whose float32 logits exist at once; 0 = all of them. A chunk
-    takes part of every row, so it is rounded to whole columns of the batch.
-    """
-
-    z_loss: float = 0.0
-    chunk_tokens: int = 0
-
-    def problems(self) -> list[str]:
-        """What is wrong with these fields; empty when nothing is."""
-        return [
-            f"objective.{name} cannot be negative, not {getattr(self, name)}"
-            for name in ("z_loss", "chunk_tokens")
-            if getattr(self, name) < 0
-        ]
+__all__ = [
+    "BiLMConfig",
+    "CausalLMConfig",
+    "DenoiseConfig",
+    "MaskedLMConfig",
+    "MixedConfig",
+    "ObjectiveConfig",
+    "Seq2SeqLMConfig",
+]

@@ -1,9 +1,20 @@
 """Cross-entropy over the vocabulary, a part of the tokens at a time where memory asks for it."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
 from partitioning.axes import einsum, in_use, shard
+
+
+class Scored(NamedTuple):
+    """Of each position, f32[B, L]: the target's negative log-likelihood in nats, the log of the
+    normaliser Z, and whether no other id was likelier (1 or 0; it has no gradient)."""
+
+    nll_BL: jax.Array
+    log_z_BL: jax.Array
+    correct_BL: jax.Array
 
 
 def cross_entropy(
@@ -13,8 +24,8 @@ def cross_entropy(
     bias_V: jax.Array | None,
     *,
     chunk_tokens: int,
-) -> tuple[jax.Array, jax.Array]:
-    """Negative log-likelihood of the targets and log of the normaliser Z: f32[B, L], in nats.
+) -> Scored:
+    """What the targets cost.
 
     chunk_tokens: at most about this many tokens' float32 logits exist at once (whole columns of the
     batch; as many equal chunks as divide L), forward and backward, at the price of computing them
@@ -26,7 +37,7 @@ def cross_entropy(
     if chunks == 1:
         return _from_features(x_BLD, targets_BL, table_VD, bias_V)
 
-    def one(_: None, part: tuple[jax.Array, jax.Array]) -> tuple[None, tuple[jax.Array, jax.Array]]:
+    def one(_: None, part: tuple[jax.Array, jax.Array]) -> tuple[None, Scored]:
         x_BLD, targets_BL = shard(part[0], "BLD"), shard(part[1], "BL")
         return None, _from_features(x_BLD, targets_BL, table_VD, bias_V)
 
@@ -36,9 +47,9 @@ def cross_entropy(
         jnp.moveaxis(x_BLD.reshape(rows, columns, chunks, -1), 2, 0),
         jnp.moveaxis(targets_BL.reshape(rows, columns, chunks), 2, 0),
     )
-    _, losses = jax.lax.scan(jax.checkpoint(one, prevent_cse=False), None, parts)
-    nll_BL, log_z_BL = (jnp.moveaxis(each, 0, 2).reshape(rows, length) for each in losses)
-    return shard(nll_BL, "BL"), shard(log_z_BL, "BL")
+    _, scored = jax.lax.scan(jax.checkpoint(one, prevent_cse=False), None, parts)
+    whole = (jnp.moveaxis(each, 0, 2).reshape(rows, length) for each in scored)
+    return Scored(*(shard(each, "BL") for each in whole))
 
 
 def _chunks(rows: int, length: int, chunk_tokens: int) -> int:
@@ -53,7 +64,7 @@ def _chunks(rows: int, length: int, chunk_tokens: int) -> int:
 @jax.custom_vjp
 def _from_features(
     x_BLD: jax.Array, targets_BL: jax.Array, table_VD: jax.Array, bias_V: jax.Array | None
-) -> tuple[jax.Array, jax.Array]:
+) -> Scored:
     return _forward(x_BLD, targets_BL, table_VD, bias_V)[0]
 
 
@@ -65,13 +76,14 @@ def _forward(x_BLD, targets_BL, table_VD, bias_V):
     log_z_BL = jnp.log(jnp.exp(logits_BLV - highest_BL1).sum(-1)) + highest_BL1[..., 0]
     # A comparison, not a gather: where the vocabulary is split, every device looks at its own part.
     picked_BL = jnp.where(_hits(logits_BLV, targets_BL), logits_BLV, 0).sum(-1)
-    losses = (log_z_BL - picked_BL, log_z_BL)
-    return losses, (x_BLD, targets_BL, table_VD, bias_V, logits_BLV, log_z_BL)
+    correct_BL = (picked_BL >= highest_BL1[..., 0]).astype(jnp.float32)
+    scored = Scored(log_z_BL - picked_BL, log_z_BL, correct_BL)
+    return scored, (x_BLD, targets_BL, table_VD, bias_V, logits_BLV, log_z_BL)
 
 
 def _backward(saved, gradients):
     x_BLD, targets_BL, table_VD, bias_V, logits_BLV, log_z_BL = saved
-    dnll_BL, dlog_z_BL = gradients
+    dnll_BL, dlog_z_BL, _ = gradients
     # d nll = softmax - one-hot, d log Z = softmax: one pass over the logits, which are all that
     # is kept of this size. The products then run in the dtype of the features.
     softmax_BLV = jnp.exp(logits_BLV - log_z_BL[..., None])

@@ -2,6 +2,8 @@
 
 B batch   L length   S source length   D embed   N heads   K key/value heads   H head dim
 F mlp     V vocab    Z layers          C characters in a word
+E character embed    W filter width    G gates of an LSTM         U directions
+M predicted places   P pairs in a row  R relative positions       Y labels
 """
 
 import contextlib
@@ -28,6 +30,14 @@ ALPHABET = {
     "V": "vocab",
     "Z": "layers",
     "C": "characters in a word",
+    "E": "character embed",
+    "W": "filter width",
+    "G": "gates of an LSTM",
+    "U": "directions",
+    "M": "predicted places",
+    "P": "pairs in a row",
+    "R": "relative positions",
+    "Y": "labels",
 }
 MeshAxes = str | tuple[str, ...]
 

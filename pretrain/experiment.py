@@ -11,8 +11,8 @@ from typing import Any
 
 from data.config import DataConfig
 from evaluation.config import EvaluationConfig
-from models.config import GPTConfig
-from objectives.config import CausalLMConfig
+from models.config import ModelConfig
+from objectives.config import CausalLMConfig, ObjectiveConfig
 from partitioning.config import HostsConfig, LayoutName, MeshConfig
 from pretrain.config import (
     CheckpointConfig,
@@ -37,8 +37,8 @@ class Experiment:
     """
 
     name: str
-    model: GPTConfig
-    objective: CausalLMConfig = CausalLMConfig()
+    model: ModelConfig
+    objective: ObjectiveConfig = CausalLMConfig()
     data: DataConfig = DataConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     precision: PrecisionConfig = PrecisionConfig()
@@ -86,6 +86,12 @@ def from_json(record: Mapping[str, Any]) -> Experiment:
     import cattrs
 
     converter = cattrs.Converter(forbid_extra_keys=True)
+    # Records of before there were other families and objectives say neither.
+    record = {
+        **record,
+        "model": {"family": "gpt", **record.get("model", {})},
+        "objective": {"kind": "causal", **record.get("objective", {})},
+    }
     try:
         return converter.structure(record, Experiment)
     except cattrs.BaseValidationError as error:
@@ -185,9 +191,9 @@ def _counts(e: Experiment) -> list[str]:
 
 def _model(e: Experiment, tokenizer_vocab: int | None) -> list[str]:
     problems = [*e.model.problems(), *e.objective.problems()]
-    if e.length > e.model.positions:
+    if e.model.longest is not None and e.length > e.model.longest:
         problems.append(
-            f"length {e.length} is over the model's {e.model.positions} positions;"
+            f"length {e.length} is over the model's {e.model.longest} positions;"
             f" lower --length or raise --model.positions"
         )
     if tokenizer_vocab is not None and tokenizer_vocab > e.model.vocab:
@@ -218,6 +224,10 @@ def _optimizer(e: Experiment) -> list[str]:
     return problems
 
 
+# What the letters that layouts split are called in a model's settings.
+_LETTERS = {"D": "embed", "N": "heads", "F": "mlp", "V": "vocab"}
+
+
 def _mesh(e: Experiment, sizes: dict[str, int]) -> list[str]:
     problems = []
     rows = sizes["replica"] * sizes["data"] * sizes["fsdp"]
@@ -228,12 +238,11 @@ def _mesh(e: Experiment, sizes: dict[str, int]) -> list[str]:
             f"batch {e.batch} does not divide over {rows} rows of mesh axes {spelled}{parts};"
             f" try {_near(e.batch, rows * e.microbatches)}"
         )
-    splits = {
-        "length": (e.length, "sequence", True),
-        "model.embed": (e.model.embed, "fsdp", "fsdp" in e.layout),
-        "model.heads": (e.model.heads, "tensor", "tensor" in e.layout),
-        "model.mlp": (e.model.mlp, "tensor", "tensor" in e.layout),
-        "model.vocab": (e.model.vocab, "tensor", "tensor" in e.layout),
+    split_letters = {"D": "fsdp", "N": "tensor", "F": "tensor", "V": "tensor"}
+    splits = {"length": (e.length, "sequence", True)} | {
+        f"model.{_LETTERS[letter]}": (e.model.sizes[letter], axis, axis in e.layout)
+        for letter, axis in split_letters.items()
+        if letter in e.model.sizes
     }
     for name, (size, axis, split) in splits.items():
         if split and size % sizes[axis]:

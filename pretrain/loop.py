@@ -41,10 +41,12 @@ class Hooks:
 class Figures:
     """What turns a step's arrays into a record.
 
-    terms: the objective's. components: names by id. utilization: tokens per second -> MFU or None.
+    terms: the objective's; counts: its weight leaves, where it has several. components: names by
+    id. utilization: tokens per second -> MFU or None.
     """
 
     terms: tuple[str, ...]
+    counts: tuple[str, ...]
     components: tuple[str, ...]
     utilization: Callable[[float], float | None]
     log_every: int
@@ -149,6 +151,7 @@ def _report(
         **{term: float(values[term]) for term in figures.terms},
         "tokens": int(values["tokens"]),
         "loss_tokens": int(values["loss_tokens"]),
+        "counts": {name: values["counts"][name].tolist() for name in figures.counts},
         "tokens_per_second": rate,
         "mfu": figures.utilization(rate),
         "data_wait_fraction": clock.waited / seconds,

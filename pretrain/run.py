@@ -25,7 +25,7 @@ from pretrain.progress import Progress
 from pretrain.records import logging_to, write_baselines, write_corpus, write_records
 from pretrain.reporter import Reporter
 from pretrain.runlock import RunLock
-from pretrain.setup import Setup, compiled_step, set_up, utilization
+from pretrain.setup import Setup, compiled_step, counted_leaves, set_up, utilization
 from pretrain.state import State, init_state
 from pretrain.supervise import Supervisor
 
@@ -137,7 +137,8 @@ class _Session:
                 progress=self.supervisor.progress,
             ),
             figures=Figures(
-                terms=tuple(setup.objective.coefficients),
+                terms=tuple(setup.objective.terms),
+                counts=counted_leaves(setup.objective),
                 components=setup.order.components,
                 utilization=utilization(setup),
                 log_every=e.logging.every_steps,
@@ -189,6 +190,7 @@ class _Session:
         loader = Loader(
             s.order,
             s.objective.host_batch,
+            letters=s.objective.letters,
             mesh=s.mesh,
             batch=e.batch,
             start_row=next_row,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -51,13 +52,14 @@ def set_up(experiment: Experiment, *, store: Any) -> Setup:
 
     tokenizer = store.tokenizer()
     validate(experiment, devices=jax.device_count(), tokenizer_vocab=tokenizer.vocab_size)
-    objective = build_objective(experiment.objective)
+    objective = build_objective(experiment.objective, tokenizer=tokenizer, model=experiment.model)
     data = experiment.data
     order = Order(
         store,
         OrderConfig(
             length=objective.row_length(experiment.length),
             overlap=objective.overlap,
+            overhead=objective.overhead,
             packing=data.packing,
             seed=data.seed,
             mixture=data.mixture,
@@ -89,36 +91,50 @@ def compiled_step(s: Setup) -> jax.stages.Compiled:
     """The training step of this run, compiled for its mesh."""
     e = s.experiment
     schedule = make_schedule(e.optimizer.schedule, steps=e.steps)
-    m = e.model
     settings = StepSettings(
         compute=e.precision.compute,
         microbatches=e.microbatches,
         clip_norm=e.optimizer.clip_norm,
         components=len(s.order.components),
         seed=e.seed,
-        dropout=max(m.embedding_dropout, m.attention_dropout, m.residual_dropout) > 0,
+        dropout=e.model.drops,
         learning_rate=lambda t: e.optimizer.learning_rate * schedule(t),
     )
     step = make_train_step(s.model, s.objective, s.optimizer, settings)
-    return compile_step(step, s.abstract, abstract_batch(e, s.mesh), mesh=s.mesh, layout=s.layout)
+    batch = abstract_batch(s.objective, rows=e.batch, length=e.length, mesh=s.mesh)
+    return compile_step(step, s.abstract, batch, mesh=s.mesh, layout=s.layout)
 
 
-def abstract_batch(experiment: Experiment, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """The global batch as jax.ShapeDtypeStructs with their shardings."""
-    rows, length = experiment.batch, experiment.length
-    leaves = {
-        "tokens": ((rows, length), "int32"),
-        "targets": ((rows, length), "int32"),
-        "positions": ((rows, length), "int32"),
-        "segments": ((rows, length), "int32"),
-        "lm_weight": ((rows, length), "float32"),
-        "component": ((rows,), "int32"),
-        "row_crc": ((rows,), "uint32"),
-    }
+def abstract_batch(
+    objective: Objective, *, rows: int, length: int, mesh: Mesh
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """The global batch as jax.ShapeDtypeStructs with their shardings: what the objective makes of
+    a row of padding, `rows` times."""
+    made = objective.host_batch(padding_rows(objective, length))
+    made["row_crc"] = np.zeros(1, np.uint32)
     return {
-        name: jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh, len(shape)))
-        for name, (shape, dtype) in leaves.items()
+        name: jax.ShapeDtypeStruct(
+            (rows, *leaf.shape[1:]),
+            leaf.dtype,
+            sharding=batch_sharding(mesh, objective.letters.get(name, "BL"[: leaf.ndim])),
+        )
+        for name, leaf in made.items()
     }
+
+
+def padding_rows(objective: Objective, length: int) -> dict[str, np.ndarray]:
+    """One row of the data in which nothing is written."""
+    shape = (1, objective.row_length(length))
+    rows = {name: np.zeros(shape, np.int32) for name in ("tokens", "segments", "positions")}
+    if objective.companions:
+        rows |= {f"other_{name}": leaf for name, leaf in rows.items()}
+    return rows | {"component": np.zeros(1, np.int32), "row": np.zeros(1, np.int64)}
+
+
+def counted_leaves(objective: Objective) -> tuple[str, ...]:
+    """The weight leaves whose rows and places a record counts: all, where there are several."""
+    leaves = tuple(dict.fromkeys(term.weight for term in objective.terms.values()))
+    return leaves if len(leaves) > 1 else ()
 
 
 def utilization(s: Setup) -> Callable[[float], float | None]:

@@ -50,11 +50,11 @@ def make_train_step(
         cast = jax.tree.map(lambda x: x.astype(s.compute), params)
         losses = objective(model.merge(at_rest(cast, model.letters)), batch, key)
         sums = {
-            term: jnp.sum(losses[term] * batch[objective.weights[term]])
-            for term in objective.coefficients
+            name: jnp.sum(losses[name] * batch[term.weight])
+            for name, term in objective.terms.items()
         }
-        means = {term: sums[term] / denominators[term] for term in sums}
-        loss = sum(objective.coefficients[term] * mean for term, mean in means.items())
+        means = {name: sums[name] / denominators[name] for name in sums}
+        loss = sum(term.coefficient * means[name] for name, term in objective.terms.items())
         return loss, means | {"loss": loss} | _by_component(losses, batch, objective, s.components)
 
     def gradients(params: Any, batch: Batch, key: Any, denominators: Any) -> Any:
@@ -63,11 +63,19 @@ def make_train_step(
         )
         return at_rest(grads, model.letters), metrics
 
+    # Weight leaves of the terms that predict tokens, each once.
+    predicted = dict.fromkeys(t.weight for t in objective.terms.values() if t.targets)
+
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
         params = state["params"]
         key = jax.random.fold_in(jax.random.key(s.seed), state["step"]) if s.dropout else None
         denominators = {
-            term: jnp.maximum(jnp.sum(batch[leaf]), 1.0) for term, leaf in objective.weights.items()
+            name: jnp.maximum(jnp.sum(batch[term.weight]), 1.0)
+            for name, term in objective.terms.items()
+        }
+        counts = {
+            name: _rows_and_places(batch[name])
+            for name in dict.fromkeys(term.weight for term in objective.terms.values())
         }
         counted = {name: leaf for name, leaf in batch.items() if name != "row_crc"}
         if s.microbatches == 1:
@@ -87,8 +95,9 @@ def make_train_step(
             "grad_norm": norm,
             "learning_rate": s.learning_rate(state["step"]),
             "skipped": 1 - finite.astype(jnp.int32),
-            "tokens": jnp.sum(batch["segments"] > 0),
-            "loss_tokens": jnp.sum(batch["lm_weight"] > 0),
+            "tokens": sum(jnp.sum(batch[name] > 0) for name in batch if name.endswith("segments")),
+            "counts": counts,
+            "loss_tokens": sum(counts[name][1] for name in predicted),
             "row_crc": batch["row_crc"],
         }
         return new | {"step": state["step"] + 1}, metrics
@@ -110,7 +119,7 @@ def compile_step(
     CPU, where XLA copies donated buffers (4 to 13 % of a step, measured).
     """
     shardings = jax.tree.map(lambda x: x.sharding, state)
-    rows = {name: batch_sharding(mesh, leaf.ndim) for name, leaf in batch.items()}
+    rows = {name: leaf.sharding for name, leaf in batch.items()}
     donated = () if mesh.devices.flat[0].platform == "cpu" else (0,)
     with partition(mesh, layout):
         jitted = jax.jit(
@@ -122,22 +131,28 @@ def compile_step(
         return jitted.lower(state, batch).compile()
 
 
-def batch_sharding(mesh: Mesh, ndim: int) -> NamedSharding:
+def batch_sharding(mesh: Mesh, letters: str) -> NamedSharding:
     """Where a batch leaf lies: rows over replica, data and fsdp; their length over sequence."""
     from partitioning.layouts import LAYOUTS
 
-    return NamedSharding(mesh, spec("BL"[:ndim], LAYOUTS["replicated"].in_flight))
+    return NamedSharding(mesh, spec(letters, LAYOUTS["replicated"].in_flight))
+
+
+def _rows_and_places(weight: jax.Array) -> jax.Array:
+    """i32[2]: the rows and the places that a weight leaf counts."""
+    places = (weight > 0).reshape(weight.shape[0], -1).sum(1)
+    return jnp.stack([jnp.sum(places > 0), jnp.sum(places)]).astype(jnp.int32)
 
 
 def _by_component(
     losses: Mapping[str, jax.Array], batch: Batch, objective: Objective, components: int
 ) -> Metrics:
     """Sums of the first term's losses and weights over the rows of each component."""
-    term = next(iter(objective.coefficients))
-    weight = batch[objective.weights[term]]
+    name, term = next(iter(objective.terms.items()))
+    weight = batch[term.weight]
     member = jax.nn.one_hot(batch["component"], components, dtype=jnp.float32)
     return {
-        "component_loss": jnp.sum(losses[term] * weight, axis=1) @ member,
+        "component_loss": jnp.sum(losses[name] * weight, axis=1) @ member,
         "component_weight": jnp.sum(weight, axis=1) @ member,
     }
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from models import GPTConfig, build
-from objectives import CausalLM, CausalLMConfig
+from objectives import CausalLM, CausalLMConfig, Term
 from objectives import build as build_objective
 
 ROWS = {
@@ -58,7 +58,7 @@ def test_losses_are_unreduced_and_per_document():
         return objective.host_batch(rows | {"positions": positions, "component": np.zeros(1)})
 
     packed = losses(objective.host_batch(ROWS))
-    assert packed.keys() == {"lm", "z"} == objective.coefficients.keys() == objective.weights.keys()
+    assert packed.keys() == {"lm", "z"} == objective.terms.keys()
     for first, last in ((0, 3), (3, 5)):
         for term, alone in losses(document(first, last)).items():
             assert packed[term].shape == (2, 6) and packed[term].dtype == np.float32
@@ -67,8 +67,8 @@ def test_losses_are_unreduced_and_per_document():
 
 def test_terms():
     plain, with_z = CausalLM(CausalLMConfig()), build_objective(CausalLMConfig(z_loss=1e-4))
-    assert plain.coefficients == {"lm": 1.0} and plain.weights == {"lm": "lm_weight"}
-    assert with_z.coefficients == {"lm": 1.0, "z": 1e-4}
+    assert plain.terms == {"lm": Term(weight="lm_weight", targets="targets")}
+    assert with_z.terms == plain.terms | {"z": Term(weight="lm_weight", coefficient=1e-4)}
     assert with_z.overlap == 1 and with_z.row_length(128) == 129
 
 

@@ -90,7 +90,7 @@ class Trained:
         )
         batches = batches or [random_batch(seed) for seed in range(updates)]
         placed = [
-            {k: jax.device_put(v, batch_sharding(mesh, v.ndim)) for k, v in batch.items()}
+            {k: jax.device_put(v, batch_sharding(mesh, "BL"[: v.ndim])) for k, v in batch.items()}
             for batch in batches
         ]
         self.compiled = compile_step(step, state, placed[0], mesh=mesh, layout=layout)
