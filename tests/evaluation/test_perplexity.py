@@ -79,6 +79,10 @@ def close(ours, expected):
     for key, value in expected.items():
         if key.endswith("perplexity"):
             assert np.log(ours[key]) == pytest.approx(np.log(value), rel=3e-6), key
+        elif key == "terms":
+            assert set(ours[key]) == set(value)
+            for name, term in value.items():
+                close(ours[key][name], term)
         elif key != "components":
             assert ours[key] == pytest.approx(value, rel=3e-6), key
 
@@ -141,6 +145,22 @@ def test_chosen_components_and_their_order(params):
     ours = evaluate(params, components=["Prose"])
     assert list(ours["components"]) == ["Prose"]
     close(ours, evaluate(params)["components"]["Prose"])
+
+
+def test_terms_hold_every_term_and_the_first_leads(params):
+    objective = CausalLM(CausalLMConfig(z_loss=1e-3))
+    ours = evaluate_heldout(
+        MODEL, objective, params, MemoryStore(TEXTS), length=LENGTH, rows=0, batch=8
+    )
+    for figures in (ours, *ours["components"].values()):
+        assert set(figures["terms"]) == {"lm", "z"}
+        lm, z = figures["terms"]["lm"], figures["terms"]["z"]
+        assert lm["mean"] == figures["loss"] and lm["perplexity"] == figures["perplexity"]
+        assert lm["count"] == z["count"] == figures["tokens"]
+        assert z["mean"] > 0 and "perplexity" not in z, "log(Z)^2 is no likelihood"
+    parts = [each["terms"]["z"] for each in ours["components"].values()]
+    mean = sum(part["mean"] * part["count"] for part in parts) / ours["tokens"]
+    assert ours["terms"]["z"]["mean"] == pytest.approx(mean, rel=1e-9)
 
 
 def test_an_unknown_component_is_named(params):
