@@ -48,6 +48,19 @@ class OptimizerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PhaseConfig:
+    """Up to and with update `until`, rows of `length` tokens, `batch` of them in `microbatches`.
+
+    A phase reads the corpus in an order of its own, from its first row.
+    """
+
+    until: int
+    length: int
+    batch: int
+    microbatches: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class PrecisionConfig:
     """params: what is stored and updated. compute: what the model multiplies in."""
 

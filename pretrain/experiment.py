@@ -18,6 +18,7 @@ from pretrain.config import (
     CheckpointConfig,
     LoggingConfig,
     OptimizerConfig,
+    PhaseConfig,
     PrecisionConfig,
 )
 
@@ -32,6 +33,8 @@ class Experiment:
 
     steps: optimizer updates. batch: rows per update, over the whole mesh. length: tokens a row
     predicts. microbatches: parts a batch is accumulated in, to save memory; it changes no result.
+    phases: earlier parts of the run with rows and batches of their own (BERT's 128 tokens before
+    512), in order; after the last one `length` and `batch` hold.
     layout: which mesh axes split which dims (docs/alphabet.md). seed: parameters and dropout
     (the data has its own).
     """
@@ -49,6 +52,7 @@ class Experiment:
     batch: int = 8
     length: int = 128
     microbatches: int = 1
+    phases: tuple[PhaseConfig, ...] = ()
     seed: int = 0
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -158,7 +162,12 @@ def difference(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str,
 
 def validate(experiment: Experiment, *, devices: int, tokenizer_vocab: int | None = None) -> None:
     """Every check that needs no device, at once. Raises ExperimentError listing all that fails."""
-    problems = [*_counts(experiment), *_model(experiment, tokenizer_vocab), *_optimizer(experiment)]
+    problems = [
+        *_counts(experiment),
+        *_phases(experiment),
+        *_model(experiment, tokenizer_vocab),
+        *_optimizer(experiment),
+    ]
     try:
         sizes = experiment.mesh.sizes(devices)
     except ValueError as error:
@@ -187,6 +196,13 @@ def _counts(e: Experiment) -> list[str]:
             f" try {_near(e.batch, e.microbatches)}"
         )
     return problems
+
+
+def _phases(e: Experiment) -> list[str]:
+    ends = [phase.until for phase in e.phases]
+    if all(a < b for a, b in zip([0, *ends], [*ends, e.steps], strict=True)):
+        return []
+    return [f"phases end after updates {ends}: these must rise, from 1 to below steps {e.steps}"]
 
 
 def _model(e: Experiment, tokenizer_vocab: int | None) -> list[str]:

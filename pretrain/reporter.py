@@ -13,10 +13,10 @@ LOG = logging.getLogger("gesso")
 
 
 class Reporter:
-    """Every process calls it; process 0 shows and writes."""
+    """Every process calls it; process 0 shows and writes. setup: that of the phase under way."""
 
     def __init__(self, setup: Setup, metrics: Metrics, progress: Progress, hosts: Hosts) -> None:
-        self._setup, self._metrics, self._progress = setup, metrics, progress
+        self.setup, self._metrics, self._progress = setup, metrics, progress
         self._first = hosts.process == 0
         self._evaluated_at = -1
         self.last_evaluation: dict[str, Any] | None = None
@@ -36,17 +36,17 @@ class Reporter:
 
     def evaluated(self, step: int) -> bool:
         """Whether there is nothing (more) to evaluate after `step` updates."""
-        e = self._setup.experiment.evaluation
+        e = self.setup.experiment.evaluation
         return step == self._evaluated_at or not (e.every_steps or e.sample_every_steps)
 
     def due(self, step: int) -> bool:
         """Whether held-out loss or samples are due after `step` updates."""
-        e = self._setup.experiment.evaluation
+        e = self.setup.experiment.evaluation
         return any(n and step % n == 0 for n in (e.every_steps, e.sample_every_steps))
 
     def evaluate(self, step: int, state: State) -> None:
         """Held-out loss and samples; at the end both, in between each at its own frequency."""
-        s, e = self._setup, self._setup.experiment.evaluation
+        s, e = self.setup, self.setup.experiment.evaluation
         last = step == s.experiment.steps
         self._evaluated_at = step
         if e.every_steps and (last or step % e.every_steps == 0):
@@ -78,7 +78,7 @@ class Reporter:
     def _sample(self, step: int, state: State) -> None:
         from evaluation.generate import generate
 
-        s, e = self._setup, self._setup.experiment.evaluation
+        s, e = self.setup, self.setup.experiment.evaluation
         texts = generate(
             s.model,
             state["params"],

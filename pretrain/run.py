@@ -1,6 +1,8 @@
 """`run`: start or continue an experiment in its folder, to its end or to the next preemption."""
 
 import contextlib
+import dataclasses
+import functools
 import logging
 import os
 import time
@@ -20,6 +22,7 @@ from pretrain.folder import claim, versions
 from pretrain.loop import Figures, Hooks, Outcome, train
 from pretrain.metrics import Metrics, read_metrics
 from pretrain.open import store_of
+from pretrain.phases import phase_ends, phase_experiment, phase_of_update
 from pretrain.preemption import Preemption
 from pretrain.progress import Progress
 from pretrain.records import logging_to, write_baselines, write_corpus, write_records
@@ -62,7 +65,11 @@ def run(
         validate(experiment, devices=jax.device_count())
         state_of_folder = claim(folder, experiment, named=named)
         supervisor.progress("data")
-        setup = set_up(experiment, store=store_of(experiment))
+        store = store_of(experiment)
+        setups = tuple(
+            set_up(phase_experiment(experiment, phase), store=store)
+            for phase in range(len(experiment.phases) + 1)
+        )
         lock = None
         if hosts.process == 0:
             folder.mkdir(parents=True, exist_ok=True)
@@ -75,13 +82,13 @@ def run(
         if warmup >= experiment.steps:
             LOG.warning("all %d steps lie within the warmup of %d", experiment.steps, warmup)
         if hosts.process == 0:
-            write_records(folder, setup, hosts)
+            write_records(folder, setups[-1], hosts)
         checkpoints = Checkpoints(
             folder / "checkpoints", experiment.checkpoint, hosts=hosts, lock=lock, log=LOG.info
         )
         stack.callback(checkpoints.close)
         session = _Session(
-            setup=setup,
+            setups=setups,
             folder=folder,
             hosts=hosts,
             supervisor=supervisor,
@@ -93,17 +100,22 @@ def run(
 
 @dataclass(frozen=True, kw_only=True)
 class _Session:
-    """One call of `run` once its folder is its own. stack: what is closed when it ends."""
+    """One call of `run` once its folder is its own. setups: one per phase, the last the run's own.
+    stack: what is closed when it ends."""
 
-    setup: Setup
+    setups: tuple[Setup, ...]
     folder: Path
     hosts: Hosts
     supervisor: Supervisor
     checkpoints: Checkpoints
     stack: contextlib.ExitStack
 
+    @property
+    def setup(self) -> Setup:
+        return self.setups[-1]
+
     def train(self) -> RunResult:
-        setup, e = self.setup, self.setup.experiment
+        e = self.setup.experiment
         preemption = Preemption(self.hosts)
         self.stack.callback(preemption.close)
         step, next_row, state = self._start()
@@ -113,22 +125,37 @@ class _Session:
         metrics = self.stack.enter_context(Metrics(self.folder, e.logging, resume_step=step))
         self.stack.push(_failure_to(metrics, step))
         progress = self.stack.enter_context(Progress(steps=e.steps, start=step, name=e.name))
-        reporter = Reporter(setup, metrics, progress, self.hosts)
-        if step >= e.steps:
-            outcome = Outcome(state=state, step=step, next_row=next_row, ended="done")
-            return self._finish(outcome, metrics, reporter)
-        step_fn = self._compile(metrics, step)
-        loader = self._loader(next_row)
+        reporter = Reporter(self.setup, metrics, progress, self.hosts)
+        outcome = Outcome(state=state, step=step, next_row=next_row, ended="done")
+        while outcome.step < e.steps and outcome.ended == "done":
+            phase = phase_of_update(e, outcome.step + 1)
+            reporter.setup = self.setups[phase]
+            outcome = self._train_phase(phase, outcome, metrics, reporter, preemption)
+        return self._finish(outcome, metrics, reporter)
+
+    def _train_phase(
+        self,
+        phase: int,
+        begun: Outcome,
+        metrics: Metrics,
+        reporter: Reporter,
+        preemption: Preemption,
+    ) -> Outcome:
+        """From where `begun` ended to the end of a phase, or to a preemption."""
+        setup, e = self.setups[phase], self.setup.experiment
+        step_fn = self._compile(setup, metrics, begun.step)
+        loader = self._loader(setup, begun.next_row)
+        end = phase_ends(e)[phase]
         outcome = train(
-            state,
+            begun.state,
             loader,
             step_fn,
-            start=step,
-            steps=e.steps,
-            next_row=next_row,
+            start=begun.step,
+            steps=end,
+            next_row=begun.next_row,
             hooks=Hooks(
                 record=reporter.record,
-                save=self._save,
+                save=functools.partial(self._save, setup),
                 save_due=self.checkpoints.due,
                 evaluate=reporter.evaluate,
                 evaluate_due=reporter.due,
@@ -147,7 +174,10 @@ class _Session:
             ),
         )
         loader.close()
-        return self._finish(outcome, metrics, reporter)
+        if outcome.ended == "done" and end < e.steps:
+            LOG.info("phase %d ended after step %d", phase + 1, end)
+            return dataclasses.replace(outcome, next_row=0)
+        return outcome
 
     def _start(self) -> tuple[int, int, State]:
         """(updates done, next row, state): the newest complete checkpoint's, or a fresh state's."""
@@ -155,7 +185,10 @@ class _Session:
         self.supervisor.progress("restore")
         restored = self.checkpoints.restore(s.abstract)
         if restored is not None:
-            next_row = s.order.resume(restored.info["data"])
+            phase = phase_of_update(e, min(restored.step, e.steps))
+            next_row = self.setups[phase].order.resume(restored.info["data"])
+            if restored.step == phase_ends(e)[phase] < e.steps:
+                next_row = 0
             LOG.info("continuing after step %d, row %d", restored.step, next_row)
             return restored.step, next_row, restored.state
         self.supervisor.progress("compile")
@@ -174,19 +207,19 @@ class _Session:
             r.get("event") == "done" and r["step"] == step for r in read_metrics(self.folder)
         )
 
-    def _compile(self, metrics: Metrics, step: int) -> jax.stages.Compiled:
+    def _compile(self, setup: Setup, metrics: Metrics, step: int) -> jax.stages.Compiled:
         self.supervisor.progress("compile")
         began = time.perf_counter()
-        compiled = compiled_step(self.setup)
+        compiled = compiled_step(setup)
         seconds = round(time.perf_counter() - began, 3)
         event = {"kind": "event", "step": step, "event": "started", "compile_seconds": seconds}
         metrics.write(event)
         return compiled
 
-    def _loader(self, next_row: int) -> Any:
+    def _loader(self, s: Setup, next_row: int) -> Any:
         from data.loader import Loader
 
-        s, e = self.setup, self.setup.experiment
+        e = s.experiment
         loader = Loader(
             s.order,
             s.objective.host_batch,
@@ -199,9 +232,9 @@ class _Session:
         self.stack.callback(loader.close)
         return loader
 
-    def _save(self, step: int, state: State, next_row: int) -> None:
+    def _save(self, setup: Setup, step: int, state: State, next_row: int) -> None:
         info = {
-            "data": self.setup.order.state(next_row),
+            "data": setup.order.state(next_row),
             "experiment": to_json(self.setup.experiment),
             "environment": versions(),
             "tokenizer": self.setup.tokenizer.fingerprint,

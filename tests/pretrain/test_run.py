@@ -1,6 +1,7 @@
 """A run in its folder: restarted = uninterrupted, any mesh, two processes = one, one compile."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -8,8 +9,9 @@ import pytest
 
 import configs
 from partitioning.config import MeshConfig
+from pretrain.config import PhaseConfig
 from pretrain.exits import DONE
-from pretrain.experiment import override
+from pretrain.experiment import ExperimentError, override, validate
 from pretrain.folder import RunFolderError
 from pretrain.metrics import read_metrics
 from pretrain.open import open_run
@@ -165,8 +167,41 @@ def test_a_host_array_in_the_batch_is_refused_not_transferred():
         progress=nothing,
     )
     figures = Figures(
-        terms=("lm",), components=(), utilization=nothing, log_every=1, max_skipped=1, total=1
+        terms=("lm",),
+        counts=(),
+        components=(),
+        utilization=nothing,
+        log_every=1,
+        max_skipped=1,
+        total=1,
     )
     step = jax.jit(lambda state, batch: (state, {"loss": batch["tokens"].sum()}))
     with pytest.raises(Exception, match="[Dd]isallowed host-to-device"):
         train({}, [Unplaced()], step, start=0, steps=1, next_row=0, hooks=hooks, figures=figures)
+
+
+def test_phases_have_rows_of_their_own_and_restart_exactly(tmp_path):
+    """BERT's schedule: short rows first. Killed inside a phase or at its end, nothing changes."""
+    phases = (PhaseConfig(until=4, length=32, batch=16),)
+    experiment = small(steps=6, phases=phases, **{"checkpoint.every_steps": 1})
+    run(experiment, folder=tmp_path / "whole")
+    want = train_records(tmp_path / "whole")
+    rows = [want[step]["rows"] for step in range(1, 7)]
+    assert rows == [[0, 16], [16, 32], [32, 48], [48, 64], [0, 16], [16, 32]]
+    assert want[4]["tokens"] <= 16 * 32 < want[5]["tokens"] <= 16 * 64
+    for last in (2, 4):
+        folder = tmp_path / f"killed-{last}"
+        shutil.copytree(tmp_path / "whole", folder)
+        for step in range(last + 1, 7):
+            shutil.rmtree(folder / "checkpoints" / str(step))
+        run(experiment, folder=folder)
+        for step, record in train_records(folder).items():
+            for name in ("rows", "batch_crc32", "loss", "grad_norm"):
+                assert record[name] == want[step][name]
+
+
+def test_phases_that_cannot_be_are_refused():
+    for until in (0, 12, 20):
+        phases = (PhaseConfig(until=until, length=32, batch=32),)
+        with pytest.raises(ExperimentError, match="must rise, from 1 to below steps 12"):
+            validate(small(phases=phases), devices=8)
