@@ -100,11 +100,11 @@ def figures(
         )
     # All devices of this machine hold parts of the parameters, whatever mesh the run had.
     mesh, layout = make_mesh(MeshConfig(data=1, fsdp=-1)), LAYOUTS["fsdp"]
-    if run.experiment.model.embed % mesh.shape["fsdp"]:
+    if run.experiment.model.sizes["D"] % mesh.shape["fsdp"]:
         mesh, layout = make_mesh(MeshConfig()), LAYOUTS["replicated"]
     params = jax.device_put(run.params, placements(run.model.letters, layout.at_rest, mesh))
     narration().print(f"evaluating step {run.step:,} of {folder} ...", style="dim")
-    objective = build(run.experiment.objective)
+    objective = build(run.experiment.objective, tokenizer=run.tokenizer, model=run.experiment.model)
     found = evaluate_heldout(
         run.model,
         objective,
