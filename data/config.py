@@ -52,12 +52,14 @@ class OrderConfig:
     overlap: tokens that neighbouring pieces of one long document share (1 where each token but a
     document's first is a target, 0 where each token is an input).
     overhead: tokens of a row kept free for every piece in it (BERT's [CLS] and [SEP]).
+    companions: whether rows carry text of another document beside each of their pieces.
     The rest as in DataConfig.
     """
 
     length: int
     overlap: Literal[0, 1] = 1
     overhead: int = 0
+    companions: bool = False
     packing: Literal["best_fit", "concat"] = "best_fit"
     seed: int = 0
     mixture: MixtureConfig = MixtureConfig()

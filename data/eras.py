@@ -44,13 +44,18 @@ class Eras:
         overlap: int,
         packing: str,
         wait_seconds: float,
+        overhead: int = 0,
     ) -> None:
         self.store, self.components = store, tuple(components)
-        self.shape = {"length": length, "overlap": overlap, "packing": packing}
+        self.shape: dict[str, Any] = {
+            "length": length,
+            "overlap": overlap,
+            "packing": packing,
+            "overhead": overhead,
+        }
         self.wait_seconds, self.waited_seconds = wait_seconds, 0.0
-        self._counts = CountsFile(
-            store, name=f"{packing}-{length}-{overlap}.json", form=FORMAT[packing]
-        )
+        name = f"{packing}-{length}-{overlap}" + (f"-{overhead}" if overhead else "")
+        self._counts = CountsFile(store, name=f"{name}.json", form=FORMAT[packing])
         # Replaced as a whole, so that a reader without the lock sees one consistent state.
         self._rows = np.zeros((1, len(self.components)), np.int64)  # cumulative, [eras + 1, c]
         self._tokens = np.zeros(len(self.components), np.int64)
@@ -89,7 +94,8 @@ class Eras:
         return int(self._rows[-1, component]) if self._complete else None
 
     def padding(self) -> dict[str, tuple[int, int]]:
-        """{component: (tokens of padding, tokens in all)} of the rows counted so far.
+        """{component: (tokens of padding, tokens in all)} of the rows counted so far. What pieces
+        keep free for the objective is no padding.
 
         Looks at the first era if none was; empty when that is not built yet.
         """

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from data.companions import Companions, check_documents
 from data.config import OrderConfig
 from data.eras import FORMAT, Eras, Recent
 from data.mixture import BLOCK, Mixture, resolve, train_tokens
-from data.pack import assemble, gather
+from data.pack import assembled, gather
 from data.permutation import make_key, permute
 from data.resume import check
 
@@ -42,9 +43,18 @@ class Order:
             overlap=config.overlap,
             packing=config.packing,
             wait_seconds=config.wait_seconds,
+            overhead=config.overhead,
         )
         self._shuffles = Recent(2 * len(self.components) + 4)
         self._skip = _merge(config.skip)
+        self._companions: tuple[Companions, ...] = ()
+        if config.companions:
+            if store.complete:
+                check_documents(self.components, store.totals())
+            self._companions = tuple(
+                Companions(self._open_era, component=name, split="train", seed=config.seed)
+                for name in self.components
+            )
 
     @property
     def waited_seconds(self) -> float:
@@ -70,12 +80,14 @@ class Order:
         """These rows (i64[n], any order), of T = config.length tokens each:
 
         "tokens", "segments" (0 = padding, else the piece of the row from 1), "positions" (restart
-        at each segment): i32[n, T]; "component": i32[n]; "row": i64[n].
+        at each segment): i32[n, T]; "component": i32[n]; "row": i64[n]. With config.companions
+        also "other_tokens", "other_segments" and "other_positions": segment s of a row there is
+        text of another document than segment s of its own, no longer than that.
         Waits for a store that is being built: StoreBehind after config.wait_seconds, BuildFailed as
         soon as the builder failed, Stopped when `stop` is set meanwhile.
         """
         component, index = self.mixture.locate(rows)
-        places, parts = [], []
+        places, parts, others = [], [], []
         for c in np.unique(component).tolist():
             mine = np.flatnonzero(component == c)
             epoch, era, local = self._eras.locate(c, index[mine], stop=stop)
@@ -87,8 +99,14 @@ class Order:
                 tokens = source.read(self.components[c], "train", starts, lengths)
                 places.append(mine[here])
                 parts.append((tokens, lengths, count))
-        data, lengths, count = (np.concatenate(each) for each in zip(*parts, strict=True))
-        made = assemble(data, lengths, count, length=self.config.length)
+                if self._companions:
+                    numbers = rows[mine[here]]
+                    beside = self._companions[c].beside(k, numbers, starts, lengths, count)
+                    others.append((*beside, count))
+        made = assembled(parts, length=self.config.length)
+        if others:
+            beside = assembled(others, length=self.config.length)
+            made |= {f"other_{name}": array for name, array in beside.items()}
         if len(places) > 1:
             made_at = np.argsort(np.concatenate(places))
             made = {name: array[made_at] for name, array in made.items()}
@@ -149,6 +167,9 @@ class Order:
             "store": {"fingerprint": self.store.fingerprint},
             "mixture": self.mixture.record(),
             "skip": self._skip.tolist(),
+            # States of before there were these two lack them.
+            **({"overhead": config.overhead} if config.overhead else {}),
+            **({"companions": True} if config.companions else {}),
         }
 
     def _passed(self, next_row: int) -> dict[str, Any]:
@@ -166,7 +187,11 @@ class Order:
         if None not in known:
             return [float(n or 0) for n in known]
         tokens = train_tokens(self.store)
-        return [tokens.get(name, 0.0) / self.config.length for name in self.components]
+        held = self.config.length - self.config.overhead
+        return [tokens.get(name, 0.0) / held for name in self.components]
+
+    def _open_era(self, number: int) -> Any:
+        return self.store.era(number, wait_seconds=self.config.wait_seconds)
 
     def _shuffle(self, component: int, *, epoch: int, era: int) -> np.ndarray:
         def make() -> np.ndarray:
@@ -204,6 +229,16 @@ def _merge(skip: tuple[tuple[int, int], ...]) -> np.ndarray:
 def _check_config(config: OrderConfig) -> None:
     if config.length < 2:
         raise ValueError(f"a row needs at least 2 tokens, not length {config.length}")
+    if config.overhead < 0 or config.length - config.overhead < 2:
+        raise ValueError(
+            f"overhead {config.overhead} leaves {config.length - config.overhead} of a row's"
+            f" {config.length} tokens to the text; it needs at least 2"
+        )
+    if config.companions and config.packing != "best_fit":
+        raise ValueError(
+            f"pairs need pieces of one document each, which packing {config.packing!r} does not"
+            " give; use --data.packing best_fit"
+        )
     if config.overlap not in (0, 1):
         raise ValueError(f"overlap is 0 or 1 token, not {config.overlap}")
     if config.packing not in FORMAT:

@@ -3,7 +3,7 @@
 A plan needs only the documents' lengths, so that a row stays addressed by an integer.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,18 +32,24 @@ class Plan:
         return int(self.lengths.sum(dtype=np.int64))
 
 
-def make_plan(documents: np.ndarray, *, length: int, overlap: int, packing: str) -> Plan:
+def make_plan(
+    documents: np.ndarray, *, length: int, overlap: int, packing: str, overhead: int = 0
+) -> Plan:
     """The rows that hold these documents (i64[docs], tokens per document) at `length` tokens a row.
+
+    Every piece takes `overhead` tokens of its row beside its own, so that a row of p pieces holds
+    at most length - p * overhead tokens.
 
     "best_fit": a document longer than a row is cut into pieces that share `overlap` tokens; pieces
     are packed best fit, longest first, and no piece is cut again. Rows are numbered by their first
     piece. "concat": the documents are one stream, cut into windows that share `overlap` tokens.
     """
     if packing == "concat":
-        starts, lengths = pieces(documents.sum(keepdims=True), length=length, overlap=overlap)
+        stream = documents.sum(keepdims=True)
+        starts, lengths = pieces(stream, length=length - overhead, overlap=overlap)
         return Plan(starts, lengths.astype(np.int32), np.arange(len(starts) + 1))
-    starts, lengths = pieces(documents, length=length, overlap=overlap)
-    row, rows = best_fit(lengths, length=length)
+    starts, lengths = pieces(documents, length=length - overhead, overlap=overlap)
+    row, rows = best_fit(lengths + overhead, length=length)
     by_row = np.argsort(row, kind="stable")
     count = np.bincount(row, minlength=rows)
     first = np.concatenate(([0], np.cumsum(count)))
@@ -58,11 +64,14 @@ def make_plan(documents: np.ndarray, *, length: int, overlap: int, packing: str)
     )
 
 
-def measure(documents: np.ndarray, *, length: int, overlap: int, packing: str) -> tuple[int, int]:
-    """(rows, tokens) of the plan for these documents, without making it."""
+def measure(
+    documents: np.ndarray, *, length: int, overlap: int, packing: str, overhead: int = 0
+) -> tuple[int, int]:
+    """(rows, tokens and overheads in them) of the plan for these documents, without making it."""
     if packing == "concat":
         documents = documents.sum(keepdims=True)
-    _, lengths = pieces(documents, length=length, overlap=overlap)
+    _, lengths = pieces(documents, length=length - overhead, overlap=overlap)
+    lengths = lengths + overhead
     if packing == "concat":
         return len(lengths), int(lengths.sum())
     histogram = np.bincount(lengths, minlength=length + 1)
@@ -144,6 +153,14 @@ def assemble(
         tokens = data.astype(np.int32)
     named = {"tokens": tokens, "segments": segments, "positions": positions}
     return {name: array.reshape(n, length) for name, array in named.items()}
+
+
+def assembled(
+    parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], *, length: int
+) -> dict[str, np.ndarray]:
+    """`assemble` of the rows of several reads, one after the other: (data, lengths, count) each."""
+    data, lengths, count = (np.concatenate(each) for each in zip(*parts, strict=True))
+    return assemble(data, lengths, count, length=length)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,15 @@ def heldout_rows(
     from data.heldout import heldout
 
     eras = 0 if store.complete else 1
-    held = heldout(store, component, length=length, overlap=overlap, eras=eras)
+    held = heldout(
+        store,
+        component,
+        length=length,
+        overlap=overlap,
+        eras=eras,
+        overhead=overhead,
+        companions=companions,
+    )
     if not rows or rows >= len(held):
         for start in range(0, len(held), block):
             yield held.rows(start, min(block, len(held) - start))

@@ -60,6 +60,7 @@ def set_up(experiment: Experiment, *, store: Any) -> Setup:
             length=objective.row_length(experiment.length),
             overlap=objective.overlap,
             overhead=objective.overhead,
+            companions=objective.companions,
             packing=data.packing,
             seed=data.seed,
             mixture=data.mixture,

@@ -66,14 +66,15 @@ class MemoryStore:
         raise StoreBehind(f"era {e} is not there yet")
 
     def totals(self):
-        totals = {name: {"train": 0, "holdout": 0} for name in self.components}
+        totals = {
+            name: {split: {"tokens": 0, "documents": 0} for split in ("train", "holdout")}
+            for name in self.components
+        }
         for era in self.eras:
             for (name, split), documents in era.documents.items():
-                totals[name][split] += sum(map(len, documents))
-        return {
-            name: {split: {"tokens": tokens} for split, tokens in splits.items()}
-            for name, splits in totals.items()
-        }
+                totals[name][split]["tokens"] += sum(map(len, documents))
+                totals[name][split]["documents"] += len(documents)
+        return totals
 
 
 def make_store(
