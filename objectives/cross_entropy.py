@@ -10,11 +10,13 @@ from partitioning.axes import einsum, in_use, shard
 
 class Scored(NamedTuple):
     """Of each position, f32[B, L]: the target's negative log-likelihood in nats, the log of the
-    normaliser Z, and whether no other id was likelier (1 or 0; it has no gradient)."""
+    normaliser Z, whether no other id was likelier (1 or 0; it has no gradient), and the mean of the
+    negative log-likelihoods of all ids (label smoothing)."""
 
     nll_BL: jax.Array
     log_z_BL: jax.Array
     correct_BL: jax.Array
+    mean_nll_BL: jax.Array
 
 
 def cross_entropy(
@@ -77,17 +79,20 @@ def _forward(x_BLD, targets_BL, table_VD, bias_V):
     # A comparison, not a gather: where the vocabulary is split, every device looks at its own part.
     picked_BL = jnp.where(_hits(logits_BLV, targets_BL), logits_BLV, 0).sum(-1)
     correct_BL = (picked_BL >= highest_BL1[..., 0]).astype(jnp.float32)
-    scored = Scored(log_z_BL - picked_BL, log_z_BL, correct_BL)
+    mean_nll_BL = log_z_BL - logits_BLV.mean(-1)  # computed where somebody uses it
+    scored = Scored(log_z_BL - picked_BL, log_z_BL, correct_BL, mean_nll_BL)
     return scored, (x_BLD, targets_BL, table_VD, bias_V, logits_BLV, log_z_BL)
 
 
 def _backward(saved, gradients):
     x_BLD, targets_BL, table_VD, bias_V, logits_BLV, log_z_BL = saved
-    dnll_BL, dlog_z_BL, _ = gradients
-    # d nll = softmax - one-hot, d log Z = softmax: one pass over the logits, which are all that
-    # is kept of this size. The products then run in the dtype of the features.
+    dnll_BL, dlog_z_BL, _, dmean_BL = gradients
+    # d nll = softmax - one-hot, d log Z = softmax, d mean = softmax - 1 / V: one pass over the
+    # logits, which are all that is kept of this size. The products then run in the dtype of the
+    # features.
     softmax_BLV = jnp.exp(logits_BLV - log_z_BL[..., None])
-    d_BLV = softmax_BLV * (dnll_BL + dlog_z_BL)[..., None]
+    d_BLV = softmax_BLV * (dnll_BL + dlog_z_BL + dmean_BL)[..., None]
+    d_BLV = d_BLV - (dmean_BL / logits_BLV.shape[-1])[..., None]
     d_BLV = jnp.where(_hits(logits_BLV, targets_BL), d_BLV - dnll_BL[..., None], d_BLV)
     dbias_V = None if bias_V is None else d_BLV.sum((0, 1)).astype(bias_V.dtype)
     d_BLV = shard(d_BLV.astype(x_BLD.dtype), "BLV")

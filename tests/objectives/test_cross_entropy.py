@@ -61,6 +61,27 @@ def test_equal_to_optax_whole_or_in_chunks(chunk_tokens):
         assert_close(weighted(ours(chunk_tokens))(*inputs()), weighted(plain)(*inputs()))
 
 
+def smoothed_by_optax(x_BLD, table_VD, bias_V, targets_BL):
+    logits = jnp.einsum("BLD,VD->BLV", x_BLD, table_VD) + bias_V
+    labels = optax.smooth_labels(jax.nn.one_hot(targets_BL, V), 0.1)
+    return optax.softmax_cross_entropy(logits, labels), jax.nn.logsumexp(logits, axis=-1)
+
+
+def smoothed(chunk_tokens):
+    def function(x_BLD, table_VD, bias_V, targets_BL):
+        got = cross_entropy(x_BLD, targets_BL, table_VD, bias_V, chunk_tokens=chunk_tokens)
+        return 0.9 * got.nll_BL + 0.1 * got.mean_nll_BL, got.log_z_BL
+
+    return function
+
+
+@pytest.mark.parametrize("chunk_tokens", [0, 40])
+def test_the_mean_over_the_vocabulary_smooths_labels_as_optax_does(chunk_tokens):
+    with jax.default_matmul_precision("highest"):
+        got, want = weighted(smoothed(chunk_tokens)), weighted(smoothed_by_optax)
+        assert_close(got(*inputs()), want(*inputs()))
+
+
 def test_without_a_bias():
     x_BLD, table_VD, bias_V, targets_BL = inputs()
     want = plain(x_BLD, table_VD, 0 * bias_V, targets_BL)
