@@ -8,6 +8,7 @@ _HOME = {
     "CausalLM": "objectives.causal",
     "CausalLMConfig": "objectives.config",
     "DenoiseConfig": "objectives.config",
+    "MaskedLM": "objectives.masked",
     "MaskedLMConfig": "objectives.config",
     "MixedConfig": "objectives.config",
     "Objective": "objectives.base",
