@@ -10,7 +10,7 @@ from data.permutation import make_key
 from objectives.base import Term
 from objectives.denoise_config import DenoiseConfig
 from objectives.denoise_spans import noise_of, sentinel_sides, span_counts
-from objectives.two_sides import Pieces, Sides, TwoSided
+from objectives.two_sides import Pieces, Room, Sides, TwoSided, around
 
 
 class Denoise(TwoSided):
@@ -34,8 +34,14 @@ class Denoise(TwoSided):
     }
 
     def __init__(
-        self, config: DenoiseConfig, *, tokenizer: Any = None, model: Any = None, room: Any = None
+        self,
+        config: DenoiseConfig,
+        *,
+        tokenizer: Any = None,
+        model: Any = None,
+        room: Room | None = None,
     ):
+        """Raises ValueError also for ids of sentinels, mode or start that mean something else."""
         self._key = make_key("denoise", config.seed)[0]
         super().__init__(config, tokenizer=tokenizer, model=model, room=room)
         top = config.first_sentinel
@@ -89,15 +95,15 @@ class Denoise(TwoSided):
         source, target = sentinel_sides(tokens, kept, noise, self._first_sentinel - nth)
         modes = np.full(len(ends), c.mode >= 0)
         body = lengths - spans.noise + spans.count
-        source = _around(source, body, before=modes, mode=c.mode, after=ends, end=self.end)
+        source = around(source, body, before=modes, first=c.mode, after=ends, last=self.end)
         written = spans.noise + spans.count
-        target = _around(
+        target = around(
             target,
             written,
             before=np.zeros_like(ends),
-            mode=0,
+            first=0,
             after=np.ones_like(ends),
-            end=self.end,
+            last=self.end,
         )
         return Sides(source, body + modes + ends, target, written + 1)
 
@@ -112,13 +118,13 @@ class Denoise(TwoSided):
         place = np.arange(len(pieces.tokens)) - np.repeat(pieces.starts, n)
         in_source = place < np.repeat(read, n)
         modes = (read == 0) | (c.mode >= 0)
-        source = _around(
+        source = around(
             pieces.tokens[in_source],
             read,
             before=modes,
-            mode=c.mode if c.mode >= 0 else self.end,
+            first=c.mode if c.mode >= 0 else self.end,
             after=np.zeros_like(modes),
-            end=self.end,
+            last=self.end,
         )
         return Sides(source, read + modes, pieces.tokens[~in_source], written)
 
@@ -127,26 +133,6 @@ class Denoise(TwoSided):
         that their mean is the noise density."""
         longest = np.rint(2 * self.config.noise_density * n).astype(np.int64) - 1
         return np.clip(longest, 1, np.maximum(n - 1, 1))
-
-
-def _around(
-    tokens: np.ndarray,
-    lengths: np.ndarray,
-    *,
-    before: np.ndarray,
-    mode: int,
-    after: np.ndarray,
-    end: int,
-) -> np.ndarray:
-    """Joined tokens with `mode` before and `end` after those pieces (bool[pieces]) that get one."""
-    made = np.empty(len(tokens) + int(before.sum()) + int(after.sum()), np.int64)
-    whole = lengths + before + after
-    starts = np.cumsum(whole) - whole
-    shift = starts + before - (np.cumsum(lengths) - lengths)
-    made[np.arange(len(tokens)) + np.repeat(shift, lengths)] = tokens
-    made[starts[before]] = mode
-    made[(starts + whole - 1)[after]] = end
-    return made
 
 
 def _id_problems(c: DenoiseConfig, top: int, start: int, tokenizer: Any, model: Any) -> list[str]:

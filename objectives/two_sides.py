@@ -20,6 +20,8 @@ _TYPICAL_PIECE = 256  # tokens; decides only what is fast, never what fits
 
 # pieces' tokens i64[n] -> the most tokens that their (sources, targets) can have, i64[n] each
 Costs = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+# row numbers i64[n] -> those rows of the data
+Take = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +131,26 @@ def lay_out(
     return laid
 
 
+def around(
+    tokens: np.ndarray,
+    lengths: np.ndarray,
+    *,
+    before: np.ndarray,
+    first: int,
+    after: np.ndarray,
+    last: int,
+) -> np.ndarray:
+    """Joined tokens with `first` before those pieces that get it (bool[pieces]), `last` after."""
+    made = np.empty(len(tokens) + int(before.sum()) + int(after.sum()), np.int64)
+    whole = lengths + before + after
+    starts = np.cumsum(whole) - whole
+    shift = starts + before - (np.cumsum(lengths) - lengths)
+    made[np.arange(len(tokens)) + np.repeat(shift, lengths)] = tokens
+    made[starts[before]] = first
+    made[(starts + whole - 1)[after]] = last
+    return made
+
+
 class Sides(NamedTuple):
     """Sources and targets of the same pieces: tokens joined, and tokens of each (0: left out)."""
 
@@ -150,6 +172,7 @@ class TwoSided:
     overlap: Literal[0, 1] = 0
     companions = False
     letters: Mapping[str, str] = LETTERS
+    weight_leaves: tuple[str, ...] = ("lm_weight",)  # the first is the first term's
     terms: Mapping[str, Term]
 
     def __init__(self, config: Any, *, tokenizer: Any, model: Any, room: Room | None = None):
@@ -180,6 +203,13 @@ class TwoSided:
         """What pieces become. row_numbers: i64[rows], of the global order."""
         raise NotImplementedError
 
+    def check(self, take: Take) -> None:
+        """Raises ValueError where the data has nothing for this objective."""
+
+    def weights(self, pieces: Pieces, made: Sides, shape: tuple[int, int]) -> dict[str, np.ndarray]:
+        """Further weight leaves, f32 of `shape`."""
+        return {}
+
     def row_length(self, length: int) -> int:
         """Tokens of a row whose longer side, source or target, never exceeds `length`."""
         row_length = self.room.row_length(length)
@@ -203,13 +233,14 @@ class TwoSided:
         inputs[starts[made.target_lengths > 0]] = self.start
         streams = {"tokens": inputs, "targets": made.target}
         target = lay_out(streams, made.target_lengths, pieces, (n, size))
-        return target | {
+        batch = target | {
             "source": source["source"],
             "source_segments": source["segments"],
             "source_positions": source["positions"],
             "lm_weight": (target["segments"] > 0).astype(np.float32),
             "component": np.ascontiguousarray(rows["component"], np.int32),
         }
+        return batch | self.weights(pieces, made, (n, size))
 
     def score(
         self, module: Any, batch: Mapping[str, jax.Array], key: jax.Array | None, *, chunk: int
