@@ -21,7 +21,7 @@ from typing import Any
 
 # Part of the cache's folder name: raised when the documents, tokenizers or store settings change.
 VERSION = 3
-KINDS = ("bytes", "sentencepiece", "bpe")
+KINDS = ("bytes", "sentencepiece", "bpe", "wordpiece")
 VOCAB_SIZE = 4096
 TRAIN_BYTES = 8_000_000
 # Components are small (LanguageReference has about 80 documents), so more is held out than usual.
@@ -153,7 +153,12 @@ def read_shard(path: Path) -> Iterator[tuple[str, str]]:
 
 def _make(asked: Embedded, folder: Path, say: Callable[[str], None]) -> None:
     from data.build import build
-    from data.tokenizer import load_tokenizer, train_bpe, train_sentencepiece
+    from data.tokenizer import (
+        load_tokenizer,
+        train_bpe,
+        train_sentencepiece,
+        train_wordpiece,
+    )
 
     say("embedded corpus: collecting Python's own sources and documentation")
     paths = write_embedded(folder / "corpus", megabytes=asked.megabytes)
@@ -167,6 +172,8 @@ def _make(asked: Embedded, folder: Path, say: Callable[[str], None]) -> None:
             tokenizer = train_sentencepiece(
                 texts, vocab_size=VOCAB_SIZE, kind="bpe", folder=made / "tokenizer"
             )
+        elif asked.kind == "wordpiece":
+            tokenizer = train_wordpiece(texts, vocab_size=VOCAB_SIZE, folder=made / "tokenizer")
         else:
             tokenizer = train_bpe(texts, vocab_size=VOCAB_SIZE, folder=made / "tokenizer")
     say("embedded corpus: tokenizing into a store")

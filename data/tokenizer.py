@@ -1,8 +1,8 @@
 """Tokenizers: text to ids and back, with one fingerprint of their content.
 
 `load_tokenizer` reads every supported form; `save_tokenizer` writes the folder that stores, runs
-and exports carry. Bytes are here, the other kinds in `tokenizer_sentencepiece.py` and
-`tokenizer_bpe.py`.
+and exports carry. Bytes are here, the other kinds in `tokenizer_sentencepiece.py`,
+`tokenizer_bpe.py` and so on.
 """
 
 import difflib
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
+
+from data.tokenizer_special import continues_of
 
 RECORD = "gesso_tokenizer.json"
 SENTENCEPIECE_FILE = "sentencepiece.model"
@@ -27,13 +29,16 @@ class TokenizerError(ValueError):
 class Tokenizer(Protocol):
     """What every tokenizer offers.
 
-    kind: "bytes", "sentencepiece" or "bpe".
+    kind: "bytes", "sentencepiece", "bpe", ...
     vocab_size: ids are in [0, vocab_size).
     eos: the id appended (by the caller) after every document.
     fingerprint: sha256 (hex) of the content; file names, folders and formatting do not enter.
     byte_lengths: i32[vocab_size], UTF-8 bytes each id stands for; 0 for special ids. Summed over
         `encode(text)` it is len(text.encode()) wherever the tokenizer round-trips exactly. (A
         foreign sentencepiece model that adds a leading space counts one more per document.)
+
+    Where masked-token prediction can use it, also `special`, {"pad", "unk", "cls", "sep", "mask":
+    id} as far as it has them, and `continues`, bool[vocab_size]: ids that go on with a word.
     """
 
     kind: str
@@ -76,6 +81,8 @@ class BytesTokenizer:
         self.fingerprint = content_fingerprint(kind=self.kind, eos=self.eos, content=b"utf-8")
         self.byte_lengths = np.ones(self.vocab_size, np.int32)
         self.byte_lengths[self.eos] = 0
+        self.special: dict[str, int] = {}
+        self.continues = continues_of([*(bytes([each]) for each in range(256)), b""])
 
     def encode(self, text: str) -> np.ndarray:
         return np.frombuffer(utf8(text), np.uint8).astype(np.uint32)
@@ -95,8 +102,9 @@ def load_tokenizer(path_or_kind: str | Path, *, eos: str = "") -> Tokenizer:
     """Load a tokenizer from what it is called or where it is.
 
     path_or_kind: "bytes"; a folder made by `save_tokenizer`; a sentencepiece `.model` file; a
-    `tokenizer.json` of byte-level BPE; a folder that holds one of these or `vocab.json` and
-    `merges.txt`. A saved folder whose content does not match its fingerprint is refused.
+    `tokenizer.json` of byte-level BPE or WordPiece; a `vocab.txt` of WordPiece; a folder that holds
+    one of these or `vocab.json` and `merges.txt`. A saved folder whose content does not match its
+    fingerprint is refused.
 
     eos: the token that ends documents. Empty: the `eos_token` named by a tokenizer_config.json or
     special_tokens_map.json beside the file, else `<|endoftext|>`, else `</s>`.
@@ -157,6 +165,18 @@ def train_bpe(texts: Iterator[str], *, vocab_size: int, folder: str | Path) -> T
     return tokenizer
 
 
+def train_wordpiece(
+    texts: Iterator[str], *, vocab_size: int, lowercase: bool = True, folder: str | Path
+) -> Tokenizer:
+    """Train BERT's WordPiece, uncased or cased; save it in `folder`. It does not give texts back
+    exactly (data/tokenizer_wordpiece.py says what is lost)."""
+    from data.tokenizer_wordpiece import train
+
+    tokenizer = train(texts, vocab_size=vocab_size, lowercase=lowercase)
+    save_tokenizer(tokenizer, folder)
+    return tokenizer
+
+
 def content_fingerprint(*, kind: str, eos: int, content: bytes) -> str:
     """sha256 (hex) of a tokenizer's kind, end-of-document id and canonical content."""
     head = json.dumps({"kind": kind, "eos": eos, "bytes": len(content)}).encode()
@@ -197,10 +217,15 @@ def _load_saved(folder: Path) -> Tokenizer:
         from data.tokenizer_bpe import BPETokenizer, parse_json
 
         tokenizer = BPETokenizer(parse_json(folder / BPE_FILE), eos=eos)
+    elif kind == "wordpiece":
+        from data.tokenizer_bpe import parse_json
+        from data.tokenizer_wordpiece import WordPieceTokenizer
+
+        tokenizer = WordPieceTokenizer(parse_json(folder / BPE_FILE), eos=eos)
     else:
         raise TokenizerError(
-            f"{folder / RECORD}: unknown kind {kind!r}; known: bytes, sentencepiece, bpe "
-            "(a newer version may have written it)"
+            f"{folder / RECORD}: unknown kind {kind!r}; known: bytes, sentencepiece, bpe, "
+            "wordpiece (a newer version may have written it)"
         )
     if tokenizer.fingerprint != record["fingerprint"]:
         raise TokenizerError(
@@ -219,9 +244,19 @@ def _load_foreign(path: Path, *, eos: str) -> Tokenizer:
         from data.tokenizer_sentencepiece import load_model
 
         return load_model(path, eos=eos)
-    if path.suffix == ".json":
-        from data.tokenizer_bpe import load_files
+    if path.name.endswith("vocab.txt"):
+        from data.tokenizer_wordpiece import load_vocabulary
 
+        return load_vocabulary(path, eos=eos)
+    if path.suffix == ".json":
+        from data.tokenizer_bpe import load_files, parse_json
+
+        content = parse_json(path)
+        model = content.get("model")
+        if isinstance(model, dict) and model.get("type") == "WordPiece":
+            from data.tokenizer_wordpiece import load_definition
+
+            return load_definition(content, path, eos=eos)
         return load_files(path, eos=eos)
     raise TokenizerError(
         f"{path}: not a form of tokenizer that is known; give 'bytes', a folder, a sentencepiece "
@@ -231,7 +266,7 @@ def _load_foreign(path: Path, *, eos: str) -> Tokenizer:
 
 def _file_in(folder: Path) -> Path:
     names = sorted(entry.name for entry in folder.iterdir())
-    for name in (BPE_FILE, "vocab.json", SENTENCEPIECE_FILE):
+    for name in (BPE_FILE, "vocab.json", "vocab.txt", SENTENCEPIECE_FILE):
         if name in names:
             return folder / name
     models = [name for name in names if name.endswith(".model")]
@@ -241,7 +276,7 @@ def _file_in(folder: Path) -> Path:
         raise TokenizerError(f"{folder}: holds several models ({', '.join(models)}); name one")
     raise TokenizerError(
         f"{folder}: no tokenizer in it; looked for {RECORD}, {BPE_FILE}, vocab.json with "
-        f"merges.txt, or one .model file; it holds {', '.join(names[:8]) or 'nothing'}"
+        f"merges.txt, vocab.txt, or one .model file; it holds {', '.join(names[:8]) or 'nothing'}"
     )
 
 

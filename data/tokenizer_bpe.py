@@ -29,6 +29,7 @@ from data.tokenizer_cuts import (
     training_chunks,
 )
 from data.tokenizer_merges import Definition, read_definition, tiktoken_ranks
+from data.tokenizer_special import continues_of, special_of
 
 END_OF_TEXT = ("<|endoftext|>", "</s>")
 # GPT-2's pre-tokenisation, with possessive repeats: the same matches without the backtracking.
@@ -75,6 +76,8 @@ class BPETokenizer:
             raise TokenizerError(f"eos {eos} is outside the vocabulary of {self.vocab_size} ids")
         self._bytes[eos] = b""
         self.byte_lengths = np.array([len(piece) for piece in self._bytes], np.int32)
+        self.special = special_of(read.vocab | {each["content"]: each["id"] for each in read.added})
+        self.continues = continues_of(self._bytes)
         slow = _TokenizersEngine(definition, read)
         fast = _TiktokenEngine.proven(read)
         agree = fast is not None and all(

@@ -22,6 +22,7 @@ from data.tokenizer import (
     utf8,
 )
 from data.tokenizer_cuts import CUT_ABOVE, cut, training_chunks
+from data.tokenizer_special import continues_of, special_of
 
 END_OF_TEXT = ("<|endoftext|>", "</s>")
 # Sentencepiece writes a space as this character, so the character itself would come back a space.
@@ -67,6 +68,15 @@ class SentencePieceTokenizer:
         self.eos = eos
         self.fingerprint = content_fingerprint(kind=self.kind, eos=eos, content=model)
         self.byte_lengths = _byte_lengths(self._processor, eos=eos)
+        pieces = [self._processor.id_to_piece(index) for index in range(self.vocab_size)]
+        self.special = special_of({piece: index for index, piece in enumerate(pieces)})
+        # A byte piece is a part of a character that has no piece.
+        self.continues = continues_of(
+            [
+                b"\xff" if self._processor.is_byte(i) else each.replace(ESCAPED_SPACE, " ").encode()
+                for i, each in enumerate(pieces)
+            ]
+        )
         escaped = [self._processor.piece_to_id(f"<0x{byte:02X}>") for byte in utf8(ESCAPED_SPACE)]
         has_bytes = all(self._processor.is_byte(index) for index in escaped)
         self._escaped_space = escaped if has_bytes else None

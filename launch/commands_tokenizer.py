@@ -27,7 +27,8 @@ EXAMPLE = "def pretrain(corpus):\n    # It's 3.14159 m\u00b2, na\u00efvely: \U00
 class Train:
     """Train a tokenizer on your texts. The same texts give the same tokenizer, on any machine.
 
-    Every kind gives back every text exactly, white space and rare characters included.
+    Every kind but wordpiece gives back every text exactly, white space and rare characters
+    included.
 
     Example:
       gesso tokenizer train corpus/*.jsonl.zst --folder my-tokenizer --vocab-size 32000
@@ -41,8 +42,10 @@ class Train:
     # How many ids it shall have.
     vocab_size: int
     # sentencepiece: its bpe. unigram: sentencepiece's unigram, slower to train, faster to encode.
-    # bpe: byte-level BPE as GPT-2's.
-    kind: Literal["sentencepiece", "unigram", "bpe"] = "sentencepiece"
+    # bpe: byte-level BPE as GPT-2's. wordpiece: BERT's.
+    kind: Literal["sentencepiece", "unigram", "bpe", "wordpiece"] = "sentencepiece"
+    # wordpiece only. uncased: lowercased, without accents.
+    case: Literal["uncased", "cased"] = "uncased"
     # Read at most so much text (10**6 bytes), from all files in turn; 0 = all of it.
     limit_megabytes: float = 100.0
     # The key of a record's text.
@@ -114,10 +117,12 @@ def run_train(options: Train) -> int:
     folder = _free_folder(options.folder)
     if not options.sources:
         raise Refused("no sources; name files or folders of text, or 'embedded'")
+    if options.case == "cased" and options.kind != "wordpiece":
+        raise Refused(f"--case has no effect on {options.kind}, which keeps every character")
     if options.limit_megabytes < 0:
         raise Refused(f"--limit-megabytes {options.limit_megabytes:g} is negative; 0 reads all")
     from data.texts import read_texts
-    from data.tokenizer import train_bpe, train_sentencepiece
+    from data.tokenizer import train_bpe, train_sentencepiece, train_wordpiece
 
     documents = read_texts(
         options.sources,
@@ -131,6 +136,13 @@ def run_train(options: Train) -> int:
         texts = _counted(documents, read)
         if options.kind == "bpe":
             tokenizer = train_bpe(texts, vocab_size=options.vocab_size, folder=folder)
+        elif options.kind == "wordpiece":
+            tokenizer = train_wordpiece(
+                texts,
+                vocab_size=options.vocab_size,
+                lowercase=options.case == "uncased",
+                folder=folder,
+            )
         else:
             model = "unigram" if options.kind == "unigram" else "bpe"
             tokenizer = train_sentencepiece(

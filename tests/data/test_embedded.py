@@ -246,7 +246,7 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-@pytest.mark.parametrize("kind", ["bytes", "sentencepiece", "bpe"])
+@pytest.mark.parametrize("kind", ["bytes", "sentencepiece", "bpe", "wordpiece"])
 def test_from_nothing_to_a_store(cache, kind):
     from data.store import open_store
 

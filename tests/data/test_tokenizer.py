@@ -121,8 +121,8 @@ def test_an_edited_record_is_refused(tmp_path):
     (tmp_path / RECORD).write_text(json.dumps({**record, "eos": 5}))
     with pytest.raises(TokenizerError, match="does not match its fingerprint"):
         load_tokenizer(tmp_path)
-    (tmp_path / RECORD).write_text(json.dumps({**record, "kind": "wordpiece"}))
-    with pytest.raises(TokenizerError, match="unknown kind 'wordpiece'"):
+    (tmp_path / RECORD).write_text(json.dumps({**record, "kind": "hieroglyphs"}))
+    with pytest.raises(TokenizerError, match="unknown kind 'hieroglyphs'"):
         load_tokenizer(tmp_path)
     (tmp_path / RECORD).write_text(json.dumps(record)[:30])
     with pytest.raises(TokenizerError, match="damaged record"):

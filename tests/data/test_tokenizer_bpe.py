@@ -231,7 +231,7 @@ def test_cut_off_files_are_refused(tmp_path, keep):
     ("change", "message"),
     [
         (lambda d: d.pop("model"), "without merges|no model"),
-        (lambda d: d["model"].update(type="WordPiece"), "WordPiece; byte-level BPE"),
+        (lambda d: d["model"].update(type="Unigram"), "Unigram; byte-level BPE"),
         (lambda d: d.update(pre_tokenizer={"type": "Whitespace"}), "over characters, not bytes"),
         (lambda d: d["model"]["vocab"].pop("a"), "1 of the 256 bytes"),
         (lambda d: d["model"]["merges"].append(["zq", "zq"]), "not in the vocabulary"),
