@@ -197,14 +197,16 @@ def weigh(
     *,
     scale: float,
     logits: Literal["compute", "float32"],
+    bias_NLS: jax.Array | None = None,
     rate: float = 0.0,
     key: jax.Array | None = None,
 ) -> jax.Array:
-    """softmax(q.k * scale) v over the visible keys, the softmax in float32; where none is visible,
-    the mean of v over `blind` (bool [B or 1, L, S]; None: over all keys). Returns BLNH."""
+    """softmax(q.k * scale + bias) v over the visible keys, the softmax in float32; where none is
+    visible, the mean of v over `blind` (bool [B or 1, L, S]; None: over all keys). Returns BLNH."""
     product = einsum_float32 if logits == "float32" else einsum
     logits_BNLS = product("BLNH,BSNH->BNLS", q_BLNH, k_BSNH)
     logits_BNLS = logits_BNLS if scale == 1 else logits_BNLS * scale
+    logits_BNLS = logits_BNLS if bias_NLS is None else logits_BNLS + bias_NLS
     # The lowest number, not -inf: a row of -inf has no softmax, and its gradient is NaN.
     lowest = jnp.finfo(logits_BNLS.dtype).min
     unseen = lowest if blind is None else jnp.where(blind, lowest / 2, lowest)[:, None]

@@ -18,7 +18,8 @@ Params = dict[str, Any]
 # family -> (module, class). A class has `__init__(config, key)`, which declares the parameters;
 # `inputs(config)`, {batch leaf it reads: rows of the table the leaf indexes, or None};
 # `outputs(batch, key, *, hidden)`, what `Model.apply` returns; the functions its objectives call
-# (features, head, ...); and, where it generates, `init_cache` and `decode`.
+# (features, head, ...); and, where it generates, `init_cache` (with an encoder: `encode`) and
+# `decode`.
 _HOME = {
     "gpt": ("models.gpt", "GPT"),
     "bert": ("models.bert", "BERT"),
@@ -77,6 +78,19 @@ class Model:
     def init_cache(self, rows: int, length: int, dtype: Any = jnp.float32) -> Any:
         """An empty cache for `rows` rows of up to `length` tokens, padding included."""
         return self._class.init_cache(self.config, rows, length, dtype)
+
+    def encode(self, params: Params, batch: Mapping[str, Any], length: int) -> Any:
+        """The cache of an encoder-decoder that has read the batch's source and written nothing,
+        with room for `length` tokens; computed once, for `decode`.
+
+        batch: "source" i32[B, S]; "source_segments" (0 for padding) and "source_positions" where
+        absent as in `apply`. A cache's arrays are named by their letters, so that rows can be
+        chosen of them; those under "source" are the same for all continuations of a row. Raises
+        ValueError for a model without an encoder.
+        """
+        if not hasattr(self._class, "encode"):
+            raise ValueError(f"a {self.config.family} model has no encoder and decoder; no source")
+        return self.merge(params).encode(self._inputs(batch), length)
 
     def decode(
         self,
