@@ -22,7 +22,7 @@ class ScheduleConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """One optax optimizer by name.
+    """One optimizer by name; adamw_bert is AdamW without bias correction, as BERT was trained.
 
     decay, no_decay, multipliers hold patterns (fnmatch) over parameter names such as
     "blocks/attention/q". Weight decay reaches what a `decay` pattern matches and no `no_decay`
@@ -33,7 +33,7 @@ class OptimizerConfig:
     gives up; each of them leaves the state as it was.
     """
 
-    name: Literal["adamw", "lion", "adafactor", "muon"] = "adamw"
+    name: Literal["adamw", "adamw_bert", "lion", "adafactor", "muon"] = "adamw"
     learning_rate: float = 1e-3
     schedule: ScheduleConfig = ScheduleConfig()
     b1: float = 0.9

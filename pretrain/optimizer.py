@@ -58,6 +58,8 @@ def make_optimizer(
 def _core(config: OptimizerConfig, letters: Any) -> optax.GradientTransformation:
     if config.name == "adamw":
         return optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.epsilon)
+    if config.name == "adamw_bert":
+        return _adam_uncorrected(b1=config.b1, b2=config.b2, epsilon=config.epsilon)
     if config.name == "lion":
         return optax.scale_by_lion(b1=config.b1, b2=config.b2)
     if config.name == "adafactor":
@@ -76,6 +78,23 @@ def _core(config: OptimizerConfig, letters: Any) -> optax.GradientTransformation
         muon_weight_dimension_numbers=lambda _: matrices,
     )
     return optax.chain(muon, optax.scale(-1.0))
+
+
+def _adam_uncorrected(*, b1: float, b2: float, epsilon: float) -> optax.GradientTransformation:
+    """Adam whose moments start at 0 and are not corrected for it: BERT's AdamWeightDecayOptimizer
+    (https://github.com/google-research/bert, optimization.py). Early updates are smaller."""
+
+    def init(params: Any) -> optax.ScaleByAdamState:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return optax.ScaleByAdamState(count=jnp.zeros([], jnp.int32), mu=zeros, nu=zeros)
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, updates)
+        steps = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + epsilon), mu, nu)
+        return steps, optax.ScaleByAdamState(count=state.count + 1, mu=mu, nu=nu)
+
+    return optax.GradientTransformation(init, update)
 
 
 def _muon_dims(letters: str) -> contrib.MuonDimensionNumbers | None:
