@@ -50,11 +50,12 @@ def evaluate_heldout(
     bytes of the targets. A document's first token is no target and counts nowhere.
 
     These are of the objective's first term, a negative log-likelihood. terms: {name: {"mean",
-    "count", "perplexity" where the term has targets}} of all of them. Words are counted where
-    every token of a row is a target. Sums are divided once, at the end: batches are never averaged;
-    a target of any weight above 0 counts once. Of a store that is
-    still being built, the held-out documents of its first era are taken. Raises NothingHeldOut,
-    and ValueError for an unknown component.
+    "count", "perplexity" where the term has targets}} of all of them; mean and perplexity are None
+    where nothing counted. bits_per_byte, word_perplexity and words are None of an objective that
+    does not predict a text whole, one token after the other. Sums are divided once, at the end:
+    batches are never averaged; a target of any weight above 0 counts once. Of a store that is still
+    being built, the held-out documents of its first era are taken. Raises NothingHeldOut, and
+    ValueError for an unknown component.
     """
     names = _known(store, components)
     tokenizer = store.tokenizer()
@@ -83,7 +84,7 @@ def evaluate_heldout(
         for index, name in enumerate(names):
             sums[name][0] += target_bytes[index]
             sums[name][2:] += totals[index]
-    sums = {name: each for name, each in sums.items() if each[3]}
+    sums = {name: each for name, each in sums.items() if each[3::2].any()}
     if not sums:
         raise NothingHeldOut(
             f"nothing is held out in {', '.join(names) or 'this store'}: build the store with"
@@ -108,14 +109,15 @@ def _figures(sums: np.ndarray, objective: Any) -> Figures:
         return nats / count if count else math.nan
 
     with np.errstate(over="ignore"):
+        whole = predicts_whole_texts(objective)
         return {
             "loss": per(tokens),
             "perplexity": float(np.exp(per(tokens))),
-            "bits_per_byte": per(target_bytes) / math.log(2),
-            "word_perplexity": float(np.exp(per(words))),
+            "bits_per_byte": per(target_bytes) / math.log(2) if whole else None,
+            "word_perplexity": float(np.exp(per(words))) if whole else None,
             "tokens": round(tokens),
             "bytes": round(target_bytes),
-            "words": round(words),
+            "words": round(words) if whole else None,
             "terms": {
                 name: _term(term, *sums[2 + 2 * i : 4 + 2 * i].tolist())
                 for i, (name, term) in enumerate(objective.terms.items())
@@ -124,9 +126,18 @@ def _figures(sums: np.ndarray, objective: Any) -> Figures:
 
 
 def _term(term: Any, total: float, count: float) -> Figures:
-    mean = total / count if count else math.nan
-    perplexity = {"perplexity": float(np.exp(mean))} if term.targets else {}
-    return {"mean": mean, "count": round(count)} | perplexity
+    mean = total / count if count else None
+    figures = {"mean": mean, "count": round(count)}
+    if not term.targets:
+        return figures
+    with np.errstate(over="ignore"):
+        return figures | {"perplexity": None if mean is None else float(np.exp(mean))}
+
+
+def predicts_whole_texts(objective: Any) -> bool:
+    """Whether every token of a document but its first is a target of the first term, so that its
+    costs add up to what the text costs."""
+    return objective.overlap == 1
 
 
 def _batches(stream: Iterator[tuple[int, Rows]], objective: Any, size: int) -> Iterator[Rows]:
@@ -163,7 +174,7 @@ def _words(chunk: Rows, objective: Any, tokenizer: Any) -> dict[int, int]:
     """{component index: words in the decoded targets}, document piece by document piece; nothing
     where some tokens of a row are no target."""
     term = next(iter(objective.terms.values()))
-    if objective.overlap == 0:
+    if not predicts_whole_texts(objective):
         return {}
     words: dict[int, int] = {}
     for row, ids in enumerate(chunk[term.targets]):
