@@ -28,7 +28,7 @@ class DataConfig:
     """Which token store, in which order.
 
     store: a folder made by `gesso corpus build`, or "embedded:KIND[:MEGABYTES]": the corpus that
-    comes with Python (no internet), tokenized by a tokenizer of that kind (bytes, sentencepiece).
+    comes with Python (no internet), tokenized by a tokenizer of that kind (bytes, wordpiece...).
     packing: "best_fit" cuts no document that fits in a row; "concat" is the published baseline.
     skip: row ranges [first, last) that are jumped over (a loss spike's batches).
     prefetch: batches made ahead by the loader's thread. It never changes the order.
