@@ -7,7 +7,7 @@ _HOME = {
     "FolderError": "export.tensor_files",
     "Imported": "export.folder",
     "read_folder": "export.folder",
-    "write_folder": "export.folder",
+    "write_folder": "export.folder_writer",
 }
 __all__ = [*_HOME]  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -1,0 +1,85 @@
+"""Whether an exported folder is the model it was made of: read back, and run beside it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from export.folder import read_folder
+from export.tensor_files import FolderError
+from models import build
+from models.model import module_of
+
+# How far outputs may be apart, as a share of the largest: rounding of the weights to the files'
+# dtype (2^-11 and 2^-8 each), grown by a stack of layers; in float32 only the shape of a cropped
+# head may change a sum's order.
+BOUNDS = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """apart: the largest difference of an output, as a share of that output's largest value; in the
+    worst of `outputs`. bound: what was allowed."""
+
+    apart: float
+    bound: float
+    outputs: tuple[str, ...]
+
+
+def compare(folder: Path, config: Any, params: Mapping[str, Any], *, dtype: str) -> Agreement:
+    """Read `folder` again and compare its outputs on a probe with those of `params`.
+
+    Raises FolderError where they are further apart than BOUNDS[dtype] allows.
+    """
+    again = read_folder(folder)
+    batch = probe(again.config)
+    ours = outputs(config, params, batch)
+    theirs = outputs(again.config, again.params, batch)
+    apart = {}
+    for name, x in theirs.items():
+        y = ours[name][..., : x.shape[-1]] if ours[name].shape != x.shape else ours[name]
+        apart[name] = float(np.abs(x - y).max() / max(1e-30, np.abs(y).max()))
+    worst = max(apart, key=apart.__getitem__)
+    bound = BOUNDS[dtype]
+    if not apart[worst] <= bound:
+        raise FolderError(
+            f"what was written to {folder.name} does not give the model's outputs: {worst} differ"
+            f" by {apart[worst]:.1e} of their largest value, and {dtype} may cost {bound:.0e};"
+            " nothing was kept" + ("" if dtype == "float32" else "; export as float32")
+        )
+    return Agreement(apart=apart[worst], bound=bound, outputs=tuple(sorted(apart)))
+
+
+def probe(config: Any, *, rows: int = 2, length: int = 16, seed: int = 0) -> dict[str, np.ndarray]:
+    """A batch of random tokens for a model of any family; the second row ends in padding."""
+    random = np.random.default_rng(seed)
+    length = min(length, config.longest or length)
+    batch: dict[str, np.ndarray] = {}
+    for name, size in module_of(config).inputs(config).items():
+        if name in ("tokens", "source"):
+            batch[name] = random.integers(0, size, (rows, length), np.int32)
+        elif name in ("segments", "source_segments"):
+            batch[name] = np.ones((rows, length), np.int32)
+            batch[name][-1, -max(1, length // 4) :] = 0
+    return batch
+
+
+def outputs(
+    config: Any, params: Mapping[str, Any], batch: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The model's outputs in float32, at places that are not padding."""
+    model = build(config)
+    with jax.default_matmul_precision("highest"):
+        made = jax.jit(model.apply)(dict(params), batch)
+    mask = batch.get("segments", np.ones_like(next(iter(batch.values())))) != 0
+    return {
+        name: np.asarray(x, np.float32)[mask]
+        if x.shape[:2] == mask.shape
+        else np.asarray(x, np.float32)
+        for name, x in made.items()
+        if jnp.issubdtype(x.dtype, jnp.floating)
+    }
