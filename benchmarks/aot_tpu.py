@@ -150,10 +150,10 @@ def compile_case(case: Case, text_folder: str) -> dict[str, Any]:
     import jax
     from jax.experimental import topologies
 
-    from benchmarks.hlo import collectives
     from configs.registry import experiment as named
     from models.count import parameters
     from partitioning.mesh import make_mesh
+    from pretrain.hlo import collectives
 
     topology = topologies.get_topology_desc(platform="tpu", topology_name=case.topology)
     devices = topology.devices

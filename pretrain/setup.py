@@ -68,6 +68,9 @@ def set_up(experiment: Experiment, *, store: Any) -> Setup:
             wait_seconds=data.wait_seconds,
         ),
     )
+    # Some objectives need more of a corpus than text (a separator): they look at its first rows.
+    if check := getattr(objective, "check", None):
+        check(order.take)
     model = build(experiment.model)
     optimizer = make_optimizer(experiment.optimizer, model.letters, steps=experiment.steps)
     mesh, layout = make_mesh(experiment.mesh), LAYOUTS[experiment.layout]
@@ -91,19 +94,25 @@ def set_up(experiment: Experiment, *, store: Any) -> Setup:
 def compiled_step(s: Setup) -> jax.stages.Compiled:
     """The training step of this run, compiled for its mesh."""
     e = s.experiment
+    settings = step_settings(e, components=len(s.order.components))
+    step = make_train_step(s.model, s.objective, s.optimizer, settings)
+    batch = abstract_batch(s.objective, rows=e.batch, length=e.length, mesh=s.mesh)
+    return compile_step(step, s.abstract, batch, mesh=s.mesh, layout=s.layout)
+
+
+def step_settings(experiment: Experiment, *, components: int) -> StepSettings:
+    """What an experiment says about its step. components: how many the data has."""
+    e = experiment
     schedule = make_schedule(e.optimizer.schedule, steps=e.steps)
-    settings = StepSettings(
+    return StepSettings(
         compute=e.precision.compute,
         microbatches=e.microbatches,
         clip_norm=e.optimizer.clip_norm,
-        components=len(s.order.components),
+        components=components,
         seed=e.seed,
         dropout=e.model.drops,
         learning_rate=lambda t: e.optimizer.learning_rate * schedule(t),
     )
-    step = make_train_step(s.model, s.objective, s.optimizer, settings)
-    batch = abstract_batch(s.objective, rows=e.batch, length=e.length, mesh=s.mesh)
-    return compile_step(step, s.abstract, batch, mesh=s.mesh, layout=s.layout)
 
 
 def abstract_batch(

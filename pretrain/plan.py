@@ -1,0 +1,240 @@
+"""Will it fit, how fast will it be, and what bounds it: the real step, planned before any chip.
+
+Exact: bytes of parameters, optimizer state and batch per device (their shardings say them), and,
+where the step is compiled, the compiler's own temporaries and collectives. A model: times, which
+divide FLOPs and bytes by published peaks.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from models.count import flops_per_token, parameters
+from pretrain.experiment import Experiment, to_json, validate
+from pretrain.plan_time import BYTES, step_time
+from pretrain.topology import Topology, describe
+
+PLAN_VERSION = 1
+
+
+def plan(experiment: Experiment, where: Topology) -> dict[str, Any]:
+    """The plan of a run on a topology, compiled for it, as JSON: "memory", "program",
+    "collectives", "time", "fits". Before JAX is used elsewhere in the process.
+
+    Raises ExperimentError where the experiment cannot be laid out on it, ValueError for a topology
+    that no compiler here knows.
+    """
+    import jax
+
+    from pretrain.program_flops import executed_flops
+
+    validate(experiment, devices=where.devices)
+    devices = describe(where)
+    began = time.perf_counter()
+    laid_out = lay_out(experiment, devices)
+    traced = laid_out.trace()
+    found = _head(experiment, where, laid_out.mesh.shape) | {
+        "jax": jax.__version__,
+        "memory": laid_out.exact_bytes(),
+        "program": _program(experiment, executed_flops(traced.jaxpr)),
+        "seconds": {"trace": round(time.perf_counter() - began, 1)},
+    }
+    began = time.perf_counter()
+    found |= _compiled(traced, where, found["memory"])
+    found["seconds"]["compile"] = round(time.perf_counter() - began, 1)
+    return found | step_time(experiment, where, found)
+
+
+def estimate(experiment: Experiment, where: Topology) -> dict[str, Any]:
+    """As `plan`, from formulas alone: no JAX, no compiler, milliseconds. "exact" is False."""
+    validate(experiment, devices=where.devices)
+    e, sizes = experiment, experiment.mesh.sizes(where.devices)
+    found = _head(experiment, where, sizes)
+    program = _program(experiment, 0.0)
+    # What remat computes again of one forward pass, which is a third of the whole.
+    again = {
+        "full": 1 / 3,
+        "save_attention": 0.3,
+        "dots": 0.05,
+        "save_qkv_attention_mlp": 0.03,
+    }.get(getattr(e.model, "remat", "none"), 0.0)
+    program["executed_flops"] = program["model_flops"] * (1 + again)
+    ways = (sizes["fsdp"] if "fsdp" in e.layout else 1) * (
+        sizes["tensor"] if "tensor" in e.layout else 1
+    )
+    parameters = math.ceil(program["parameters"]["total"] * BYTES[e.precision.params] / ways)
+    moments = {"adamw": 2, "lion": 1, "muon": 1, "adafactor": 0.01}.get(e.optimizer.name, 2)
+    rows = sizes["replica"] * sizes["data"] * sizes["fsdp"]
+    memory = {
+        "parameters": parameters,
+        "optimizer": math.ceil(moments * parameters),
+        "other_state": 4,
+        "batch": math.ceil(20 * e.batch * e.length / rows / sizes["sequence"]),
+    }
+    found |= {"program": program, "memory": memory}
+    return found | step_time(experiment, where, found)
+
+
+def _head(experiment: Experiment, where: Topology, sizes: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "version": PLAN_VERSION,
+        "experiment": to_json(experiment),
+        "topology": {
+            "name": where.name,
+            "slices": where.slices,
+            "devices": where.devices,
+            "chips": where.chips,
+            "chip": dataclasses.asdict(where.chip) if where.chip else None,
+        },
+        "mesh": {axis: n for axis, n in sizes.items() if n > 1},
+    }
+
+
+def _program(e: Experiment, executed: float) -> dict[str, Any]:
+    """FLOPs of one update over the whole mesh: the formula's, and those that are executed."""
+    return {
+        "parameters": parameters(e.model),
+        "tokens_per_step": e.batch * e.length,
+        "model_flops": flops_per_token(e.model, e.length) * e.batch * e.length,
+        "executed_flops": executed,
+    }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LaidOut:
+    """An experiment's step as a traceable program for a mesh of any devices."""
+
+    experiment: Experiment
+    mesh: Any
+    layout: Any
+    model: Any
+    objective: Any
+    step: Any
+    state: Any
+    batch: Any
+
+    def trace(self) -> Any:
+        """The step traced for its mesh: `.jaxpr`, and `.lower()` for its devices."""
+        from pretrain.step import trace_step
+
+        return trace_step(self.step, self.state, self.batch, mesh=self.mesh, layout=self.layout)
+
+    def exact_bytes(self) -> dict[str, int]:
+        """Bytes per device by class: what shardings say, to the byte."""
+        return {
+            "parameters": _local_bytes(self.state["params"]),
+            "optimizer": _local_bytes(self.state["opt_state"]),
+            "other_state": _local_bytes(
+                {k: v for k, v in self.state.items() if k not in ("params", "opt_state")}
+            ),
+            "batch": _local_bytes(self.batch),
+        }
+
+
+def lay_out(experiment: Experiment, devices: list[Any]) -> LaidOut:
+    """The step of an experiment over `devices`; nothing is computed and no data is read."""
+    from models import build
+    from objectives.base import build as build_objective
+    from partitioning.layouts import LAYOUTS
+    from partitioning.mesh import make_mesh
+    from pretrain.optimizer import make_optimizer
+    from pretrain.setup import abstract_batch, step_settings
+    from pretrain.state import abstract_state
+    from pretrain.step import make_train_step
+
+    e = experiment
+    mesh, layout, model = make_mesh(e.mesh, devices=devices), LAYOUTS[e.layout], build(e.model)
+    objective = build_objective(e.objective, tokenizer=_any_tokenizer(e.model), model=e.model)
+    optimizer = make_optimizer(e.optimizer, model.letters, steps=e.steps)
+    state = abstract_state(model, optimizer, mesh=mesh, layout=layout, dtype=e.precision.params)
+    step = make_train_step(model, objective, optimizer, step_settings(e, components=22))
+    batch = abstract_batch(objective, rows=e.batch, length=e.length, mesh=mesh)
+    return LaidOut(
+        experiment=e,
+        mesh=mesh,
+        layout=layout,
+        model=model,
+        objective=objective,
+        step=step,
+        state=state,
+        batch=batch,
+    )
+
+
+def cache_key(experiment: Experiment, where: Topology) -> str:
+    """A hash of all that decides a plan: experiment, topology, versions, the code of the step."""
+    from importlib.metadata import version
+
+    import jax
+
+    root = Path(__file__).parents[1]
+    code = hashlib.sha256()
+    for folder in ("models", "objectives", "partitioning", "pretrain"):
+        for path in sorted((root / folder).glob("*.py")):
+            code.update(path.read_bytes())
+    try:
+        compiler = version("libtpu")
+    except ImportError:
+        compiler = ""
+    told = [to_json(experiment), where.name, where.slices, jax.__version__, compiler]
+    return hashlib.sha256(
+        (json.dumps(told, sort_keys=True) + code.hexdigest()).encode()
+    ).hexdigest()
+
+
+def _compiled(traced: Any, where: Topology, exact: dict[str, int]) -> dict[str, Any]:
+    import jax
+
+    from pretrain.hlo import collectives
+
+    try:
+        compiled = traced.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return {"refused": " ".join(str(error).split())[:400], "fits": False}
+    memory = compiled.memory_analysis()
+    used = {
+        "arguments": memory.argument_size_in_bytes,
+        "temporary": memory.temp_size_in_bytes,
+        "new_outputs": memory.output_size_in_bytes - memory.alias_size_in_bytes,
+    }
+    sent, cycles = collectives(compiled.as_text() or "")
+    return {
+        "memory": exact | {"compiled": used},
+        "collectives": [dataclasses.asdict(each) for each in sent],
+        "estimated_cycles": cycles,
+    }
+
+
+def _local_bytes(tree: Any) -> int:
+    import jax
+
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def _any_tokenizer(model: Any) -> Any:
+    """What an objective asks of a tokenizer, with ids that leave room for sentinels. A plan needs
+    shapes, not words."""
+    import numpy as np
+
+    size = max(8, model.sizes["V"] - 128)
+    return SimpleNamespace(
+        kind="any",
+        vocab_size=size,
+        eos=5,
+        special={"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4},
+        continues=np.zeros(size, bool),
+        byte_lengths=np.ones(size, np.int32),
+        spelling=np.zeros((size, 50), np.uint16),
+        classes=size,
+    )

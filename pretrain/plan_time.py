@@ -1,0 +1,156 @@
+"""How long a planned step takes: FLOPs and bytes over published peaks, and which of them binds."""
+
+import math
+from typing import Any
+
+from pretrain.experiment import Experiment
+from pretrain.topology import Topology
+
+# The share of peak that large bfloat16 products reach in practice, measured: 769 to 798 of 989
+# TFLOP/s on an H200; a v5e matmul compiles to 93 % of its own.
+MATRIX_EFFICIENCY = 0.8
+BYTES = {"float32": 4, "bfloat16": 2}
+
+
+def step_time(e: Experiment, where: Topology, found: dict[str, Any]) -> dict[str, Any]:
+    """{"fits", "memory", "time": {...}} of what `plan` has found so far.
+
+    time: "matrix", "compiler" (the TPU compiler's cycles, where it wrote them), "memory", "links",
+    "network": seconds per step of each alone; "fastest" all overlapped, "slowest" nothing
+    overlapped that the compiler did not make asynchronous; "bound", "tokens_per_second", "mfu".
+    """
+    memory = memory_of(e, found)
+    fits = found.get("fits", True)
+    if where.chip is None:
+        return {"memory": memory, "fits": None if fits else False, "time": None}
+    limit = where.chip.memory / where.chip.devices
+    memory |= {"limit": limit}
+    if fits:
+        fits = memory["total"] <= limit
+    parts = seconds(e, where, found | {"memory": memory})
+    compute = max(parts["compiler"] or parts["matrix"], parts["memory"])
+    wire = parts["links"] + parts["network"]
+    hidden = parts.pop("hidden_links")
+    fastest, slowest = max(compute, wire), compute + wire - min(hidden, compute)
+    middle = (fastest + slowest) / 2
+    bound = max(("matrix", "memory", "links", "network"), key=lambda name: parts[name])
+    if parts["compiler"] and parts["compiler"] > max(parts["links"], parts["network"]):
+        bound = "matrix" if parts["matrix"] > 0.5 * parts["compiler"] else "memory"
+    peak = where.chip.flops * where.chips
+    program = found["program"]
+    return {
+        "memory": memory,
+        "fits": bool(fits),
+        "time": parts
+        | {
+            "fastest": fastest,
+            "slowest": slowest,
+            "bound": bound,
+            "tokens_per_second": [program["tokens_per_step"] / t for t in (slowest, fastest)],
+            "mfu": [program["model_flops"] / t / peak for t in (slowest, fastest)],
+            "middle": middle,
+        },
+    }
+
+
+def memory_of(e: Experiment, found: dict[str, Any]) -> dict[str, Any]:
+    """Bytes per device by class. Exact: parameters, optimizer, other_state, batch, and the total
+    where the step was compiled. The parts of the temporaries are estimates."""
+    memory, sizes = dict(found["memory"]), _splits(found["mesh"])
+    state = sum(memory[name] for name in ("parameters", "optimizer", "other_state", "batch"))
+    rows = e.batch / sizes["rows"] / e.microbatches
+    tokens = rows * e.length / sizes["sequence"]
+    width = BYTES[e.precision.compute]
+    letters = e.model.sizes
+    chunk = getattr(e.objective, "chunk_tokens", 0) or e.batch * e.length / e.microbatches
+    logit_tokens = min(tokens, chunk / sizes["rows"] / sizes["sequence"])
+    estimates = {
+        "gradients": memory["parameters"],
+        "activations": tokens * letters.get("Z", 1) * _saved(e, sizes["tensor"]) * width,
+        "logits": 2 * 4 * logit_tokens * letters["V"] / sizes["tensor"],
+        "gathered_parameters": 3 * _layer_bytes(found, letters, width) / sizes["tensor"],
+    }
+    compiled = memory.get("compiled")
+    temporary = compiled["temporary"] if compiled else sum(estimates.values())
+    fresh = compiled["new_outputs"] if compiled else 0
+    rest = max(0.0, temporary - sum(estimates.values()))
+    return memory | {
+        "estimates": estimates | {"other": rest},
+        "temporary": temporary,
+        "total": (compiled["arguments"] if compiled else state) + temporary + fresh,
+        "exact": compiled is not None,
+    }
+
+
+def seconds(e: Experiment, where: Topology, found: dict[str, Any]) -> dict[str, Any]:
+    """The step's seconds by what they are spent on, each alone."""
+    assert where.chip is not None
+    per_device = where.chip.flops / where.chip.devices
+    program, memory = found["program"], found["memory"]
+    matrix = program["executed_flops"] / where.devices / (per_device * MATRIX_EFFICIENCY)
+    cycles = found.get("estimated_cycles", 0.0)
+    # The state is read and written once by the optimizer, weights are read three times per
+    # microbatch, and what is kept for the backward pass is written and read.
+    moved = 2 * (memory["parameters"] + memory["optimizer"]) + 2 * memory["estimates"]["gradients"]
+    moved += 3 * e.microbatches * BYTES[e.precision.compute] / 4 * memory["parameters"]
+    moved += 4 * memory["estimates"]["activations"] * e.microbatches
+    links, network = wire_bytes(e, found)
+    if "collectives" in found:
+        inside = [c for c in found["collectives"] if c["group"] <= where.devices // where.slices]
+        links = sum(c["wire_bytes"] for c in inside)
+        hidden = sum(c["wire_bytes"] for c in inside if c["asynchronous"])
+    else:
+        hidden = 0.0
+    rate = where.chip.link_rate / where.chip.devices
+    return {
+        "matrix": matrix,
+        "compiler": cycles / where.chip.cycles if cycles and where.chip.cycles else None,
+        "memory": moved / (where.chip.memory_rate / where.chip.devices),
+        "links": links / rate,
+        "hidden_links": hidden / rate,
+        "network": network / where.chip.network_rate if where.slices > 1 else 0.0,
+    }
+
+
+def wire_bytes(e: Experiment, found: dict[str, Any]) -> tuple[float, float]:
+    """(bytes a device sends inside its slice, and to other slices) per step, by the layout: two
+    gathers of what fsdp splits and one scatter of its gradient, an all-reduce of gradients over
+    data and replica, and four of the residual stream per layer over tensor."""
+    sizes, width = _splits(found["mesh"]), BYTES[e.precision.compute]
+    whole = found["program"]["parameters"]["total"] / sizes["tensor"]
+    local = whole / sizes["fsdp"]
+    gathers = 3 if _remat(e) == "full" else 2
+    inside = e.microbatches * (gathers + 1) * whole * width * _share(sizes["fsdp"])
+    inside += e.microbatches * 2 * local * width * _share(sizes["data"])
+    tokens = e.batch * e.length / sizes["rows"] / sizes["sequence"]
+    letters = e.model.sizes
+    stream = tokens * letters["D"] * letters.get("Z", 1) * width
+    passes = 6 if _remat(e) == "full" else 4
+    inside += passes * 2 * stream * _share(sizes["tensor"])
+    return inside, 2 * local * 4 * _share(sizes["replica"])
+
+
+def _share(ways: int) -> float:
+    return (ways - 1) / ways
+
+
+def _splits(mesh: dict[str, int]) -> dict[str, int]:
+    sizes = {axis: mesh.get(axis, 1) for axis in ("replica", "data", "fsdp", "sequence", "tensor")}
+    return sizes | {"rows": math.prod(sizes[axis] for axis in ("replica", "data", "fsdp"))}
+
+
+def _layer_bytes(found: dict[str, Any], letters: dict[str, int], width: int) -> float:
+    return found["program"]["parameters"]["matmul"] / max(1, letters.get("Z", 1)) * width
+
+
+def _saved(e: Experiment, tensor: int) -> float:
+    """Numbers per token and layer that the backward pass keeps, about: the residual stream, and by
+    the remat policy the products inside."""
+    s = e.model.sizes
+    stream, inner = s["D"], (4 * s["D"] + 2 * s.get("F", 4 * s["D"])) / tensor
+    kept = {"full": 0.0, "dots": 1.0, "save_attention": 0.15, "save_qkv_attention_mlp": 1.0}
+    return stream + inner * kept.get(_remat(e), 1.6)
+
+
+def _remat(e: Experiment) -> str:
+    return getattr(e.model, "remat", "none")
