@@ -29,7 +29,7 @@ def main(folder: str, asked: str, made: str) -> None:
     model, info = model_class.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
     )
-    found = {
+    found: dict[str, Any] = {
         "versions": np.array(
             [f"transformers {transformers.__version__}, torch {torch.__version__}"]
         ),
