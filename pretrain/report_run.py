@@ -27,6 +27,7 @@ from pretrain.report_sections import (
     samples,
     training,
 )
+from pretrain.report_terms import terms, terms_hero
 
 
 def run_page(run: RunFacts, version: str) -> Page:
@@ -34,6 +35,7 @@ def run_page(run: RunFacts, version: str) -> Page:
     sections = (
         training(run),
         heldout(run),
+        terms(run),
         samples(run),
         corpus(run),
         model(run),
@@ -101,10 +103,11 @@ def lede(run: RunFacts) -> str:
 
 
 def hero(run: RunFacts) -> Hero | None:
-    """Held-out bits per byte against the baselines."""
+    """Held-out bits per byte against the baselines; of an objective that has none, its first term
+    against a unigram model."""
     ours = last_evaluation(run, "bits_per_byte")
     if not math.isfinite(ours):
-        return None
+        return terms_hero(run)
     known = [(BASELINES[key], value) for key, value in baselines(run)]
     text = f"on held-out text, after {int(run.evaluations[-1]['step']):,} steps"
     if known:
@@ -151,15 +154,16 @@ def _stats(run: RunFacts) -> list[Stat]:
         loss = written(latest(run.train, "loss"), "number")
         made.append(Stat(label="Training loss", value=loss, note=f"{LOSS}, the last 5% of the run"))
     if run.evaluations:
-        per_token, per_word = (
-            written(last_evaluation(run, key), "number")
-            for key in ("perplexity", "word_perplexity")
-        )
+        known = [
+            f"{written(last_evaluation(run, key), 'number')} per {unit}"
+            for key, unit in (("perplexity", "token"), ("word_perplexity", "word"))
+            if math.isfinite(last_evaluation(run, key))
+        ]
         made.append(
             Stat(
                 label="Held-out loss",
                 value=written(last_evaluation(run, "loss"), "number"),
-                note=f"{LOSS}; perplexity {per_token} per token, {per_word} per word",
+                note=f"{LOSS}; perplexity {', '.join(known)}" if known else LOSS,
             )
         )
     if not run.train:

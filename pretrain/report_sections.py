@@ -8,13 +8,19 @@ import numpy as np
 
 from pretrain.progress import byte_size, short
 from pretrain.report_facts import BASELINES, RunFacts, baselines, number, parameters
-from pretrain.report_figures import COLORS, Figure, Level, Plot, Series, draw, written
+from pretrain.report_figures import COLORS, Figure, Level, Plot, Series, Unit, draw, written
 from pretrain.report_page import Moment, Row, Sample, Section, Share, Table, Timeline, said
 
 LOSS = "nats per token"
-HELDOUT_FIGURES = (
-    "bits_per_byte", "loss", "perplexity", "word_perplexity", "tokens", "bytes", "words",
-)  # fmt: skip
+HELDOUT_FIGURES: dict[str, tuple[str, Unit]] = {
+    "bits_per_byte": ("Bits per byte", "number"),
+    "loss": ("Loss", "number"),
+    "perplexity": ("Perplexity / token", "number"),
+    "word_perplexity": ("Perplexity / word", "number"),
+    "tokens": ("Tokens", "short"),
+    "bytes": ("Bytes", "short"),
+    "words": ("Words", "short"),
+}
 _MOMENTS = 6  # sampled steps seen at once; the others unfold
 _LETTERS = "V vocab, D embed, Z layers, N heads, K key/value heads, H head dim, F mlp, S positions"
 
@@ -96,11 +102,13 @@ def heldout(run: RunFacts) -> Section:
 
     levels = [Level(label=BASELINES[key], value=value) for key, value in baselines(run)]
     last = run.evaluations[-1]
-    numbers, counts = HELDOUT_FIGURES[:4], HELDOUT_FIGURES[4:]
+    # What an objective that does not predict texts whole has not: figures per byte and per word.
+    figures = [name for name in HELDOUT_FIGURES if last.get(name, math.nan) is not None]
 
     def row(name: str, path: Sequence[str], **options: Any) -> Row:
-        cells = [written(number(last, *path, figure), "number") for figure in numbers]
-        cells += [written(number(last, *path, figure), "short") for figure in counts]
+        cells = [
+            written(number(last, *path, figure), HELDOUT_FIGURES[figure][1]) for figure in figures
+        ]
         return Row(cells=[name, *cells], **options)
 
     rows = [
@@ -132,10 +140,7 @@ def heldout(run: RunFacts) -> Section:
             ]
         ),
         table=Table(
-            heads=(
-                "Component", "Bits per byte", "Loss", "Perplexity / token", "Perplexity / word",
-                "Tokens", "Bytes", "Words",
-            ),
+            heads=("Component", *(HELDOUT_FIGURES[figure][0] for figure in figures)),
             rows=[*rows, row("All", (), total=True)],
         ),
     )  # fmt: skip
@@ -162,7 +167,7 @@ def samples(run: RunFacts) -> Section:
     return Section(
         key="samples",
         title="Samples over training",
-        text="The same prompts, continued at each stage." if moments else "",
+        text="The same text, and what the model made of it at each stage." if moments else "",
         timeline=timeline,
     )
 
