@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
+from evaluation.beam import NO_PENALTY, LengthPenalty, beam_search
+from evaluation.decoding import replicated
 from models.config import GPTConfig
 from models.model import Model, build
 
@@ -55,6 +56,9 @@ def generate(
     seed: int = 0,
     stream: Stream | None = None,
     compute: str = "float32",
+    beams: int = 1,
+    penalty: LengthPenalty = NO_PENALTY,
+    objective: Any = None,
 ) -> list[str]:
     """What the model writes after each prompt, up to the end of a document, `max_tokens` or the
     model's positions.
@@ -65,17 +69,36 @@ def generate(
     number, not on the other prompts. stream: called as stream(row, text) with each new piece of
     whole characters. compute: the dtype to multiply in. An empty prompt starts a document.
 
+    beams: more than one searches for the likeliest continuation (evaluation.beam), with the length
+    penalty; not sampled, and streamed only when it is found. objective: the run's, of an
+    encoder-decoder, to which prompts are what it read in training (evaluation.generate_seq2seq).
+
     Raises PromptError for a prompt without room for one more token, and ValueError for settings
     outside their range or a tokenizer larger than the model's vocabulary.
     """
-    _check(model.config, tokenizer, max_tokens, temperature, top_k, top_p)
+    _check(model.config, tokenizer, max_tokens, temperature, top_k, top_p, beams)
     if not prompts:
         return []
+    if model.has_encoder or beams > 1:
+        search: dict[str, Any] = {"max_tokens": max_tokens, "compute": compute}
+        search |= {"beams": beams, "penalty": penalty}
+        if model.has_encoder:
+            from evaluation.generate_seq2seq import framing_of, written
+
+            search["framing"] = framing_of(objective, model.config)
+            search |= {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+            texts = written(model, params, tokenizer, prompts, **search)
+        else:
+            texts = _searched(model, params, tokenizer, prompts, **search)
+        if stream is not None:
+            for row, text in enumerate(texts):
+                stream(row, text)
+        return texts
     ids = [tokenizer.encode(prompt) if prompt else [tokenizer.eos] for prompt in prompts]
     batch = _left_padded(ids, model.config)
     rows, length = batch["tokens"].shape
     params = jax.tree.map(lambda each: jnp.asarray(each, compute), params)
-    programs = _programs(model.config, temperature > 0, top_k, _replicated(params))
+    programs = _programs(model.config, temperature > 0, top_k, replicated(params))
     sampling = _Sampling(
         key=jax.random.key(seed),
         temperature=jnp.float32(temperature),
@@ -93,6 +116,33 @@ def generate(
         state, tokens = step(params, state, sampling)
         writer.add(np.asarray(tokens))
     return writer.finish()
+
+
+def _searched(
+    model: Model, params: Any, tokenizer: Any, prompts: Sequence[str], **search: Any
+) -> list[str]:
+    """What beam search finds for a decoder's prompts."""
+    ids = [tokenizer.encode(prompt) if prompt else [tokenizer.eos] for prompt in prompts]
+    batch = _left_padded(ids, model.config)
+    room = model.config.positions - int(batch["positions"].max())
+    params = jax.tree.map(lambda each: jnp.asarray(each, search["compute"]), params)
+    found = beam_search(
+        model,
+        params,
+        batch,
+        beams=search["beams"],
+        max_tokens=min(search["max_tokens"], room),
+        eos=int(tokenizer.eos),
+        penalty=search["penalty"],
+        allowed=np.arange(model.config.vocab) < tokenizer.vocab_size,
+    )
+    best = found.ids[:, 0].tolist()
+    return [tokenizer.decode(until(row, int(tokenizer.eos))) for row in best]
+
+
+def until(ids: list[int], end: int) -> list[int]:
+    """The ids before the first `end`."""
+    return ids[: ids.index(end)] if end in ids else ids
 
 
 class _Programs(NamedTuple):
@@ -214,12 +264,23 @@ class _Writer:
 
 
 def _check(
-    config: GPTConfig, tokenizer: Any, max_tokens: int, temperature: float, top_k: int, top_p: float
+    config: Any,
+    tokenizer: Any,
+    max_tokens: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    beams: int,
 ) -> None:
     if tokenizer.vocab_size > config.vocab:
         raise ValueError(
             f"the tokenizer has {tokenizer.vocab_size} ids and the model {config.vocab}: this"
             " model was trained with another one"
+        )
+    if beams < 1 or (beams > 1 and temperature):
+        raise ValueError(
+            f"{beams} beams at temperature {temperature}: beams are at least 1, and more than one"
+            " search without sampling (temperature 0)"
         )
     if max_tokens < 1:
         raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
@@ -252,9 +313,3 @@ def _left_padded(ids: Sequence[Any], config: GPTConfig) -> dict[str, np.ndarray]
         batch["segments"][row, length - len(each) :] = 1
         batch["positions"][row, length - len(each) :] = np.arange(len(each))
     return batch
-
-
-def _replicated(params: Any) -> NamedSharding | None:
-    """Where params are split over a mesh, the placement in which every host sees all tokens."""
-    placed = getattr(jax.tree.leaves(params)[0], "sharding", None)
-    return NamedSharding(placed.mesh, P()) if isinstance(placed, NamedSharding) else None

@@ -48,6 +48,11 @@ class Model:
     _graph: Any
     _state: Any
 
+    @property
+    def has_encoder(self) -> bool:
+        """Whether the model writes what it decodes after reading a source: see `encode`."""
+        return hasattr(self._class, "encode")
+
     def init(self, key: jax.Array) -> Params:
         """float32 params, the same bits on any mesh. May be jitted with output shardings."""
         return nnx.to_pure_dict(nnx.state(self._class(self.config, key)))
@@ -88,7 +93,7 @@ class Model:
         chosen of them; those under "source" are the same for all continuations of a row. Raises
         ValueError for a model without an encoder.
         """
-        if not hasattr(self._class, "encode"):
+        if not self.has_encoder:
             raise ValueError(f"a {self.config.family} model has no encoder and decoder; no source")
         return self.merge(params).encode(self._inputs(batch), length)
 
