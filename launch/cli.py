@@ -48,6 +48,9 @@ COMMANDS = {
         "launch.commands_tokenizer:Inspect", "what a tokenizer does to a text"
     ),
     "pretrain": Command("launch.commands_pretrain:pretrain", "run an experiment, or continue it"),
+    "plan": Command(
+        "launch.commands_plan:plan", "before chips are rented: does it fit, how fast, which mesh"
+    ),
     "evaluate": Command(
         "launch.commands_evaluate:Evaluate", "held-out loss, perplexity and bits per byte of a run"
     ),

@@ -28,7 +28,7 @@ class Candidate:
         """As options of the command line."""
         e = self.experiment
         axes = [f"--mesh.{axis} {n}" for axis, n in self.estimate["mesh"].items()]
-        remat = [f"--model.remat {e.model.remat}"] if hasattr(e.model, "remat") else []
+        remat = [f"--model.remat {remat_of(e)}"] if remat_of(e) else []
         return " ".join([*axes, f"--layout {e.layout}", *remat, f"--microbatches {e.microbatches}"])
 
 
@@ -91,11 +91,11 @@ def why(best: Candidate, others: list[Candidate]) -> list[str]:
                 f"{what} {other.estimate['mesh'].get(what, 1)} instead of {ways}: {slower:.2f}x the"
                 f" time ({other.name})"
             )
-    remat = getattr(best.experiment.model, "remat", None)
-    other = next((c for c in others if getattr(c.experiment.model, "remat", None) != remat), None)
+    remat = remat_of(best.experiment)
+    other = next((c for c in others if remat_of(c.experiment) != remat), None)
     if other is not None:
         told.append(
-            f"remat {other.experiment.model.remat} instead of {remat}:"
+            f"remat {remat_of(other.experiment)} instead of {remat}:"
             f" {other.seconds / best.seconds:.2f}x the time,"
             f" {other.estimate['memory']['total'] / best.estimate['memory']['total']:.2f}x the"
             " memory"
@@ -103,8 +103,13 @@ def why(best: Candidate, others: list[Candidate]) -> list[str]:
     return told
 
 
-def _remats(experiment: Experiment) -> list[dict[str, str]]:
-    if not hasattr(experiment.model, "remat"):
+def remat_of(experiment: Experiment) -> str:
+    """The model's remat policy; empty for a family that has none."""
+    return getattr(experiment.model, "remat", "")
+
+
+def _remats(experiment: Experiment) -> list[dict[str, Any]]:
+    if not remat_of(experiment):
         return [{}]
     return [{"remat": name} for name in get_args(get_type_hints(type(experiment.model))["remat"])]
 

@@ -1,0 +1,77 @@
+"""Plans: exact bytes are the compiler's, FLOPs are the formula's, the search ranks what fits."""
+
+import dataclasses
+
+import pytest
+
+import configs
+from models.count import flops_per_token
+from partitioning.config import MeshConfig
+from pretrain.experiment import ExperimentError
+from pretrain.plan import cache_key, estimate, plan
+from pretrain.plan_search import search, why
+from pretrain.topology import topology
+
+SMALL = {"mesh": MeshConfig(data=2, fsdp=4), "model.layers": 2}
+
+
+def test_a_compiled_plan_counts_as_the_compiler_does():
+    e = configs.experiment("debug-gpt-neo", SMALL)
+    made = plan(e, topology("cpu:8"))
+    memory = made["memory"]
+    exact = sum(memory[name] for name in ("parameters", "optimizer", "other_state", "batch"))
+    assert exact == memory["compiled"]["arguments"] and memory["exact"]
+    assert made["mesh"] == {"data": 2, "fsdp": 4}
+    assert {each["kind"] for each in made["collectives"]} >= {"all-gather", "all-reduce"}
+    assert made["time"] is None, "a CPU has no published peak"
+
+
+def test_flops_are_the_formulas_where_nothing_is_recomputed():
+    """Attention over whole rows is twice what causal attention needs; all else is within 1 %."""
+    e = configs.experiment("debug-gpt2", {"mesh": MeshConfig(data=8), "model.attention": "dense"})
+    program = plan(e, topology("cpu:8"))["program"]
+    c, tokens = e.model, e.batch * e.length
+    causal = 6 * c.layers * c.heads * c.head_dim * e.length * tokens
+    assert program["model_flops"] == flops_per_token(c, e.length) * tokens
+    assert program["executed_flops"] == pytest.approx(program["model_flops"] + causal, rel=0.01)
+    full = dataclasses.replace(e, model=dataclasses.replace(c, remat="full"))
+    again = plan(full, topology("cpu:8"))["program"]["executed_flops"]
+    assert 1.2 < again / program["executed_flops"] < 1.35
+
+
+def test_an_estimate_of_what_a_layout_splits_is_near_the_exact_bytes():
+    e = configs.experiment("debug-gpt-j", SMALL)
+    rough, exact = estimate(e, topology("cpu:8"))["memory"], plan(e, topology("cpu:8"))["memory"]
+    for name in ("parameters", "optimizer"):
+        assert rough[name] == pytest.approx(exact[name], rel=0.05)
+
+
+@pytest.mark.parametrize(("name", "where"), [("gpt-j-6b", "v5e:16x16"), ("gpt-neo-1.3b", "h200:8")])
+def test_the_search_ranks_what_fits_and_says_why(name, where):
+    found, tried = search(configs.experiment(name), topology(where))
+    assert 0 < len(found) < tried >= 80
+    seconds = [each.seconds for each in found]
+    assert seconds == sorted(seconds)
+    assert all(each.estimate["fits"] for each in found)
+    assert "bound by" in why(found[0], found)[0]
+
+
+def test_what_cannot_be_planned_is_refused_with_what_can():
+    with pytest.raises(ValueError, match="did you mean v5p or v5e"):
+        topology("v5x:4x4")
+    with pytest.raises(ValueError, match="no KIND:SHAPE"):
+        topology("v5e")
+    with pytest.raises(ExperimentError, match="does not lay out over 64"):
+        estimate(configs.experiment("gpt-j-6b", {"mesh": MeshConfig(data=48)}), topology("v5e:8x8"))
+    big = configs.experiment("gpt-neox-20b", {"mesh": MeshConfig(data=8), "layout": "replicated"})
+    assert not estimate(big, topology("v5e:2x4"))["fits"]
+
+
+def test_the_key_of_a_plan_changes_with_all_that_decides_it():
+    e = configs.experiment("debug-gpt2")
+    keys = {
+        cache_key(e, topology("v5e:4x4")),
+        cache_key(e, topology("v5e:4x4", slices=2)),
+        cache_key(dataclasses.replace(e, batch=32), topology("v5e:4x4")),
+    }
+    assert len(keys) == 3 and cache_key(e, topology("v5e:4x4")) in keys
