@@ -42,6 +42,13 @@ class Fields:
             return self._wrong(name, value, "must be a whole number of at least 1", 1)
         return value
 
+    def index(self, name: str, default: Any = _REQUIRED) -> int:
+        """A whole number from 0 on: a token's id."""
+        value = self._take(name, default)
+        if type(value) is not int or value < 0:
+            return self._wrong(name, value, "must be a token's id", 0)
+        return value
+
     def number(self, name: str, default: Any = _REQUIRED) -> float:
         """A number that is not negative."""
         value = self._take(name, default)

@@ -47,6 +47,7 @@ _HOME = {
     "gpt_neo": "export.gpt",
     "gptj": "export.gpt",
     "gpt_neox": "export.gpt",
+    "t5": "export.t5",
 }
 
 

@@ -164,14 +164,12 @@ def _wordpiece(tokenizer: Any, model_type: str) -> _Made:
 
 def _sentencepiece(tokenizer: Any, model_type: str) -> _Made:
     content = tokenizer.payload()["sentencepiece.model"]
-    is_t5 = model_type == "t5"
-    definition, special = definition_of(content, end=tokenizer.eos if is_t5 else None)
+    end = tokenizer.eos if model_type == "t5" else None
+    definition, special = definition_of(content, end=end)
     settings: dict[str, Any] = {
-        # T5's own class adds what it reads; for other models nothing but tokenizer.json is exact.
-        "tokenizer_class": "T5Tokenizer" if is_t5 else "PreTrainedTokenizerFast",
+        # T5Tokenizer of transformers 5 makes its own normaliser, whatever the files say.
+        "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
-        "legacy": False,
-        **({"extra_ids": 0} if is_t5 else {}),
     }
     ids = {"eos_token_id": tokenizer.eos}
     for role, (piece, index) in special.items():
