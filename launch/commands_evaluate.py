@@ -74,7 +74,8 @@ def figures(
     components: tuple[str, ...] | None = None,
     baselines: Literal["fit", "skip"] = "fit",
 ) -> dict[str, Any]:
-    """What evaluation.evaluate_heldout says of a run, with "step" and "baselines" beside it.
+    """What evaluation.evaluate_heldout says of a run, with "step", a unigram model of each term in
+    "terms" and, where texts are predicted whole, "baselines" in bits per byte beside it.
 
     Raises ValueError for a folder without a checkpoint, or a store of another tokenizer.
     """
@@ -84,6 +85,7 @@ def figures(
 
     from data.store import open_store
     from evaluation.perplexity import evaluate_heldout
+    from evaluation.unigram import beside
     from objectives.base import build
     from partitioning.axes import placements
     from partitioning.config import MeshConfig
@@ -119,39 +121,106 @@ def figures(
         compute=run.experiment.precision.compute,
     )
     found = {**found, "step": run.step}
-    if baselines == "fit":
-        from evaluation.baselines import baselines as fit
+    if baselines == "skip":
+        return found
+    fitted = _baselines(run, objective, opened, rows=rows, components=components)
+    return beside(found, fitted.pop("unigram")) | fitted
 
-        found["baselines"] = fit(
-            opened,
-            length=run.experiment.length,
-            overlap=objective.overlap,
-            rows=rows,
-            components=components,
-        )
-    return found
+
+def _baselines(
+    run: Any, objective: Any, store: Any, *, rows: int, components: tuple[str, ...] | None
+) -> dict[str, Any]:
+    """{"unigram": of every term, "baselines"?: in bits per byte, of whole texts}."""
+    from data.config import MixtureConfig, OrderConfig
+    from data.order import Order
+    from evaluation.baselines import baselines
+    from evaluation.perplexity import predicts_whole_texts
+    from evaluation.unigram import TRAINING_ROWS, unigram
+
+    e = run.experiment
+    own = run.store().fingerprint == store.fingerprint
+    order = OrderConfig(
+        length=objective.row_length(e.length),
+        overlap=objective.overlap,
+        overhead=objective.overhead,
+        companions=objective.companions,
+        packing=e.data.packing,
+        seed=e.data.seed,
+        mixture=e.data.mixture if own else MixtureConfig(),
+    )
+    terms = unigram(
+        objective,
+        Order(store, order),
+        length=e.length,
+        vocab=e.model.vocab,
+        rows=rows,
+        components=components,
+        training_rows=TRAINING_ROWS if store.complete else min(TRAINING_ROWS, run.step * e.batch),
+    )
+    if not predicts_whole_texts(objective):
+        return {"unigram": terms}
+    shape = {"length": e.length, "overlap": objective.overlap}
+    return {
+        "unigram": terms,
+        "baselines": baselines(store, **shape, rows=rows, components=components),
+    }
 
 
 def show(found: dict[str, Any], *, title: str, console: Console | None = None) -> None:
-    """The figures as a table: a row per component, then all of them, then the baselines."""
+    """The figures as a table: a row per component, then all of them, then the baselines; of an
+    objective with several terms, a table of these too."""
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     table.add_column("held out", style="cyan", no_wrap=True)
-    headings = ("bits/byte", "loss", "perplexity", "per word", "tokens", "bytes", "words")
-    for heading in headings:
+    # An objective that does not predict whole texts has no figures per byte and word.
+    figures = {key: each for key, each in _FIGURES.items() if found[key] is not None}
+    for heading, _ in figures.values():
         table.add_column(heading, justify="right", no_wrap=True)
+
+    def cells(each: dict[str, Any]) -> list[str]:
+        return [_number(each[key], form) for key, (_, form) in figures.items()]
+
     for name, each in found["components"].items():
-        table.add_row(name, *_cells(each))
+        table.add_row(name, *cells(each))
     table.add_section()
-    table.add_row("all", *_cells(found), style="bold")
+    table.add_row("all", *cells(found), style="bold")
     for name, label in (("unigram", "unigram model"), ("byte_3gram", "byte 3-gram model")):
         if name in found.get("baselines", {}):
             table.add_row(label, f"{found['baselines'][name]:.4f}", style="dim")
-    (console or output()).print(table)
+    console = console or output()
+    console.print(table)
+    if len(found["terms"]) > 1:
+        console.print(_terms(found["terms"]))
 
 
-def _cells(each: dict[str, Any]) -> list[str]:
-    shown = [f"{each['bits_per_byte']:.4f}", f"{each['loss']:.4f}"]
-    for key in ("perplexity", "word_perplexity"):
-        value = each[key]
-        shown.append("n/a" if not math.isfinite(value) else f"{value:,.4g}")
-    return [*shown, *(short(each[key]) for key in ("tokens", "bytes", "words"))]
+_FIGURES = {
+    "bits_per_byte": ("bits/byte", ".4f"),
+    "loss": ("loss", ".4f"),
+    "perplexity": ("perplexity", ",.4g"),
+    "word_perplexity": ("per word", ",.4g"),
+    "tokens": ("tokens", ""),
+    "bytes": ("bytes", ""),
+    "words": ("words", ""),
+}
+
+
+def _terms(terms: dict[str, Any]) -> Table:
+    """A row per term: its mean, a unigram model's, and how many targets (or what else) it is of."""
+    table = Table(header_style="bold", box=None, pad_edge=False)
+    table.add_column("term", style="cyan", no_wrap=True)
+    for heading in ("held out", "unigram model", "count"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, each in terms.items():
+        unigram = each.get("unigram_nll", each.get("unigram_accuracy"))
+        share = name.endswith("accuracy")
+        table.add_row(
+            name,
+            *(_number(x, ".1%" if share else ".4f") for x in (each["mean"], unigram)),
+            short(each["count"]),
+        )
+    return table
+
+
+def _number(value: float | None, form: str) -> str:
+    if value is None or not math.isfinite(value):
+        return "n/a"
+    return format(value, form) if form else short(value)

@@ -50,9 +50,14 @@ def write_corpus(folder: Path, setup: Setup) -> None:
 
 
 def write_baselines(folder: Path, setup: Setup) -> None:
-    """Add to corpus.json what a unigram model and a byte 3-gram reach on the same held-out text."""
+    """Add to corpus.json what a unigram model and a byte 3-gram reach on the same held-out text,
+    where the objective predicts texts whole. (Its evaluations have the unigram model of each term.)
+    """
     from evaluation.baselines import baselines
+    from evaluation.perplexity import predicts_whole_texts
 
+    if not predicts_whole_texts(setup.objective):
+        return
     path = folder / "corpus.json"
     known = json.loads(path.read_text())
     measured = baselines(

@@ -10,6 +10,7 @@ from pretrain.progress import byte_size, short
 from pretrain.report_facts import BASELINES, RunFacts, baselines, number, parameters
 from pretrain.report_figures import COLORS, Figure, Level, Plot, Series, Unit, draw, written
 from pretrain.report_page import Moment, Row, Sample, Section, Share, Table, Timeline, said
+from pretrain.report_terms import first_term
 
 LOSS = "nats per token"
 HELDOUT_FIGURES: dict[str, tuple[str, Unit]] = {
@@ -41,6 +42,10 @@ def training(run: RunFacts) -> Section:
 
     heldout_loss = Series(label="held out", curve=run.heldout_curve("loss"), color=2, dots=True)
     training_loss = Series(label="training", curve=run.train_curve("loss"), color=1)
+    # What is trained may be more than what held-out loss is of: several terms, smoothed labels.
+    first = first_term(run)
+    alone = first and not np.allclose(run.train_curve(first).y, training_loss.curve.y, rtol=1e-3)
+    of_first = Series(label="training", curve=run.train_curve(first), color=1)
     by_component = [
         Series(label=name, curve=run.train_curve("components", name), color=color)
         for name, color in _colors(run).items()
@@ -54,7 +59,14 @@ def training(run: RunFacts) -> Section:
                 key="loss",
                 title="Loss",
                 unit=LOSS,
-                series=[training_loss, heldout_loss],
+                series=[training_loss] if alone else [training_loss, heldout_loss],
+                **smoothed,
+            ),
+            Plot(
+                key="loss-first",
+                title=first.replace("_", " "),
+                unit=LOSS,
+                series=[of_first, heldout_loss] if alone else [],
                 **smoothed,
             ),
             Plot(

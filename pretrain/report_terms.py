@@ -62,6 +62,12 @@ def terms_hero(run: RunFacts) -> Hero | None:
     )
 
 
+def first_term(run: RunFacts) -> str:
+    """The term that held-out loss is of, where train records have it too; else ""."""
+    first = next(iter(_terms(run)), "")
+    return first if all(first in record for record in run.train) else ""
+
+
 def unigram_of(term: dict[str, float]) -> float:
     """What a unigram model reaches of a term's own quantity; NaN where none was measured."""
     likelihood = number(term, "unigram_nll")

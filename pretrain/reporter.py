@@ -19,6 +19,7 @@ class Reporter:
         self.setup, self._metrics, self._progress = setup, metrics, progress
         self._first = hosts.process == 0
         self._evaluated_at = -1
+        self._unigrams: dict[int, dict[str, Any]] = {}  # of each phase's length
         self.last_evaluation: dict[str, Any] | None = None
 
     def record(self, record: dict[str, Any]) -> None:
@@ -51,6 +52,7 @@ class Reporter:
         self._evaluated_at = step
         if e.every_steps and (last or step % e.every_steps == 0):
             from evaluation.perplexity import evaluate_heldout
+            from evaluation.unigram import beside, spoken
 
             figures = evaluate_heldout(
                 s.model,
@@ -64,31 +66,48 @@ class Reporter:
                 layout=s.layout,
                 compute=s.experiment.precision.compute,
             )
+            if self._first:
+                figures = beside(figures, self._unigram(step))
+                said = [spoken(name, term) for name, term in figures["terms"].items()]
+                if (bits := figures["bits_per_byte"]) is not None:
+                    said.append(f"{bits:.4f} bits per byte")
+                LOG.info("step %d: held-out %s", step, ", ".join(said))
             self.last_evaluation = figures
             self._metrics.write({"kind": "evaluation", "step": step, **figures})
-            LOG.info(
-                "step %d: held-out loss %.4f, %.4f bits per byte",
-                step,
-                figures["loss"],
-                figures["bits_per_byte"],
-            )
         if e.sample_every_steps and (last or step % e.sample_every_steps == 0):
             self._sample(step, state)
 
+    def _unigram(self, step: int) -> dict[str, Any]:
+        """What a unigram model reaches on the same held-out rows: measured once per row length."""
+        from evaluation.unigram import TRAINING_ROWS, unigram
+
+        s, e, length = self.setup, self.setup.experiment, self.setup.experiment.length
+        if length not in self._unigrams:
+            # Of a store that is being built, the rows that there are: those trained on.
+            rows = TRAINING_ROWS if s.store.complete else min(TRAINING_ROWS, step * e.batch)
+            self._unigrams[length] = unigram(
+                s.objective,
+                s.order,
+                length=length,
+                vocab=e.model.vocab,
+                rows=e.evaluation.rows,
+                training_rows=rows,
+            )
+        return self._unigrams[length]
+
     def _sample(self, step: int, state: State) -> None:
-        from evaluation.generate import generate
+        from evaluation.samples import samples
 
         s, e = self.setup, self.setup.experiment.evaluation
-        texts = generate(
+        made = samples(
             s.model,
+            s.objective,
             state["params"],
-            s.tokenizer,
-            list(e.sample_prompts),
+            s.store,
+            length=s.experiment.length,
+            prompts=e.sample_prompts,
             max_tokens=e.sample_tokens,
-            temperature=0.8,
-            top_k=0,
-            top_p=0.95,
             seed=step,
         )
-        for prompt, text in zip(e.sample_prompts, texts, strict=True):
+        for prompt, text in made:
             self._metrics.write({"kind": "sample", "step": step, "prompt": prompt, "text": text})
