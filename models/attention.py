@@ -1,5 +1,6 @@
-"""Causal self-attention: who sees whom, three ways to compute it, and the module around them."""
+"""Self-attention: who sees whom, three ways to compute it, and the module around them."""
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -14,6 +15,9 @@ from partitioning.axes import einsum, shard
 
 # Queries taken together by "blocks". On 2 CPU cores 128 was the fastest of 64, 128 and 256.
 BLOCK = 128
+Direction = Literal["before", "both"]
+# A decoder's layers, or an encoder's, whose tokens see the ones after them too.
+Kind = AttentionKind | Literal["bidirectional"]
 
 
 class Rows(NamedTuple):
@@ -37,17 +41,20 @@ class Cache(NamedTuple):
 
 
 class Attention(nnx.Module):
-    """Multi-head attention (https://arxiv.org/abs/1706.03762), causal, with the GPT family's
-    published variations of scale, window, biases and rotary positions."""
+    """Multi-head attention (https://arxiv.org/abs/1706.03762), causal unless its kind is
+    bidirectional, with the GPT family's published variations of scale, window, biases and rotary
+    positions. draw: what makes a weight (models.layers: param or truncated)."""
 
-    def __init__(self, config: GPTConfig, key: jax.Array, *, out_std: float):
+    def __init__(
+        self, config: GPTConfig, key: jax.Array, *, out_std: float, draw: Callable = param
+    ):
         self.config = config
         sizes, std = config.sizes, config.init_std
         q, k, v, out = jax.random.split(key, 4)
-        self.q = param(q, "DNH", sizes=sizes, std=std)
-        self.k = param(k, "DNH", sizes=sizes, std=std)
-        self.v = param(v, "DNH", sizes=sizes, std=std)
-        self.out = param(out, "NHD", sizes=sizes, std=out_std)
+        self.q = draw(q, "DNH", sizes=sizes, std=std)
+        self.k = draw(k, "DNH", sizes=sizes, std=std)
+        self.v = draw(v, "DNH", sizes=sizes, std=std)
+        self.out = draw(out, "NHD", sizes=sizes, std=out_std)
         has_qkv, has_out = "qkv" in config.biases, "attention_out" in config.biases
         self.q_bias = constant(0.0, "NH", sizes=sizes) if has_qkv else None
         self.k_bias = constant(0.0, "NH", sizes=sizes) if has_qkv else None
@@ -59,7 +66,7 @@ class Attention(nnx.Module):
         x_BLD: jax.Array,
         rows: Rows,
         *,
-        kind: AttentionKind,
+        kind: Kind,
         layer: jax.Array,
         key: jax.Array | None,
     ) -> jax.Array:
@@ -73,6 +80,7 @@ class Attention(nnx.Module):
             v_BSNH,
             segments_BL=rows.segments_BL,
             window=self.config.window if kind == "local" else None,
+            direction="both" if kind == "bidirectional" else "before",
             padding=self.config.padding,
             scale=self.scale,
             logits=self.config.attention_logits,
@@ -126,16 +134,26 @@ class Attention(nnx.Module):
         self, x_BLD: jax.Array, rows: Rows, *, layer: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Queries, keys and values (BLNH), turned by their positions."""
-        q_BLNH = add_bias(einsum("BLD,DNH->BLNH", x_BLD, self.q), self.q_bias, "NH")
-        k_BLNH = add_bias(einsum("BLD,DNH->BLNH", x_BLD, self.k), self.k_bias, "NH")
-        v_BLNH = add_bias(einsum("BLD,DNH->BLNH", x_BLD, self.v), self.v_bias, "NH")
-        q_BLNH, k_BLNH, v_BLNH = (checkpoint_name(x, "qkv") for x in (q_BLNH, k_BLNH, v_BLNH))
+        q_BLNH = self.queries(x_BLD, layer=layer)
+        k_BLNH, v_BLNH = self.keys_values(x_BLD)
         if rows.angles is not None:
             q_BLNH = rotate(q_BLNH, rows.angles, rotation=self.config.rotation)
             k_BLNH = rotate(k_BLNH, rows.angles, rotation=self.config.rotation)
-        if self.config.attention_scale in ("layer", "head_dim_and_layer"):
-            q_BLNH = (q_BLNH / (layer + 1)).astype(k_BLNH.dtype)
         return q_BLNH, k_BLNH, v_BLNH
+
+    def queries(self, x_BLD: jax.Array, *, layer: jax.Array) -> jax.Array:
+        """BLNH, not turned."""
+        q_BLNH = add_bias(einsum("BLD,DNH->BLNH", x_BLD, self.q), self.q_bias, "NH")
+        q_BLNH = checkpoint_name(q_BLNH, "qkv")
+        if self.config.attention_scale in ("layer", "head_dim_and_layer"):
+            q_BLNH = (q_BLNH / (layer + 1)).astype(x_BLD.dtype)
+        return q_BLNH
+
+    def keys_values(self, x_BLD: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """BLNH each, not turned."""
+        k_BLNH = add_bias(einsum("BLD,DNH->BLNH", x_BLD, self.k), self.k_bias, "NH")
+        v_BLNH = add_bias(einsum("BLD,DNH->BLNH", x_BLD, self.v), self.v_bias, "NH")
+        return checkpoint_name(k_BLNH, "qkv"), checkpoint_name(v_BLNH, "qkv")
 
     def project_out(self, y_BLNH: jax.Array) -> jax.Array:
         return add_bias(einsum("BLNH,NHD->BLD", y_BLNH, self.out), self.out_bias, "D")
@@ -148,14 +166,18 @@ def sees(
     segments_BS: jax.Array | None,
     *,
     window: int | None,
+    direction: Direction = "before",
 ) -> jax.Array:
     """bool [B or 1, L, S]: which key (column) each query (row) sees; both are places in the row.
 
-    A query sees its own segment up to itself; padding (segment 0) is seen by nobody, and sees
-    nobody itself: `blind_sees` says what `weigh` gives it, which is finite and which no document
-    reads.
+    A query sees its own segment, up to itself or all of it ("both"); padding (segment 0) is seen by
+    nobody, and sees nobody itself: `blind_sees` says what `weigh` gives it, which is finite and
+    which no document reads.
     """
-    visible = reach(queries_L, keys_S, window=window)
+    if direction == "both":
+        visible = jnp.ones((1, queries_L.shape[0], keys_S.shape[0]), bool)
+    else:
+        visible = reach(queries_L, keys_S, window=window)
     if segments_BL is not None and segments_BS is not None:
         visible = visible & (segments_BL[:, :, None] == segments_BS[:, None, :])
         visible = visible & (segments_BS != 0)[:, None, :]
@@ -223,11 +245,12 @@ def dense(
     segments_BL: jax.Array | None,
     window: int | None,
     padding: Padding,
+    direction: Direction = "before",
     **options: Any,
 ) -> jax.Array:
     """Every query against every key, the unseen ones masked."""
     places = jnp.arange(q_BLNH.shape[1])
-    visible_BLS = sees(places, places, segments_BL, segments_BL, window=window)
+    visible_BLS = sees(places, places, segments_BL, segments_BL, window=window, direction=direction)
     blind = blind_sees(places, places, segments_BL, window=window, padding=padding)
     return weigh(q_BLNH, k_BSNH, v_BSNH, visible_BLS, blind, **options)
 
@@ -241,19 +264,23 @@ def blocks(
     window: int | None,
     padding: Padding,
     key: jax.Array | None,
+    direction: Direction = "before",
     **options: Any,
 ) -> jax.Array:
     """`BLOCK` queries at a time against the keys that any of them may see: about half of `dense`'s
-    work, and with a window far less."""
+    work, with a window far less, and in both directions all of it in less memory."""
+    whole = direction == "both" or padding == "later"
     length, parts = q_BLNH.shape[1], []
     for start in range(0, length, BLOCK):
         stop = min(start + BLOCK, length)
         first = 0 if window is None else max(0, start - window + 1)
-        rows, read = slice(start, stop), slice(first, stop if padding != "later" else length)
+        rows, read = slice(start, stop), slice(first, length if whole else stop)
         queries, keys = jnp.arange(length)[rows], jnp.arange(length)[read]
         segments_BC = None if segments_BL is None else segments_BL[:, rows]
         segments_BS = None if segments_BL is None else segments_BL[:, read]
-        visible_BLS = sees(queries, keys, segments_BC, segments_BS, window=window)
+        visible_BLS = sees(
+            queries, keys, segments_BC, segments_BS, window=window, direction=direction
+        )
         blind = blind_sees(queries, keys, segments_BS, window=window, padding=padding)
         part_key = None if key is None else jax.random.fold_in(key, start)
         q, k, v = q_BLNH[:, rows], k_BSNH[:, read], v_BSNH[:, read]
@@ -269,6 +296,7 @@ def cudnn(
     segments_BL: jax.Array | None,
     window: int | None,
     scale: float,
+    direction: Direction = "before",
     **options: Any,
 ) -> jax.Array:
     """NVIDIA's fused attention. It keeps its logits in float32 whatever `attention_logits` says.
@@ -289,7 +317,7 @@ def cudnn(
         v_BSNH,
         mask=mask_BNLS,
         scale=scale,
-        is_causal=True,
+        is_causal=direction == "before",
         local_window_size=None if window is None else (window - 1, 0),
         implementation="cudnn",
     )

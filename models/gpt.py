@@ -1,6 +1,6 @@
 """The GPT decoder: embed, a scan over blocks, a norm, logits."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from models.attention import Attention, Cache, Rows
+from models.attention import Attention, Cache, Kind, Rows
 from models.gpt_config import AttentionKind, GPTConfig
 from models.layers import (
     LayerNorm,
@@ -30,16 +30,20 @@ ACTIVATIONS = {
     "relu": jax.nn.relu,
 }
 
+Between = Callable[[jax.Array], jax.Array]
+
 
 class MLP(nnx.Module):
     """Two products with an activation between them."""
 
-    def __init__(self, config: GPTConfig, key: jax.Array, *, out_std: float):
+    def __init__(
+        self, config: GPTConfig, key: jax.Array, *, out_std: float, draw: Callable = param
+    ):
         self.config = config
         sizes, has_bias = config.sizes, "mlp" in config.biases
         up, down = jax.random.split(key)
-        self.up = param(up, "DF", sizes=sizes, std=config.init_std)
-        self.down = param(down, "FD", sizes=sizes, std=out_std)
+        self.up = draw(up, "DF", sizes=sizes, std=config.init_std)
+        self.down = draw(down, "FD", sizes=sizes, std=out_std)
         self.up_bias = constant(0.0, "F", sizes=sizes) if has_bias else None
         self.down_bias = constant(0.0, "D", sizes=sizes) if has_bias else None
 
@@ -52,11 +56,14 @@ class MLP(nnx.Module):
 class Block(nnx.Module):
     """Attention and mlp around the residual stream.
 
-    sequential, pre-norm: GPT-2 and GPT-Neo; post-norm: GPT-1. parallel: GPT-NeoX
+    sequential, pre-norm: GPT-2 and GPT-Neo; post-norm: GPT-1 and BERT. parallel: GPT-NeoX
     (https://arxiv.org/abs/2204.06745), and with one shared norm GPT-J.
+
+    draw: as in Attention. between: what becomes of the residual stream (BLD) behind attention and
+    before the mlp, where an encoder-decoder reads its source; sequential blocks only.
     """
 
-    def __init__(self, config: GPTConfig, key: jax.Array):
+    def __init__(self, config: GPTConfig, key: jax.Array, *, draw: Callable = param):
         self.config = config
         attention, mlp = jax.random.split(key)
         out_std = {
@@ -66,19 +73,20 @@ class Block(nnx.Module):
             "wang": 2 / (config.layers * config.embed**0.5),
         }[config.residual_init]
         self.attention_norm = LayerNorm(config.sizes, epsilon=config.epsilon)
-        self.attention = Attention(config, attention, out_std=out_std)
+        self.attention = Attention(config, attention, out_std=out_std, draw=draw)
         shared = config.block == "parallel_shared_norm"
         self.mlp_norm = None if shared else LayerNorm(config.sizes, epsilon=config.epsilon)
-        self.mlp = MLP(config, mlp, out_std=out_std)
+        self.mlp = MLP(config, mlp, out_std=out_std, draw=draw)
 
     def __call__(
         self,
         x_BLD: jax.Array,
         rows: Rows,
         *,
-        kind: AttentionKind,
+        kind: Kind,
         layer: jax.Array,
         key: jax.Array | None = None,
+        between: Between = lambda x_BLD: x_BLD,
     ) -> jax.Array:
         keys = (None, None, None) if key is None else jax.random.split(key, 3)
 
@@ -86,7 +94,7 @@ class Block(nnx.Module):
             y_BLD = self.attention(x_BLD, rows, kind=kind, layer=layer, key=keys[0])
             return dropout(y_BLD, self.config.residual_dropout, keys[1])
 
-        return self.combine(x_BLD, attend, keys[2])
+        return self.combine(x_BLD, attend, keys[2], between)
 
     def decode(
         self,
@@ -96,6 +104,7 @@ class Block(nnx.Module):
         *,
         kind: AttentionKind,
         layer: jax.Array,
+        between: Between = lambda x_BLD: x_BLD,
     ) -> tuple[jax.Array, Cache]:
         """The same for L tokens that follow those in the cache, which comes back with theirs."""
         after: list[Cache] = []
@@ -105,9 +114,11 @@ class Block(nnx.Module):
             after.append(filled)
             return y_BLD
 
-        return self.combine(x_BLD, attend, None), after[0]
+        return self.combine(x_BLD, attend, None, between), after[0]
 
-    def combine(self, x_BLD: jax.Array, attend: Any, key: jax.Array | None) -> jax.Array:
+    def combine(
+        self, x_BLD: jax.Array, attend: Any, key: jax.Array | None, between: Between
+    ) -> jax.Array:
         """The block's equation, given attention as a function of BLD."""
 
         def mlp(x_BLD: jax.Array) -> jax.Array:
@@ -120,10 +131,10 @@ class Block(nnx.Module):
         elif self.config.block == "parallel":
             x_BLD = x_BLD + attend(norm(x_BLD)) + mlp(mlp_norm(x_BLD))
         elif self.config.norm == "post":
-            x_BLD = norm(x_BLD + attend(x_BLD))
+            x_BLD = between(norm(x_BLD + attend(x_BLD)))
             x_BLD = mlp_norm(x_BLD + mlp(x_BLD))
         else:
-            x_BLD = x_BLD + attend(norm(x_BLD))
+            x_BLD = between(x_BLD + attend(norm(x_BLD)))
             x_BLD = x_BLD + mlp(mlp_norm(x_BLD))
         return shard(x_BLD, "BLD")
 
@@ -204,7 +215,7 @@ class GPT(nnx.Module):
         counted_BL = jnp.broadcast_to(
             cache.length + jnp.arange(tokens_BL.shape[1]), tokens_BL.shape
         )
-        x_BLD, rows = self._start({**batch, "positions": batch.get("positions", counted_BL)})
+        x_BLD, rows = self.start({**batch, "positions": batch.get("positions", counted_BL)})
         cache = cache._replace(
             segments_BS=jax.lax.dynamic_update_slice(
                 cache.segments_BS, segments_BL, (0, cache.length)
@@ -228,7 +239,7 @@ class GPT(nnx.Module):
         x_BLD = x_BLD if self.norm is None else self.norm(x_BLD)
         return x_BLD, cache._replace(length=cache.length + tokens_BL.shape[1])
 
-    def _start(self, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, Rows]:
+    def start(self, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, Rows]:
         """The embeddings (BLD) and what attention needs to know of the rows."""
         c, tokens_BL = self.config, batch["tokens"]
         if (length := tokens_BL.shape[1]) > c.positions:
@@ -247,7 +258,7 @@ class GPT(nnx.Module):
         self, batch: Mapping[str, jax.Array], key: jax.Array | None, output: Any
     ) -> tuple[jax.Array, Any]:
         c = self.config
-        x_BLD, rows = self._start(batch)
+        x_BLD, rows = self.start(batch)
         keys = None
         if key is not None:
             embed_key, layers_key = jax.random.split(key)

@@ -27,6 +27,12 @@ def param(key: jax.Array, letters: str, *, sizes: Mapping[str, int], std: float)
     return nnx.Param(std * jax.random.normal(key, [sizes[each] for each in letters]), axes=letters)
 
 
+def truncated(key: jax.Array, letters: str, *, sizes: Mapping[str, int], std: float) -> nnx.Param:
+    """The same, but what lies beyond two standard deviations is drawn again (BERT)."""
+    shape = [sizes[each] for each in letters]
+    return nnx.Param(std * jax.random.truncated_normal(key, -2, 2, shape), axes=letters)
+
+
 def constant(value: float, letters: str, *, sizes: Mapping[str, int]) -> nnx.Param:
     """A float32 parameter that starts as one value: 0 for a bias, 1 for a scale."""
     return nnx.Param(jnp.full([sizes[each] for each in letters], value, jnp.float32), axes=letters)
@@ -60,9 +66,9 @@ class LayerNorm(nnx.Module):
         self.scale = constant(1.0, "D", sizes=sizes)
         self.bias = constant(0.0, "D", sizes=sizes)
 
-    def __call__(self, x_BLD: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, letters: str = "BLD") -> jax.Array:
         scale_D, bias_D = shard(self.scale[...], "D"), shard(self.bias[...], "D")
-        return shard(normalize(x_BLD, scale_D, bias_D, self.epsilon), "BLD")
+        return shard(normalize(x, scale_D, bias_D, self.epsilon), letters)
 
 
 def normalize(x: jax.Array, scale_D: jax.Array, bias_D: jax.Array, epsilon: float) -> jax.Array:

@@ -4,6 +4,7 @@ B batch   L length   S source length   D embed   N heads   K key/value heads   H
 F mlp     V vocab    Z layers          C characters in a word
 E character embed    W filter width    G gates of an LSTM         U directions
 M predicted places   P pairs in a row  R relative positions       Y labels
+T token types
 """
 
 import contextlib
@@ -38,6 +39,7 @@ ALPHABET = {
     "P": "pairs in a row",
     "R": "relative positions",
     "Y": "labels",
+    "T": "token types",
 }
 MeshAxes = str | tuple[str, ...]
 
