@@ -8,13 +8,16 @@ from typing import Literal
 class ScheduleConfig:
     """Learning rate over steps, as a multiple of the peak.
 
-    kind: cosine, linear, wsd (warmup, stable, decay), inverse_sqrt, stlr (slanted triangular,
-    ULMFiT), constant. warmup_steps: linear, the first update taking peak / warmup_steps and the
-    last the peak (Megatron's count). decay_steps: length of the decay; 0 = up to the last step.
+    kind: cosine, linear, wsd (warmup, stable, decay), inverse_sqrt, inverse_sqrt_held (T5's: at the
+    peak through the warmup_steps, too), stlr (slanted triangular, ULMFiT), constant. warmup_steps:
+    linear, the first update taking peak / warmup_steps and the last the peak (Megatron's count).
+    decay_steps: length of the decay; 0 = up to the last step.
     final: multiple of the peak at the end, held from there on.
     """
 
-    kind: Literal["constant", "cosine", "linear", "wsd", "inverse_sqrt", "stlr"] = "constant"
+    kind: Literal[
+        "constant", "cosine", "linear", "wsd", "inverse_sqrt", "inverse_sqrt_held", "stlr"
+    ] = "constant"
     warmup_steps: int = 0
     decay_steps: int = 0
     final: float = 0.0

@@ -15,8 +15,9 @@ def make_schedule(config: ScheduleConfig, *, steps: int) -> Schedule:
 
     Sources: cosine and linear as Megatron-LM counts them (update 0 takes peak / warmup); wsd
     (MiniCPM, https://arxiv.org/abs/2404.06395): the decay is the run's last `decay_steps`;
-    inverse_sqrt (T5, Noam): sqrt(warmup / t) after the warmup; stlr (ULMFiT,
-    https://arxiv.org/abs/1801.06146, equation 3) with `final` = 1 / ratio.
+    inverse_sqrt (https://arxiv.org/abs/1706.03762, equation 3): sqrt(warmup / t) after the warmup;
+    inverse_sqrt_held (T5, https://arxiv.org/abs/1910.10683, section 3.1.2): without the ramp; stlr
+    (ULMFiT, https://arxiv.org/abs/1801.06146, equation 3) with `final` = 1 / ratio.
     """
     warmup = config.warmup_steps
     decay = config.decay_steps or max(steps - warmup, 1)
@@ -27,6 +28,7 @@ def make_schedule(config: ScheduleConfig, *, steps: int) -> Schedule:
     def multiple(t: jax.Array) -> jax.Array:
         t = jnp.asarray(t, jnp.float32)
         progress = jnp.clip((t - start) / decay, 0.0, 1.0)
+        inverse_sqrt = jnp.sqrt(max(warmup, 1) / jnp.maximum(t + 1, max(warmup, 1)))
         shape = {
             "constant": lambda: jnp.float32(1),
             "cosine": lambda: (
@@ -34,10 +36,11 @@ def make_schedule(config: ScheduleConfig, *, steps: int) -> Schedule:
             ),
             "linear": lambda: 1 - (1 - config.final) * progress,
             "wsd": lambda: 1 - (1 - config.final) * progress,
-            "inverse_sqrt": lambda: jnp.maximum(
-                jnp.sqrt(max(warmup, 1) / jnp.maximum(t + 1, max(warmup, 1))), config.final
-            ),
+            "inverse_sqrt": lambda: jnp.maximum(inverse_sqrt, config.final),
+            "inverse_sqrt_held": lambda: jnp.maximum(inverse_sqrt, config.final),
         }[config.kind]()
+        if config.kind == "inverse_sqrt_held":
+            return shape
         return jnp.where(t < warmup, (t + 1) / max(warmup, 1), shape)
 
     return multiple

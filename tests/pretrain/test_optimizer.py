@@ -117,6 +117,16 @@ def test_schedules_warm_up_stay_below_the_peak_and_end_where_told(kind):
         assert np.all(np.diff(values[10:101]) <= 1e-7)
 
 
+def test_the_held_schedule_is_one_over_the_square_root_of_the_update():
+    """T5's: 1 / sqrt(max(n, 10^4)) with a peak of 0.01."""
+    schedule = make_schedule(
+        ScheduleConfig(kind="inverse_sqrt_held", warmup_steps=10_000), steps=50_000
+    )
+    n = np.array([1, 2, 9_999, 10_000, 10_001, 40_000])
+    got = 0.01 * np.asarray([schedule(t - 1) for t in n])
+    np.testing.assert_allclose(got, 1 / np.sqrt(np.maximum(n, 10_000)), rtol=1e-6)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_optimizer_lowers_a_quadratic(name):
     params = parameters()
