@@ -44,10 +44,11 @@ class Room:
     def sizes(self, row_length: int) -> tuple[int, int]:
         """(S, L), of a row's length alone; the longer is the length that row_length was asked for.
 
-        The shorter is rounded up to a multiple of a power of two, that it may divide over a mesh.
+        The shorter is rounded up to a power of two's multiple, that it may divide over a mesh axis
+        of up to 8 that divides the longer.
         """
         length = math.ceil(row_length * self._longest)
-        step = max(1, math.gcd(length, 128) // 4)
+        step = max(math.gcd(length, 8), math.gcd(length, 128) // 4)
         source, target = (
             min(length, -(-int(row_length * share) // step) * step)
             if share < self._longest

@@ -112,7 +112,9 @@ def test_the_sizes_are_near_those_of_t5():
     assert row_length == 569
     assert objective.room.sizes(row_length) == (512, 128)
     for length in range(16, 200):
-        assert max(objective.room.sizes(objective.row_length(length))) == length
+        sizes = objective.room.sizes(objective.row_length(length))
+        assert max(sizes) == length
+        assert all(min(sizes) % n == 0 for n in (2, 4, 8) if length % n == 0), "over a mesh"
 
 
 def test_noise_is_as_dense_and_as_long_as_asked():
