@@ -55,6 +55,13 @@ COMMANDS = {
         "launch.commands_evaluate:Evaluate", "held-out loss, perplexity and bits per byte of a run"
     ),
     "generate": Command("launch.commands_generate:Generate", "let a run continue your text"),
+    "import": Command(
+        "launch.commands_import:Import", "a published checkpoint as a run, to use or train on"
+    ),
+    "export": Command("launch.commands_export:Export", "a run's model for transformers and others"),
+    "parity": Command(
+        "launch.commands_export:Parity", "a folder here and in transformers, layer by layer"
+    ),
     "report": Command(
         "launch.commands_report:Report", "one HTML page for a run, or comparing several"
     ),

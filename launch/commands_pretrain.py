@@ -21,6 +21,7 @@ Examples:
   gesso pretrain debug-gpt-neo --help                   its source and all its settings
   gesso pretrain gpt-neo-125m --data.store my-store --steps 1000 --optimizer.learning-rate 3e-4
   gesso pretrain gpt-j-6b --mesh.fsdp 16 --mesh.tensor 4 --layout fsdp_tensor
+  gesso pretrain runs/imported --data.store my-store     what a run folder records, continued
 
 Experiments:"""
 
@@ -56,19 +57,22 @@ def pretrain(arguments: list[str]) -> int:
 
 def read(arguments: list[str]) -> Asked:
     """["gpt-neo-125m", "--mesh.fsdp", "8"] -> the experiment and its folder. Imports no JAX.
+    In place of a name, a run folder: the experiment that it records.
 
     Raises ValueError for an unknown experiment, SystemExit(2) for an unknown setting.
     """
     from configs import registry
 
     name, *settings = arguments
-    experiment = registry.experiment(name)
-    options = _options(experiment)
+    recorded = Path(name) / "experiment.json"
+    experiment = _stored(Path(name)) if recorded.is_file() else registry.experiment(name)
+    folder = name if recorded.is_file() else f"runs/{experiment.name}"
+    about = f"The run in {name}." if recorded.is_file() else registry.describe(name)
     asked = parse(
-        options,
+        _options(experiment, folder),
         settings,
         prog=f"gesso pretrain {name}",
-        description=registry.describe(name) + "\n\n(gesso pretrain --help says how to use it.)",
+        description=about + "\n\n(gesso pretrain --help says how to use it.)",
     )
     named = frozenset(
         each.removeprefix("--").partition("=")[0].replace("-", "_")
@@ -78,7 +82,13 @@ def read(arguments: list[str]) -> Asked:
     return Asked(experiment=asked.experiment, folder=Path(asked.folder), named=named - {"folder"})
 
 
-def _options(experiment: Experiment) -> Any:
+def _stored(folder: Path) -> Experiment:
+    from pretrain.folder import stored_experiment
+
+    return stored_experiment(folder)
+
+
+def _options(experiment: Experiment, run_folder: str) -> Any:
     """A dataclass of the experiment's settings, beside the folder of the run."""
     folder = Annotated[str, tyro.conf.arg(help="the run folder; it is made or continued")]
     # name="" puts the settings on top: --steps, not --experiment.steps
@@ -86,7 +96,7 @@ def _options(experiment: Experiment) -> Any:
     return dataclasses.make_dataclass(
         "Pretrain",
         [
-            ("folder", folder, dataclasses.field(default=f"runs/{experiment.name}")),
+            ("folder", folder, dataclasses.field(default=run_folder)),
             ("experiment", settings, dataclasses.field(default_factory=lambda: experiment)),
         ],
         frozen=True,

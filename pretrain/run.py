@@ -29,6 +29,7 @@ from pretrain.records import logging_to, write_baselines, write_corpus, write_re
 from pretrain.reporter import Reporter
 from pretrain.runlock import RunLock
 from pretrain.setup import Setup, compiled_step, counted_leaves, set_up, utilization
+from pretrain.start import has_imported, imported_state
 from pretrain.state import State, init_state
 from pretrain.supervise import Supervisor
 
@@ -183,6 +184,9 @@ class _Session:
         """(updates done, next row, state): the newest complete checkpoint's, or a fresh state's."""
         s, e = self.setup, self.setup.experiment
         self.supervisor.progress("restore")
+        if has_imported(self.folder / "checkpoints"):
+            LOG.info("starting from the imported parameters in %s", self.folder)
+            return 0, 0, imported_state(s, self.folder / "checkpoints")
         restored = self.checkpoints.restore(s.abstract)
         if restored is not None:
             phase = phase_of_update(e, min(restored.step, e.steps))

@@ -1,0 +1,188 @@
+"""`gesso import FOLDER RUN`: a published checkpoint as a run, to generate, evaluate or train on."""
+
+import dataclasses
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from launch.console import Refused, existing, narration, output, print_json, size
+from pretrain.exits import DONE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    """Take over a published checkpoint: config, weights and tokenizer become a run folder.
+
+    From there generate, evaluate and export work as if it had been trained here, and
+    `gesso pretrain RUN --data.store STORE --steps N` trains it on. Every field of its config.json
+    is honoured or refused, every tensor is accounted for.
+
+    Example:
+      gesso import downloads/gpt-neo-125m runs/neo
+      gesso import downloads/gpt2 runs/gpt2 --vocab 50304 --store stores/mine
+    """
+
+    # The folder with config.json and weights (safetensors or pytorch_model.bin).
+    folder: tyro.conf.Positional[str]
+    # The run folder to make.
+    run_folder: tyro.conf.Positional[str]
+    # A tokenizer, when the folder has none: a folder, a file, or "bytes".
+    tokenizer: str = ""
+    # The token store it will be trained or evaluated on; `pretrain --data.store` can say it later.
+    store: str = ""
+    # Rows of the vocabulary; more than published, to divide over a mesh or for new tokens.
+    vocab: int = 0
+    # The longest row; further learned positions repeat the published ones.
+    positions: int = 0
+    # Parameters that the folder may lack, such as "mlm*": they are drawn anew.
+    fresh: tuple[str, ...] = ()
+    # Draws the fresh parameters.
+    seed: int = 0
+    # Print what was done as JSON.
+    json: bool = False
+
+    def run(self) -> int:
+        existing(self.folder, what="folder")
+        run_folder = Path(self.run_folder)
+        if run_folder.exists() and (run_folder.is_file() or any(run_folder.iterdir())):
+            raise Refused(f"{run_folder} is there already; runs are never overwritten")
+        made = take_over(self, run_folder)
+        if self.json:
+            print_json(made)
+        else:
+            _show(made)
+        return DONE
+
+
+def take_over(options: Import, run_folder: Path) -> dict[str, Any]:
+    """Make the run folder; returns what was done. Nothing is left where it fails."""
+    from data.tokenizer import save_tokenizer
+    from export.folder import Imported, read_folder, told
+    from export.folder_writer import new_folder
+    from models.count import parameters
+    from pretrain.experiment import to_json
+    from pretrain.folder import environment, write_json
+
+    tokenizer = _tokenizer(options)
+    with narration().status(f"reading {options.folder}"):
+        imported: Imported = read_folder(
+            options.folder,
+            vocab=options.vocab,
+            positions=options.positions,
+            fresh=options.fresh,
+            seed=options.seed,
+        )
+    if tokenizer.vocab_size > imported.config.vocab:
+        raise Refused(
+            f"the tokenizer has {tokenizer.vocab_size} ids and the model {imported.config.vocab}"
+            f" rows for them; give its own tokenizer, or --vocab {tokenizer.vocab_size}"
+        )
+    import jax
+
+    experiment = _experiment(options, imported.config)
+    with new_folder(run_folder, mine=lambda folder: False) as part:
+        write_json(part / "experiment.json", to_json(experiment))
+        write_json(part / "environment.json", environment(jax.devices(), 1))
+        report = [dataclasses.asdict(each) for each in imported.report]
+        write_json(
+            part / "imported.json",
+            {"folder": options.folder, "parameters": report, "buffers": imported.buffers},
+        )
+        save_tokenizer(tokenizer, part / "tokenizer")
+        _save(part / "checkpoints", imported, experiment, tokenizer)
+        shutil.rmtree(part / "checkpoints" / "0.writing", ignore_errors=True)
+    return {
+        "run": str(run_folder),
+        "family": imported.config.family,
+        "parameters": parameters(imported.config)["total"],
+        "tokenizer": {"kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size},
+        "told": told(imported.report),
+        "buffers": list(imported.buffers),
+        "report": report,
+    }
+
+
+def _tokenizer(options: Import) -> Any:
+    from data.tokenizer import TokenizerError, load_tokenizer
+
+    try:
+        return load_tokenizer(options.tokenizer or options.folder)
+    except TokenizerError as error:
+        if options.tokenizer:
+            raise
+        raise Refused(
+            f"{error}; name another with --tokenizer (a folder, a file, or bytes)"
+        ) from None
+
+
+def _experiment(options: Import, config: Any) -> Any:
+    """The record of the run: the imported model, the objective of its family, one row's length."""
+    from data.config import DataConfig
+    from objectives import config as objectives
+    from pretrain.experiment import Experiment
+
+    by_family = {
+        "gpt": objectives.CausalLMConfig,
+        "bert": objectives.MaskedLMConfig,
+        "elmo": objectives.BiLMConfig,
+        "seq2seq": objectives.DenoiseConfig,
+        "encoder_decoder": objectives.Seq2SeqLMConfig,
+    }
+    data = DataConfig(store=options.store) if options.store else DataConfig()
+    return Experiment(
+        name=f"imported-{config.family}",
+        model=config,
+        objective=by_family[config.family](),
+        data=data,
+        length=min(config.longest or 512, 1024),
+        steps=1000,
+    )
+
+
+def _save(folder: Path, imported: Any, experiment: Any, tokenizer: Any) -> None:
+    """Checkpoint 0: the parameters alone, which `pretrain` starts from (pretrain/start.py)."""
+    import jax
+
+    from pretrain.checkpoint import Checkpoints
+    from pretrain.config import CheckpointConfig
+    from pretrain.experiment import to_json
+    from pretrain.folder import versions
+    from pretrain.start import IMPORTED
+
+    info = {
+        IMPORTED: True,
+        "experiment": to_json(experiment),
+        "environment": versions(),
+        "tokenizer": tokenizer.fingerprint,
+    }
+    checkpoints = Checkpoints(folder, CheckpointConfig(), log=lambda text: None)
+    try:
+        checkpoints.save(0, {"params": jax.tree.map(jax.numpy.asarray, imported.params)}, info)
+    finally:
+        checkpoints.close()
+
+
+def _show(made: dict[str, Any]) -> None:
+    console = output()
+    console.print(
+        f"[bold]{made['family']}[/], {made['parameters']:,} parameters"
+        f" ({size(4 * made['parameters'])} in float32): {made['run']}"
+    )
+    for each in made["report"]:
+        shape = "x".join(map(str, each["shape"]))
+        console.print(
+            f"  {each['origin']:8}{each['path']:32} {shape:18} {each['tensors']}", markup=False
+        )
+    if made["buffers"]:
+        console.print(f"  {len(made['buffers'])} buffers in the files are no weights", style="dim")
+    console.print(made["told"], markup=False)
+    console.print(
+        f'gesso generate {made["run"]} --prompt "..."\n'
+        f"gesso pretrain {made['run']} --data.store STORE --steps N   (STORE: gesso corpus build"
+        f" ... --tokenizer {made['run']}/tokenizer)",
+        style="dim",
+        markup=False,
+    )
