@@ -2,7 +2,7 @@
 
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -16,11 +16,15 @@ class Generate:
     """Let a run's newest checkpoint continue your text, or several texts at once.
 
     With --temperature 0 it takes the likeliest token each time; higher is more varied. --top-k and
-    --top-p leave unlikely tokens out.
+    --top-p leave unlikely tokens out. --beams searches for the likeliest text instead.
+
+    An encoder-decoder reads the prompt as its source and writes what belongs to it; of a run that
+    fills in spans, <extra_id_0>, <extra_id_1> ... stand for what is missing.
 
     Example:
       gesso generate runs/quickstart --prompt "import " --stream
       gesso generate runs/neo --prompt "Once upon" "In the end" --temperature 0.8 --top-p 0.95
+      gesso generate runs/transformer-base --prompt "Guten Tag" --beams 4 --length-penalty 0.6
     """
 
     # A run folder.
@@ -37,6 +41,12 @@ class Generate:
     top_p: float = 1.0
     # The same seed gives the same text.
     seed: int = 0
+    # Beam search with so many candidates kept at every length; 1 = none.
+    beams: int = 1
+    # What beams are compared with: the log-likelihood over ((5 + tokens) / 6) to this power.
+    length_penalty: float = 0.0
+    # "power" = over the tokens to this power; 1 then is the mean per token.
+    length_penalty_kind: Literal["wu", "power"] = "wu"
     # Which checkpoint; the newest by default.
     step: int | None = None
     # Show the text while it is written (one prompt).
@@ -52,6 +62,13 @@ class Generate:
             raise Refused("--stream shows one continuation as text: one --prompt, without --json")
         if not self.temperature and (self.top_k or self.top_p < 1):
             raise Refused("--top-k and --top-p have no effect at --temperature 0; set it above 0")
+        if self.beams < 1:
+            raise Refused("--beams must be at least 1")
+        if self.beams > 1 and (self.temperature or self.stream):
+            raise Refused("--beams searches and does not sample: no --temperature, no --stream")
+        if self.beams == 1 and self.length_penalty:
+            raise Refused("--length-penalty compares beams: ask for --beams 4, or more")
+        from evaluation.beam import LengthPenalty
         from evaluation.generate import generate
         from pretrain.open import open_run
 
@@ -69,6 +86,9 @@ class Generate:
             top_p=self.top_p,
             seed=self.seed,
             stream=shown,
+            beams=self.beams,
+            penalty=LengthPenalty(kind=self.length_penalty_kind, alpha=self.length_penalty),
+            objective=run.experiment.objective,
         )
         if shown is not None:
             print()
