@@ -16,6 +16,7 @@ _EXPERIMENTS = {
     "debug-bert": ("configs.bert", "debug_bert"),
     "debug-t5": ("configs.seq2seq", "debug_t5"),
     "debug-transformer": ("configs.seq2seq", "debug_transformer"),
+    "debug-mixed": ("configs.mixed", "debug_mixed"),
     "quickstart": ("configs.debug", "quickstart"),
     "bert-base": ("configs.bert", "bert_base"),
     "bert-large": ("configs.bert", "bert_large"),
@@ -39,6 +40,7 @@ _EXPERIMENTS = {
     "t5-11b": ("configs.seq2seq", "t5_11b"),
     "t5-v1.1-small": ("configs.seq2seq", "t5_v1_1_small"),
     "t5-v1.1-base": ("configs.seq2seq", "t5_v1_1_base"),
+    "t5-v1.1-base-ul2": ("configs.mixed", "t5_v1_1_base_ul2"),
 }
 
 

@@ -1,11 +1,16 @@
 """Several objectives in one run: whose row is whose, what each costs, and the same on any mesh."""
 
+import dataclasses
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import optax
 import pytest
 from two_sided_rows import MODE, TOKENIZER, documents, made, packed
 
+import configs
+from launch.commands_pretrain import read
 from models import build as build_model
 from models.config import Seq2SeqConfig
 from objectives.base import build
@@ -15,6 +20,7 @@ from objectives.mixed_config import MixedPart
 from partitioning.config import MeshConfig
 from partitioning.layouts import LAYOUTS
 from partitioning.mesh import make_mesh
+from pretrain.experiment import from_json, to_json
 from pretrain.state import init_state
 from pretrain.step import StepSettings, batch_sharding, compile_step, make_train_step
 
@@ -207,22 +213,25 @@ def test_packed_is_unpacked(mixed):
 
 
 def test_the_record_and_the_command_line_know_every_part():
-    import dataclasses
-
-    import configs
-    from launch.commands_pretrain import _options
-    from launch.console import parse
-    from pretrain.experiment import from_json, to_json
-
-    experiment = dataclasses.replace(configs.experiment("debug-gpt2"), model=CONFIG, objective=MIX)
+    experiment = dataclasses.replace(configs.experiment("debug-mixed"), model=CONFIG, objective=MIX)
     assert from_json(to_json(experiment)) == experiment
-    asked = ["--objective.parts.x.share", "0.25", "--objective.parts.t.objective.separator", "|"]
-    parts = parse(_options(experiment), asked, prog="gesso").experiment.objective.parts
-    assert parts["x"].share == 0.25 and parts["t"].objective.separator == "|"
-    assert parts["x"].objective == MIX.parts["x"].objective
+    mode, share = "--objective.parts.text.objective.mode", "--objective.parts.text.share"
+    parts = read(["debug-mixed", mode, "260", share, "0.25"]).experiment.objective.parts
+    assert parts["text"].objective == DenoiseConfig(form="causal", mode=260)
+    assert parts["text"].share == 0.25 and parts["spans"].share == 0.5
     with pytest.raises(SystemExit) as ended:
-        parse(_options(experiment), ["--help"], prog="gesso")
+        read(["debug-mixed", "--help"])
     assert ended.value.code == 0
+
+
+def test_the_mixtures_of_configs_can_be():
+    for name in ("debug-mixed", "t5-v1.1-base-ul2"):
+        experiment = configs.experiment(name)
+        # The tokenizers they name: bytes, and a sentencepiece model of 32,000.
+        tokenizer = SimpleNamespace(eos=1, vocab_size=32_000 if "ul2" in name else 257)
+        mix = build(experiment.objective, tokenizer=tokenizer, model=experiment.model)
+        row_length = mix.row_length(experiment.length)
+        assert row_length >= experiment.length
 
 
 def test_a_mix_is_built_by_its_kind():
