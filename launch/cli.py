@@ -48,6 +48,9 @@ COMMANDS = {
         "launch.commands_tokenizer:Inspect", "what a tokenizer does to a text"
     ),
     "pretrain": Command("launch.commands_pretrain:pretrain", "run an experiment, or continue it"),
+    "sweep": Command(
+        "launch.commands_sweep:RunSweep", "many runs of one experiment, and what came of them"
+    ),
     "plan": Command(
         "launch.commands_plan:plan", "before chips are rented: does it fit, how fast, which mesh"
     ),
