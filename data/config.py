@@ -45,6 +45,25 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExamplesConfig:
+    """What of a store of instruction examples (data/instruction_store.py) is drawn and counted.
+
+    cap: at most so many examples of a task count when rows are shared out in proportion; 0 = all.
+    without: clusters or tasks that are left out of training (leave one cluster out).
+    weigh: "tokens" counts every target token once, "examples" every example once: its tokens weigh
+    1 / their number, so that tasks with long answers do not outweigh the others.
+    prompt_weight: what predicting a token of the prompt counts for, beside 1 for the target's.
+    cut: what a prompt loses where example and row do not fit: its start, middle or end.
+    """
+
+    cap: int = 0
+    without: tuple[str, ...] = ()
+    weigh: Literal["tokens", "examples"] = "tokens"
+    prompt_weight: float = 0.0
+    cut: Literal["start", "middle", "end"] = "middle"
+
+
+@dataclass(frozen=True, kw_only=True)
 class OrderConfig:
     """All that, with a store, fixes every training row.
 
@@ -53,6 +72,7 @@ class OrderConfig:
     document's first is a target, 0 where each token is an input).
     overhead: tokens of a row kept free for every piece in it (BERT's [CLS] and [SEP]).
     companions: whether rows carry text of another document beside each of their pieces.
+    examples: of a store of instruction examples only.
     The rest as in DataConfig.
     """
 
@@ -65,6 +85,7 @@ class OrderConfig:
     mixture: MixtureConfig = MixtureConfig()
     skip: tuple[tuple[int, int], ...] = ()
     wait_seconds: float = 600
+    examples: ExamplesConfig = ExamplesConfig()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,15 +19,18 @@ def heldout(
     eras: int = 0,
     overhead: int = 0,
     companions: bool = False,
-) -> "Heldout":
+) -> Any:
     """All held-out rows of a component, best-fit packed, `length` tokens each.
 
     eras: only the first so many eras, for a store that is still being built (era e never changes
     once it is there); 0 takes all and needs a finished store. overhead, companions: as in
     OrderConfig, the text beside a row being held out too; where a component has but one held-out
-    document, its rows have no text beside them (all zeros). Raises ValueError for an unknown
-    component, a store that is not ready for what is asked, or a length below 2.
+    document, its rows have no text beside them (all zeros). A store of instruction examples has
+    rows of its own. Raises ValueError for an unknown component, a store that is not ready for what
+    is asked, or a length below 2.
     """
+    if own := getattr(store, "heldout", None):
+        return own(component, length=length, overhead=overhead)
     if length - overhead < 2:
         raise ValueError(f"a row needs at least 2 tokens, not length {length - overhead}")
     if not eras and not store.complete:

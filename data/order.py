@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from data.companions import Companions, check_documents
-from data.config import OrderConfig
+from data.config import ExamplesConfig, OrderConfig
 from data.eras import FORMAT, Eras, Recent
 from data.mixture import BLOCK, Mixture, resolve, train_tokens
 from data.pack import assembled, gather
 from data.permutation import make_key, permute
 from data.resume import check
+from data.skips import merged, visited
 
 VERSION = 1
 
@@ -46,7 +47,7 @@ class Order:
             overhead=config.overhead,
         )
         self._shuffles = Recent(2 * len(self.components) + 4)
-        self._skip = _merge(config.skip)
+        self._skip = merged(config.skip)
         self._companions: tuple[Companions, ...] = ()
         if config.companions:
             if store.complete:
@@ -63,12 +64,7 @@ class Order:
 
     def visit(self, start: int, n: int) -> np.ndarray:
         """The n row numbers from `start` on that are not skipped, i64[n]."""
-        rows = np.arange(start, start + n)
-        for first, last in self._skip.tolist():
-            rows = np.where(
-                rows >= max(first, start), rows + max(0, last - max(first, start)), rows
-            )
-        return rows
+        return visited(start, n, skip=self._skip)
 
     def rows(self, start: int, n: int) -> dict[str, np.ndarray]:
         """The n rows from `start` on, skipped ranges jumped over; as `take`."""
@@ -203,9 +199,15 @@ class Order:
         return self._shuffles.get((component, epoch, era), make)
 
 
+def order_of(store: Any, config: OrderConfig) -> Any:
+    """The order of a store's rows: the store's own (instruction examples have one), or Order."""
+    own = getattr(store, "order", None)
+    return own(config) if own else Order(store, config)
+
+
 def rows(store: Any, order: OrderConfig, i: int, n: int) -> dict[str, np.ndarray]:
     """n training rows from row i on, as Order.rows gives them."""
-    return Order(store, order).rows(i, n)
+    return order_of(store, order).rows(i, n)
 
 
 def _crc(made: dict[str, np.ndarray]) -> int:
@@ -213,17 +215,6 @@ def _crc(made: dict[str, np.ndarray]) -> int:
     for name in ("tokens", "segments", "positions"):
         crc = zlib.crc32(made[name].astype("<i4").tobytes(), crc)
     return crc
-
-
-def _merge(skip: tuple[tuple[int, int], ...]) -> np.ndarray:
-    # Sorted, disjoint ranges, i64[ranges, 2].
-    merged: list[list[int]] = []
-    for first, last in sorted(skip):
-        if merged and first <= merged[-1][1]:
-            merged[-1][1] = max(merged[-1][1], last)
-        else:
-            merged.append([first, last])
-    return np.array(merged, np.int64).reshape(-1, 2)
 
 
 def _check_config(config: OrderConfig) -> None:
@@ -243,6 +234,8 @@ def _check_config(config: OrderConfig) -> None:
         raise ValueError(f"overlap is 0 or 1 token, not {config.overlap}")
     if config.packing not in FORMAT:
         raise ValueError(f"packing is one of {', '.join(FORMAT)}, not {config.packing!r}")
+    if config.examples != ExamplesConfig():
+        raise ValueError("settings of examples have no effect on a token store of plain documents")
     if config.wait_seconds < 0:
         raise ValueError(f"wait_seconds must not be negative: {config.wait_seconds}")
     for pair in config.skip:

@@ -38,13 +38,17 @@ class StoreDamaged(RuntimeError):
     """A file is not what its commit record says."""
 
 
-def open_store(folder: str | Path, *, wait_seconds: float = 0.0) -> "Store":
-    """Open a token store, finished or not.
+def open_store(folder: str | Path, *, wait_seconds: float = 0.0) -> Any:
+    """Open a token store, finished or not: a Store, or an InstructionStore of finetune's making.
 
     wait_seconds: how long to wait for a builder that is only starting.
     Raises ValueError, with the nearest name there is, where no token store is.
     """
+    from data.instruction_store import InstructionStore, is_instruction_store
+
     folder = Path(folder).expanduser()
+    if is_instruction_store(folder):
+        return InstructionStore(folder)
     deadline = time.monotonic() + wait_seconds
     while not (folder / "meta.json").exists():
         if time.monotonic() >= deadline:
