@@ -95,7 +95,7 @@ class Attention(nnx.Module):
         rows: Rows,
         cache: Cache,
         *,
-        kind: AttentionKind,
+        kind: Kind,
         layer: jax.Array,
     ) -> tuple[jax.Array, Cache]:
         """Attention of L further tokens to the `cache.length` tokens before them and themselves.

@@ -10,6 +10,7 @@ from flax import nnx
 from models.attention import Kind, Rows
 from models.bert_config import BERTConfig
 from models.bert_heads import Dense, MaskedHead
+from models.blocks import run
 from models.gpt import Block
 from models.layers import (
     LayerNorm,
@@ -17,7 +18,6 @@ from models.layers import (
     einsum_float32,
     look_up,
     param,
-    scan,
     stack,
     truncated,
 )
@@ -102,9 +102,12 @@ class BERT(nnx.Module):
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """What gives the logits of masked tokens, of the features at their places: the transformed
         features (BMD), the table (VD) and the bias (V). letters: "BLD" for all places at once."""
+        return _needed(self.mlm, "mlm")(x_BMD, letters), *self.head()
+
+    def head(self) -> tuple[jax.Array, jax.Array]:
+        """The table (VD) and the bias (V) that turn transformed features into logits."""
         mlm = _needed(self.mlm, "mlm")
-        table = self.embed if mlm.table is None else mlm.table
-        return mlm(x_BMD, letters), table[...], mlm.bias[...]
+        return (self.embed if mlm.table is None else mlm.table)[...], mlm.bias[...]
 
     def logits(self, x_BLD: jax.Array) -> jax.Array:
         """Of all places' features, float32 BLV."""
@@ -149,29 +152,9 @@ class BERT(nnx.Module):
         return self.embed_norm(shard(x_BLD, "BLD")), Rows(batch.get("segments"), None)
 
     def _run(self, batch: Batch, key: jax.Array | None, output: Any) -> tuple[jax.Array, Any]:
-        c = self.config
         x_BLD, rows = self.start(batch)
-        keys = None
-        if key is not None:
-            embed_key, layers_key = jax.random.split(key)
-            x_BLD = dropout(x_BLD, c.embedding_dropout, embed_key)
-            keys = jax.random.split(layers_key, c.layers)
-        first = output(x_BLD)
-
-        def one_layer(x_BLD: jax.Array, layer: Any, kind: Kind) -> jax.Array:
-            block, number, layer_key = layer
-            return block(x_BLD, rows, kind=kind, layer=number, key=layer_key)
-
-        x_BLD, outputs = scan(
-            one_layer,
-            x_BLD,
-            (self.blocks, jnp.arange(c.layers), keys),
-            kinds=("bidirectional",),
-            remat=c.remat,
-            unroll=c.unroll,
-            output=output,
-        )
-        return x_BLD, (first, outputs)
+        kinds: tuple[Kind, ...] = ("bidirectional",)
+        return run(self.blocks, self.config.blocks, x_BLD, rows, key, kinds=kinds, output=output)
 
 
 def _needed(head: Any, name: str) -> Any:

@@ -165,20 +165,23 @@ _WITHOUT_EFFECT = frozenset(_NAMES.split())
 
 
 def from_published(
-    record: Mapping[str, Any], *, role: Literal["encoder", "decoder"] = "encoder"
+    record: Mapping[str, Any],
+    *,
+    outputs: tuple[Output, ...] | None = None,
+    role: Literal["encoder", "decoder"] = "encoder",
 ) -> BERTConfig:
-    """The config of a config.json of BERT or RoBERTa; `architectures` decides the outputs (without
-    it, as in the first release, BERT's pretraining ones).
+    """The config of a config.json of BERT or RoBERTa.
 
-    role: "decoder" is that of an encoder-decoder. Raises ValueError naming every field, or value of
-    one, that cannot be honoured.
+    outputs: None takes what `architectures` names, and without it, as in the first release, what
+    BERT was pretrained with. role: "decoder" is that of an encoder-decoder. Raises ValueError
+    naming every field, or value of one, that cannot be honoured.
     """
     read = _Reader(record)
     kind = record.get("model_type", "bert")
     if kind not in ("bert", *_ROBERTAS):
         read.problems.append(f"model_type {kind!r} is not bert or {' or '.join(_ROBERTAS)}")
     roberta = kind in _ROBERTAS
-    outputs = read.outputs()
+    outputs = read.outputs() if outputs is None else outputs
     dropout = read("hidden_dropout_prob", 0.1)
     head_dropout = read("classifier_dropout", None)
     labelled = bool({"classify", "tag"} & set(outputs))

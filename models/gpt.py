@@ -9,7 +9,8 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from models.attention import Attention, Cache, Kind, Rows
-from models.gpt_config import AttentionKind, GPTConfig
+from models.blocks import empty_cache, follow, run
+from models.gpt_config import GPTConfig
 from models.layers import (
     LayerNorm,
     add_bias,
@@ -18,7 +19,6 @@ from models.layers import (
     einsum_float32,
     look_up,
     param,
-    scan,
     stack,
 )
 from models.rotary import angles
@@ -66,12 +66,7 @@ class Block(nnx.Module):
     def __init__(self, config: GPTConfig, key: jax.Array, *, draw: Callable = param):
         self.config = config
         attention, mlp = jax.random.split(key)
-        out_std = {
-            "same": config.init_std,
-            "layers": config.init_std / config.layers**0.5,
-            "depth": config.init_std / (2 * config.layers) ** 0.5,
-            "wang": 2 / (config.layers * config.embed**0.5),
-        }[config.residual_init]
+        out_std = residual_std(config)
         self.attention_norm = LayerNorm(config.sizes, epsilon=config.epsilon)
         self.attention = Attention(config, attention, out_std=out_std, draw=draw)
         shared = config.block == "parallel_shared_norm"
@@ -102,7 +97,7 @@ class Block(nnx.Module):
         rows: Rows,
         cache: Cache,
         *,
-        kind: AttentionKind,
+        kind: Kind,
         layer: jax.Array,
         between: Between = lambda x_BLD: x_BLD,
     ) -> tuple[jax.Array, Cache]:
@@ -137,6 +132,16 @@ class Block(nnx.Module):
             x_BLD = between(x_BLD + attend(norm(x_BLD)))
             x_BLD = x_BLD + mlp(mlp_norm(x_BLD))
         return shard(x_BLD, "BLD")
+
+
+def residual_std(config: GPTConfig) -> float:
+    """The standard deviation of the products that write to the residual stream."""
+    return {
+        "same": config.init_std,
+        "layers": config.init_std / config.layers**0.5,
+        "depth": config.init_std / (2 * config.layers) ** 0.5,
+        "wang": 2 / (config.layers * config.embed**0.5),
+    }[config.residual_init]
 
 
 class GPT(nnx.Module):
@@ -197,47 +202,14 @@ class GPT(nnx.Module):
     @staticmethod
     def init_cache(config: GPTConfig, rows: int, length: int, dtype: Any) -> Cache:
         """An empty cache; Model.init_cache says more."""
-        shape = (config.layers, rows, length, config.heads, config.head_dim)
-        return Cache(
-            k_ZBSNH=jnp.zeros(shape, dtype),
-            v_ZBSNH=jnp.zeros(shape, dtype),
-            segments_BS=jnp.zeros((rows, length), jnp.int32),
-            length=jnp.zeros((), jnp.int32),
-        )
+        return empty_cache(config, rows, length, dtype)
 
     def decode(self, cache: Cache, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, Cache]:
         """Features (BLD) of L tokens that follow the `cache.length` before them, and the cache
         with them in it."""
-        tokens_BL = batch["tokens"]
-        if (length := tokens_BL.shape[1]) > (room := cache.segments_BS.shape[1]):
-            raise ValueError(f"{length} tokens do not fit a cache of {room}")
-        segments_BL = batch.get("segments", jnp.ones_like(tokens_BL))
-        counted_BL = jnp.broadcast_to(
-            cache.length + jnp.arange(tokens_BL.shape[1]), tokens_BL.shape
-        )
-        x_BLD, rows = self.start({**batch, "positions": batch.get("positions", counted_BL)})
-        cache = cache._replace(
-            segments_BS=jax.lax.dynamic_update_slice(
-                cache.segments_BS, segments_BL, (0, cache.length)
-            )
-        )
-        rows = rows._replace(segments_BL=segments_BL)
-
-        def one_layer(carry: Any, layer: Any, kind: AttentionKind) -> Any:
-            block, number = layer
-            return block.decode(carry[0], rows, carry[1], kind=kind, layer=number)
-
-        (x_BLD, cache), _ = scan(
-            one_layer,
-            (x_BLD, cache),
-            (self.blocks, jnp.arange(self.config.layers)),
-            kinds=self.config.period,
-            remat="none",
-            unroll=self.config.unroll,
-            output=lambda carry: None,
-        )
-        x_BLD = x_BLD if self.norm is None else self.norm(x_BLD)
-        return x_BLD, cache._replace(length=cache.length + tokens_BL.shape[1])
+        c = self.config
+        x_BLD, cache = follow(self.blocks, c, self.start, cache, batch, kinds=c.period)
+        return x_BLD if self.norm is None else self.norm(x_BLD), cache
 
     def start(self, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, Rows]:
         """The embeddings (BLD) and what attention needs to know of the rows."""
@@ -259,24 +231,5 @@ class GPT(nnx.Module):
     ) -> tuple[jax.Array, Any]:
         c = self.config
         x_BLD, rows = self.start(batch)
-        keys = None
-        if key is not None:
-            embed_key, layers_key = jax.random.split(key)
-            x_BLD = dropout(x_BLD, c.embedding_dropout, embed_key)
-            keys = jax.random.split(layers_key, c.layers)
-        first = output(x_BLD)
-
-        def one_layer(x_BLD: jax.Array, layer: Any, kind: AttentionKind) -> jax.Array:
-            block, number, layer_key = layer
-            return block(x_BLD, rows, kind=kind, layer=number, key=layer_key)
-
-        x_BLD, outputs = scan(
-            one_layer,
-            x_BLD,
-            (self.blocks, jnp.arange(c.layers), keys),
-            kinds=c.period,
-            remat=c.remat,
-            unroll=c.unroll,
-            output=output,
-        )
-        return x_BLD if self.norm is None else self.norm(x_BLD), (first, outputs)
+        x_BLD, outputs = run(self.blocks, c, x_BLD, rows, key, kinds=c.period, output=output)
+        return x_BLD if self.norm is None else self.norm(x_BLD), outputs
