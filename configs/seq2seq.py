@@ -236,11 +236,11 @@ def _debug(name: str, model: Seq2SeqConfig, objective: Any, **optimizer: Any) ->
         objective=objective,
         data=DataConfig(store="embedded:bytes:2"),
         optimizer=OptimizerConfig(**optimizer),
-        steps=150,
+        steps=200,
         batch=16,
         length=128,
-        checkpoint=CheckpointConfig(every_steps=75),
-        evaluation=EvaluationConfig(every_steps=75, rows=8, sample_every_steps=150),
+        checkpoint=CheckpointConfig(every_steps=100),
+        evaluation=EvaluationConfig(every_steps=100, rows=8, sample_every_steps=200),
         logging=LoggingConfig(every_steps=5),
     )
 
@@ -251,7 +251,8 @@ def debug_t5() -> Experiment:
 
         gesso pretrain debug-t5
 
-    Above the 257 ids of the tokenizer there is room for sentinels up to id 383.
+    Above the 257 ids of the tokenizer there is room for sentinels, up to id 383. Half a minute on 2
+    cores; the held-out loss ends near 2.9 nats per target (a unigram model's: 3.7).
     """
     model = Seq2SeqConfig(
         vocab=384,
@@ -280,6 +281,9 @@ def debug_transformer() -> Experiment:
     embedded corpus as bytes.
 
         gesso pretrain debug-transformer
+
+    Half a minute on 2 cores; the held-out loss ends near 2.8 nats per target (a unigram model's:
+    3.6).
     """
     model = Seq2SeqConfig(
         vocab=264,
@@ -293,5 +297,5 @@ def debug_transformer() -> Experiment:
     )
     objective = Seq2SeqLMConfig(separator="\n", label_smoothing=0.1)
     schedule = ScheduleConfig(kind="inverse_sqrt", warmup_steps=40)
-    settings: dict[str, Any] = {"learning_rate": 3e-3, "schedule": schedule}
+    settings: dict[str, Any] = {"learning_rate": 6e-3, "schedule": schedule}
     return _debug("debug-transformer", model, objective, b2=0.98, epsilon=1e-9, **settings)
