@@ -171,16 +171,19 @@ def sees(
     """bool [B or 1, L, S]: which key (column) each query (row) sees; both are places in the row.
 
     A query sees its own segment, up to itself or all of it ("both"); padding (segment 0) is seen by
-    nobody, and sees nobody itself: `blind_sees` says what `weigh` gives it, which is finite and
-    which no document reads.
+    nobody. No document reads what padding sees. Of both directions it is every document, as in
+    published encoders, whose loss of an answer's place runs over padding too; of one it is nobody:
+    `blind_sees` says what `weigh` gives it, which is finite.
     """
     if direction == "both":
         visible = jnp.ones((1, queries_L.shape[0], keys_S.shape[0]), bool)
     else:
         visible = reach(queries_L, keys_S, window=window)
     if segments_BL is not None and segments_BS is not None:
-        visible = visible & (segments_BL[:, :, None] == segments_BS[:, None, :])
-        visible = visible & (segments_BS != 0)[:, None, :]
+        same = segments_BL[:, :, None] == segments_BS[:, None, :]
+        if direction == "both":
+            same = same | (segments_BL == 0)[:, :, None]
+        visible = visible & same & (segments_BS != 0)[:, None, :]
     return visible
 
 

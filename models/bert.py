@@ -145,11 +145,15 @@ class BERT(nnx.Module):
         places_BL = jnp.broadcast_to(jnp.arange(length), tokens_BL.shape)
         positions_BL = shard(batch.get("positions", places_BL), "BL") + c.first_position
         x_BLD = look_up(in_use(self.embed[...], "VD"), shard(tokens_BL, "BL"))
+        if (segments_BL := batch.get("segments")) is not None:
+            # Published encoders do not train the id of padding where it is read (padding_idx).
+            padding_BL1 = (segments_BL == 0)[..., None]
+            x_BLD = jnp.where(padding_BL1, jax.lax.stop_gradient(x_BLD), x_BLD)
         x_BLD = x_BLD + look_up(in_use(self.positions[...], "SD"), positions_BL)
         if self.token_types is not None:
             types_BL = shard(batch.get("token_types", jnp.zeros_like(tokens_BL)), "BL")
             x_BLD = x_BLD + look_up(in_use(self.token_types[...], "TD"), types_BL)
-        return self.embed_norm(shard(x_BLD, "BLD")), Rows(batch.get("segments"), None)
+        return self.embed_norm(shard(x_BLD, "BLD")), Rows(segments_BL, None)
 
     def _run(self, batch: Batch, key: jax.Array | None, output: Any) -> tuple[jax.Array, Any]:
         x_BLD, rows = self.start(batch)
