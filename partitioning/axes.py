@@ -4,7 +4,7 @@ B batch   L length   S source length   D embed   N heads   K key/value heads   H
 F mlp     V vocab    Z layers          C characters in a word
 E character embed    W filter width    G gates of an LSTM         U directions
 M predicted places   P pairs in a row  R relative positions       Y labels
-T token types
+T token types   X character ids        A character features      O those a highway writes
 """
 
 import contextlib
@@ -40,6 +40,9 @@ ALPHABET = {
     "R": "relative positions",
     "Y": "labels",
     "T": "token types",
+    "X": "character ids",
+    "A": "character features",
+    "O": "character features a highway writes",
 }
 MeshAxes = str | tuple[str, ...]
 

@@ -27,6 +27,7 @@ class ScheduleConfig:
 class OptimizerConfig:
     """One optimizer by name; adamw_bert is AdamW without bias correction, as BERT was trained.
 
+    initial_accumulator: what adagrad's sums of squared gradients start from (adagrad alone).
     decay, no_decay, multipliers hold patterns (fnmatch) over parameter names such as
     "blocks/attention/q". Weight decay reaches what a `decay` pattern matches and no `no_decay`
     pattern does. multipliers scale the learning rate, the first match wins, and where there are
@@ -36,12 +37,13 @@ class OptimizerConfig:
     gives up; each of them leaves the state as it was.
     """
 
-    name: Literal["adamw", "adamw_bert", "lion", "adafactor", "muon"] = "adamw"
+    name: Literal["adamw", "adamw_bert", "adagrad", "lion", "adafactor", "muon"] = "adamw"
     learning_rate: float = 1e-3
     schedule: ScheduleConfig = ScheduleConfig()
     b1: float = 0.9
     b2: float = 0.999
     epsilon: float = 1e-8
+    initial_accumulator: float = 0.1
     weight_decay: float = 0.0
     decay: tuple[str, ...] = ("*",)
     no_decay: tuple[str, ...] = ()

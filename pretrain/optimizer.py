@@ -32,10 +32,11 @@ def make_optimizer(
     Gradients arrive clipped (the step does it). Raises PatternError for patterns that match no
     parameter and for parameters that no multiplier covers.
 
-    AdamW, Lion and Muon are optax's; the weight decay is decoupled and scaled by the learning rate
-    (torch.optim.AdamW). Adafactor (https://arxiv.org/abs/1804.04235) factors and clips each layer
-    by itself, as it would without stacked layers. Muon (https://kellerjordan.github.io/posts/muon;
-    momentum 0.95) orthogonalises the weights of the layers; all else takes AdamW with b1 and b2.
+    AdamW, Lion and Muon are optax's, as is Adagrad, whose epsilon is added to the sum of squares;
+    the weight decay is decoupled and scaled by the learning rate (torch.optim.AdamW). Adafactor
+    (https://arxiv.org/abs/1804.04235) factors and clips each layer by itself, as it would without
+    stacked layers. Muon (https://kellerjordan.github.io/posts/muon; momentum 0.95) orthogonalises
+    the weights of the layers; all else takes AdamW with b1 and b2.
     """
     names = parameter_names(letters)
     schedule = make_schedule(config.schedule, steps=steps)
@@ -60,6 +61,8 @@ def _core(config: OptimizerConfig, letters: Any) -> optax.GradientTransformation
         return optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.epsilon)
     if config.name == "adamw_bert":
         return _adam_uncorrected(b1=config.b1, b2=config.b2, epsilon=config.epsilon)
+    if config.name == "adagrad":
+        return optax.scale_by_rss(config.initial_accumulator, eps=config.epsilon)
     if config.name == "lion":
         return optax.scale_by_lion(b1=config.b1, b2=config.b2)
     if config.name == "adafactor":
