@@ -65,12 +65,14 @@ class Seq2Seq(nnx.Module):
         if not hidden:
             return {"logits": self.logits(self.features(batch, key))}
         encoder_keys, decoder_keys = _keys(key)
-        first_BSD, ends_ZBSD, encoded_BSD = self._encode(batch, encoder_keys, lambda x: x)
-        first_BLD, ends_ZBLD, x_BLD = self._decode(batch, encoded_BSD, decoder_keys, lambda x: x)
+        source_BSD, source_layers, encoded_BSD = self._encode(batch, encoder_keys, lambda x: x)
+        start_BLD, layers, x_BLD = self._decode(batch, encoded_BSD, decoder_keys, lambda x: x)
         return {
             "logits": self.logits(self._scaled(x_BLD)),
-            "hidden": jnp.concatenate([first_BLD[None], ends_ZBLD[:-1], x_BLD[None]]),
-            "encoder_hidden": jnp.concatenate([first_BSD[None], ends_ZBSD[:-1], encoded_BSD[None]]),
+            "hidden": jnp.concatenate([start_BLD[None], layers[:-1], x_BLD[None]]),
+            "encoder_hidden": jnp.concatenate(
+                [source_BSD[None], source_layers[:-1], encoded_BSD[None]]
+            ),
         }
 
     def features(self, batch: Batch, key: jax.Array | None = None) -> jax.Array:
@@ -109,8 +111,8 @@ class Seq2Seq(nnx.Module):
             segments_BS=jnp.zeros((rows, length), jnp.int32),
             length=jnp.zeros((), jnp.int32),
         )
-        segments_BS = batch.get("source_segments", jnp.ones_like(source_BS))
-        return Seq2SeqCache(written, SourceCache(k_ZBSNH, v_ZBSNH, segments_BS))
+        source = SourceCache(k_ZBSNH, v_ZBSNH, _segments(batch, "source"))
+        return Seq2SeqCache(written, source)
 
     def decode(self, cache: Seq2SeqCache, batch: Batch) -> tuple[jax.Array, Seq2SeqCache]:
         """Features (BLD) of L tokens that follow the `cache.written.length` before them, and the
@@ -120,7 +122,7 @@ class Seq2Seq(nnx.Module):
         if (length := tokens_BL.shape[1]) > room:
             raise ValueError(f"{length} tokens do not fit a cache of {room}")
         places_L = written.length + jnp.arange(length)
-        segments_BL = batch.get("segments", jnp.ones_like(tokens_BL))
+        segments_BL = _segments(batch, "tokens")
         positions_BL = batch.get("positions", jnp.broadcast_to(places_L, tokens_BL.shape))
         written = written._replace(
             segments_BS=jax.lax.dynamic_update_slice(
@@ -152,7 +154,7 @@ class Seq2Seq(nnx.Module):
         """(embeddings, `output` of each layer, the encoder's end); keys: of the embeddings, the
         layers and the end."""
         table = self.embed if self.source_embed is None else self.source_embed
-        segments_BL = batch.get("source_segments")
+        segments_BL = _segments(batch, "source")
         x_BLD = self._look_up(
             table, self.encoder, batch["source"], batch.get("source_positions"), keys
         )
@@ -169,13 +171,13 @@ class Seq2Seq(nnx.Module):
         self, batch: Batch, encoded_BSD: jax.Array, keys: Any, output: Any
     ) -> tuple[jax.Array, Any, jax.Array]:
         """The same of the decoder, given the encoder's end."""
-        segments_BL = batch.get("segments")
+        segments_BL = _segments(batch, "tokens")
         x_BLD = self._look_up(
             self.embed, self.decoder, batch["tokens"], batch.get("positions"), keys
         )
         places_L = jnp.arange(x_BLD.shape[1])
         seen = self.decoder.seen(places_L, places_L, segments_BL, segments_BL)
-        source_seen = Seen(same_segment(segments_BL, batch.get("source_segments")), None)
+        source_seen = Seen(same_segment(segments_BL, _segments(batch, "source")), None)
 
         def one_layer(layer: Any, x_BLD: jax.Array, key: jax.Array | None) -> jax.Array:
             return layer(x_BLD, encoded_BSD, seen, source_seen, key=key)
@@ -196,6 +198,12 @@ class Seq2Seq(nnx.Module):
 
     def _scaled(self, x_BLD: jax.Array) -> jax.Array:
         return x_BLD * self.config.embed**-0.5 if self.config.head_scale != "none" else x_BLD
+
+
+def _segments(batch: Batch, side: str) -> jax.Array:
+    """A side's segments; one document per row, numbered 1, where there are none."""
+    name = {"source": "source_segments", "tokens": "segments"}[side]
+    return batch[name] if name in batch else jnp.ones_like(batch[side])
 
 
 def _keys(key: jax.Array | None) -> tuple[Any, Any]:

@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
@@ -14,8 +13,7 @@ from partitioning.axes import einsum, shard
 
 
 class Seen(NamedTuple):
-    """What queries see of keys: visible_BLS, bool [B or 1, L or 1, S or 1], and what is added to
-    q.k, float32 bias_NLS (None: nothing)."""
+    """What queries see of keys, bool, and what is added to q.k, float32 (None: nothing)."""
 
     visible_BLS: jax.Array
     bias_NLS: jax.Array | None
@@ -76,19 +74,10 @@ class Attention(nnx.Module):
         return add_bias(einsum("BLNH,NHD->BLD", y_BLNH, self.out), self.out_bias, "D")
 
 
-def same_segment(segments_BL: jax.Array | None, segments_BS: jax.Array | None) -> jax.Array:
-    """bool [B or 1, L or 1, S or 1]: keys of the query's own segment; nobody sees padding (0).
-
-    None: one document per row, numbered 1.
-    """
-    if segments_BL is None and segments_BS is None:
-        return jnp.ones((1, 1, 1), bool)
-    if segments_BS is None:
-        return (segments_BL == 1)[:, :, None]
-    if segments_BL is None:
-        return (segments_BS == 1)[:, None, :]
-    same = segments_BL[:, :, None] == segments_BS[:, None, :]
-    return same & (segments_BS != 0)[:, None, :]
+def same_segment(segments_BL: jax.Array, segments_BS: jax.Array) -> jax.Array:
+    """bool [B, L, S]: keys of the query's own segment; nobody sees padding (0)."""
+    same_BLS = segments_BL[:, :, None] == segments_BS[:, None, :]
+    return same_BLS & (segments_BS != 0)[:, None, :]
 
 
 def product_std(config: Seq2SeqConfig, fan_in: int, fan_out: int) -> float:

@@ -205,8 +205,8 @@ class Side(nnx.Module):
         self,
         queries_L: jax.Array,
         keys_S: jax.Array,
-        segments_BL: jax.Array | None,
-        segments_BS: jax.Array | None,
+        segments_BL: jax.Array,
+        segments_BS: jax.Array,
     ) -> Seen:
         """What this side's queries see of its keys; both are places of the row."""
         visible_BLS = same_segment(segments_BL, segments_BS)
