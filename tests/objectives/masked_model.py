@@ -8,11 +8,12 @@ import jax.numpy as jnp
 
 from partitioning.axes import einsum, shard
 
-LETTERS = {"table": "VD", "places": "LD", "types": "YD", "mix": "DF", "out": "FD", "pair": "DY"}
+# R, a letter that no layout splits, for the places: L is split in flight.
+LETTERS = {"table": "VD", "places": "RD", "types": "YD", "mix": "DF", "out": "FD", "pair": "DY"}
 
 
 def sizes(*, vocab=64, length=32, embed=16):
-    return {"V": vocab, "L": length, "D": embed, "F": 2 * embed, "Y": 2}
+    return {"V": vocab, "R": length, "D": embed, "F": 2 * embed, "Y": 2}
 
 
 class Encoder:
