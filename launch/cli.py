@@ -38,6 +38,15 @@ COMMANDS = {
     ),
     "corpus inspect": Command("launch.commands_corpus:Inspect", "what is in a token store"),
     "corpus verify": Command("launch.commands_corpus:Verify", "prove that a token store is intact"),
+    "instructions templates": Command(
+        "launch.commands_instructions:Templates", "the ways examples of a task are asked"
+    ),
+    "instructions inspect": Command(
+        "launch.commands_instructions:Inspect", "examples as a model will see them"
+    ),
+    "instructions build": Command(
+        "launch.commands_instructions:Build", "render and tokenize examples, once, into a store"
+    ),
     "tokenizer train": Command(
         "launch.commands_tokenizer:Train", "learn a sentencepiece or byte-level BPE vocabulary"
     ),

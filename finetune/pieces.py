@@ -1,0 +1,82 @@
+"""Renderings as tokens, and which of them are predicted."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from data.tokenizer import Tokenizer
+from finetune.chat import ChatTemplate
+from finetune.examples import Example
+from finetune.render import Rendered, Renderer
+
+
+class Piece(NamedTuple):
+    """One rendering of one example. ids u32[n]; predicted u8[n]; text: as it was tokenized."""
+
+    ids: np.ndarray
+    predicted: np.ndarray
+    text: str
+
+
+def pieces_of(
+    renderer: Renderer,
+    asked: list[tuple[int, int]],
+    tokenizer: Tokenizer,
+    *,
+    max_tokens: int,
+    counts: Counter[str],
+) -> list[Piece]:
+    """The renderings (example, rendering) asked for. Of those over max_tokens, examples leave the
+    prompt, the first ones first, until they fit or none is left; counts says how often.
+
+    counts: "form:NAME", "shots_missing", "shots_left_out", "over_max_tokens" are added to.
+    """
+    made: list[Piece | None] = [None] * len(asked)
+    rendered = [renderer.render(i, r) for i, r in asked]
+    for each in rendered:
+        counts[f"form:{each.form}"] += 1
+        counts["shots_missing"] += each.missing
+    waiting = list(range(len(asked)))
+    while waiting:
+        again = []
+        encoded = encode([rendered[k] for k in waiting], tokenizer)
+        for k, piece in zip(waiting, encoded, strict=True):
+            if len(piece.ids) > max_tokens and rendered[k].shots:
+                counts["shots_left_out"] += 1
+                rendered[k] = renderer.render(*asked[k], most_shots=rendered[k].shots - 1)
+                again.append(k)
+            else:
+                counts["over_max_tokens"] += len(piece.ids) > max_tokens
+                made[k] = piece
+        waiting = again
+    return [piece for piece in made if piece is not None]
+
+
+def encode(rendered: Sequence[Rendered], tokenizer: Tokenizer) -> list[Piece]:
+    """Prompt and target of each, tokenized apart: what a prompt becomes never depends on its
+    target, and no token belongs to both. The target ends with the end-of-document id."""
+    # A sentencepiece model of others puts a space before every text by itself.
+    adds_space = int(tokenizer.byte_lengths[tokenizer.encode("a")].sum()) > 1
+    targets = [each.target.removeprefix(" ") if adds_space else each.target for each in rendered]
+    prompts = tokenizer.encode_batch([each.prompt for each in rendered])
+    pieces = []
+    for each, head, tail in zip(rendered, prompts, tokenizer.encode_batch(targets), strict=True):
+        # Without a prompt the end of another document is what the target follows.
+        head = head if len(head) else np.array([tokenizer.eos], np.uint32)
+        ids = np.concatenate((head, tail, [tokenizer.eos])).astype(np.uint32)
+        predicted = (np.arange(len(ids)) >= len(head)).astype(np.uint8)
+        pieces.append(Piece(ids, predicted, each.prompt + each.target))
+    return pieces
+
+
+def chat_piece(example: Example, chat: ChatTemplate, tokenizer: Tokenizer) -> Piece:
+    """A conversation as the template writes it; an answer without anything before it follows the
+    end of another document."""
+    messages = example.values["messages"]
+    ids, predicted = chat.encode(messages, tokenizer)
+    if predicted[0]:
+        ids = np.concatenate(([tokenizer.eos], ids)).astype(np.uint32)
+        predicted = np.concatenate(([0], predicted)).astype(np.uint8)
+    return Piece(ids, predicted, chat.render(messages))
