@@ -21,8 +21,9 @@ from typing import Any
 
 # Part of the cache's folder name: raised when the documents, tokenizers or store settings change.
 VERSION = 3
-KINDS = ("bytes", "sentencepiece", "bpe", "wordpiece")
+KINDS = ("bytes", "sentencepiece", "bpe", "wordpiece", "words")
 VOCAB_SIZE = 4096
+WORDS = 65_536  # known by their spelling; VOCAB_SIZE of them are classes of a softmax
 TRAIN_BYTES = 8_000_000
 # Components are small (LanguageReference has about 80 documents), so more is held out than usual.
 HOLDOUT = 0.1
@@ -158,6 +159,7 @@ def _make(asked: Embedded, folder: Path, say: Callable[[str], None]) -> None:
         train_bpe,
         train_sentencepiece,
         train_wordpiece,
+        train_words,
     )
 
     say("embedded corpus: collecting Python's own sources and documentation")
@@ -174,6 +176,8 @@ def _make(asked: Embedded, folder: Path, say: Callable[[str], None]) -> None:
             )
         elif asked.kind == "wordpiece":
             tokenizer = train_wordpiece(texts, vocab_size=VOCAB_SIZE, folder=made / "tokenizer")
+        elif asked.kind == "words":
+            tokenizer = train_words(texts, classes=VOCAB_SIZE, cap=WORDS, folder=made / "tokenizer")
         else:
             tokenizer = train_bpe(texts, vocab_size=VOCAB_SIZE, folder=made / "tokenizer")
     say("embedded corpus: tokenizing into a store")

@@ -102,9 +102,9 @@ def load_tokenizer(path_or_kind: str | Path, *, eos: str = "") -> Tokenizer:
     """Load a tokenizer from what it is called or where it is.
 
     path_or_kind: "bytes"; a folder made by `save_tokenizer`; a sentencepiece `.model` file; a
-    `tokenizer.json` of byte-level BPE or WordPiece; a `vocab.txt` of WordPiece; a folder that holds
-    one of these or `vocab.json` and `merges.txt`. A saved folder whose content does not match its
-    fingerprint is refused.
+    `tokenizer.json` of byte-level BPE or WordPiece; a `vocab.txt` of WordPiece or of ELMo's words;
+    a folder that holds one of these or `vocab.json` and `merges.txt`. A saved folder whose content
+    does not match its fingerprint is refused.
 
     eos: the token that ends documents. Empty: the `eos_token` named by a tokenizer_config.json or
     special_tokens_map.json beside the file, else `<|endoftext|>`, else `</s>`.
@@ -177,6 +177,16 @@ def train_wordpiece(
     return tokenizer
 
 
+def train_words(texts: Iterator[str], *, classes: int, cap: int, folder: str | Path) -> Tokenizer:
+    """Train ELMo's table of words, of which the first `classes` are told apart by a softmax and at
+    most `cap` are known by their spelling; save it in `folder`. White space is lost."""
+    from data.tokenizer_words import train
+
+    tokenizer = train(texts, classes=classes, cap=cap)
+    save_tokenizer(tokenizer, folder)
+    return tokenizer
+
+
 def content_fingerprint(*, kind: str, eos: int, content: bytes) -> str:
     """sha256 (hex) of a tokenizer's kind, end-of-document id and canonical content."""
     head = json.dumps({"kind": kind, "eos": eos, "bytes": len(content)}).encode()
@@ -222,10 +232,14 @@ def _load_saved(folder: Path) -> Tokenizer:
         from data.tokenizer_wordpiece import WordPieceTokenizer
 
         tokenizer = WordPieceTokenizer(parse_json(folder / BPE_FILE), eos=eos)
+    elif kind == "words":
+        from data.tokenizer_words import load_saved
+
+        tokenizer = load_saved(folder)
     else:
         raise TokenizerError(
             f"{folder / RECORD}: unknown kind {kind!r}; known: bytes, sentencepiece, bpe, "
-            "wordpiece (a newer version may have written it)"
+            "wordpiece, words (a newer version may have written it)"
         )
     if tokenizer.fingerprint != record["fingerprint"]:
         raise TokenizerError(
@@ -245,6 +259,10 @@ def _load_foreign(path: Path, *, eos: str) -> Tokenizer:
 
         return load_model(path, eos=eos)
     if path.name.endswith("vocab.txt"):
+        from data import tokenizer_words
+
+        if tokenizer_words.is_vocabulary(path):
+            return tokenizer_words.load_vocabulary(path)
         from data.tokenizer_wordpiece import load_vocabulary
 
         return load_vocabulary(path, eos=eos)

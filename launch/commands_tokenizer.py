@@ -27,8 +27,8 @@ EXAMPLE = "def pretrain(corpus):\n    # It's 3.14159 m\u00b2, na\u00efvely: \U00
 class Train:
     """Train a tokenizer on your texts. The same texts give the same tokenizer, on any machine.
 
-    Every kind but wordpiece gives back every text exactly, white space and rare characters
-    included.
+    Every kind but wordpiece and words gives back every text exactly, white space and rare
+    characters included.
 
     Example:
       gesso tokenizer train corpus/*.jsonl.zst --folder my-tokenizer --vocab-size 32000
@@ -39,13 +39,15 @@ class Train:
     sources: tyro.conf.Positional[tuple[str, ...]]
     # Where to write it.
     folder: str
-    # How many ids it shall have.
+    # How many ids it shall have. words: how many of them a softmax tells apart.
     vocab_size: int
     # sentencepiece: its bpe. unigram: sentencepiece's unigram, slower to train, faster to encode.
-    # bpe: byte-level BPE as GPT-2's. wordpiece: BERT's.
-    kind: Literal["sentencepiece", "unigram", "bpe", "wordpiece"] = "sentencepiece"
+    # bpe: byte-level BPE as GPT-2's. wordpiece: BERT's. words: ELMo's.
+    kind: Literal["sentencepiece", "unigram", "bpe", "wordpiece", "words"] = "sentencepiece"
     # wordpiece only. uncased: lowercased, without accents.
     case: Literal["uncased", "cased"] = "uncased"
+    # words only. At most so many words are known by their spelling, the most frequent ones.
+    words: int = 1_000_000
     # Read at most so much text (10**6 bytes), from all files in turn; 0 = all of it.
     limit_megabytes: float = 100.0
     # The key of a record's text.
@@ -121,8 +123,10 @@ def run_train(options: Train) -> int:
         raise Refused(f"--case has no effect on {options.kind}, which keeps every character")
     if options.limit_megabytes < 0:
         raise Refused(f"--limit-megabytes {options.limit_megabytes:g} is negative; 0 reads all")
+    if options.kind != "words" and options.words != Train.words:
+        raise Refused(f"--words has no effect on {options.kind}; use --vocab-size")
     from data.texts import read_texts
-    from data.tokenizer import train_bpe, train_sentencepiece, train_wordpiece
+    from data.tokenizer import train_bpe, train_sentencepiece, train_wordpiece, train_words
 
     documents = read_texts(
         options.sources,
@@ -142,6 +146,10 @@ def run_train(options: Train) -> int:
                 vocab_size=options.vocab_size,
                 lowercase=options.case == "uncased",
                 folder=folder,
+            )
+        elif options.kind == "words":
+            tokenizer = train_words(
+                texts, classes=options.vocab_size, cap=options.words, folder=folder
             )
         else:
             model = "unigram" if options.kind == "unigram" else "bpe"
