@@ -29,14 +29,16 @@ class DataConfig:
 
     store: a folder made by `gesso corpus build`, or "embedded:KIND[:MEGABYTES]": the corpus that
     comes with Python (no internet), tokenized by a tokenizer of that kind (bytes, wordpiece...).
-    packing: "best_fit" cuts no document that fits in a row; "concat" is the published baseline.
+    packing: "best_fit" cuts no document that fits in a row; "concat" is the published baseline;
+        "stream" is concat, read on: each place of a batch goes on where it was in the batch before
+        (for a model that remembers).
     skip: row ranges [first, last) that are jumped over (a loss spike's batches).
     prefetch: batches made ahead by the loader's thread. It never changes the order.
     wait_seconds: how long to wait for a builder that is behind before giving up.
     """
 
     store: str = "embedded:bytes"
-    packing: Literal["best_fit", "concat"] = "best_fit"
+    packing: Literal["best_fit", "concat", "stream"] = "best_fit"
     mixture: MixtureConfig = MixtureConfig()
     seed: int = 0
     skip: tuple[tuple[int, int], ...] = ()
@@ -72,6 +74,7 @@ class OrderConfig:
     document's first is a target, 0 where each token is an input).
     overhead: tokens of a row kept free for every piece in it (BERT's [CLS] and [SEP]).
     companions: whether rows carry text of another document beside each of their pieces.
+    streams: places of a batch, of packing stream alone (0 otherwise).
     examples: of a store of instruction examples only.
     The rest as in DataConfig.
     """
@@ -80,7 +83,8 @@ class OrderConfig:
     overlap: Literal[0, 1] = 1
     overhead: int = 0
     companions: bool = False
-    packing: Literal["best_fit", "concat"] = "best_fit"
+    streams: int = 0
+    packing: Literal["best_fit", "concat", "stream"] = "best_fit"
     seed: int = 0
     mixture: MixtureConfig = MixtureConfig()
     skip: tuple[tuple[int, int], ...] = ()

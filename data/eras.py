@@ -17,7 +17,8 @@ from data.counts import CountsFile
 from data.pack import Plan, make_plan, measure
 from data.store import StoreBehind
 
-FORMAT = {"best_fit": "best_fit/1", "concat": "concat/1"}  # raise when data/pack.py's rows change
+# Raise when the rows of data/pack.py (stream: or their order) change.
+FORMAT = {"best_fit": "best_fit/1", "concat": "concat/1", "stream": "stream/1"}
 _SLICE_SECONDS = 0.25  # a waiting thread looks this often whether it was told to stop
 
 

@@ -106,16 +106,16 @@ class Mixture:
         return drawn, rank
 
 
-def apportion(weights: np.ndarray) -> np.ndarray:
-    """Weights f64[n] >= 0 -> rows of a block, i64[n], summing to 65,536.
+def apportion(weights: np.ndarray, *, rows: int = BLOCK) -> np.ndarray:
+    """Weights f64[n] >= 0 -> rows of a block, i64[n], summing to `rows` (at least n).
 
     Largest remainders (Hamilton's method); a component with any weight gets at least one row, so
     that a rare one is drawn too often rather than never.
     """
-    share = weights / math.fsum(weights) * BLOCK  # fsum: the same on every machine
+    share = weights / math.fsum(weights) * rows  # fsum: the same on every machine
     counts = np.floor(share).astype(np.int64)
     by_remainder = np.argsort(-(share - counts), kind="stable")
-    counts[by_remainder[: BLOCK - counts.sum()]] += 1
+    counts[by_remainder[: rows - counts.sum()]] += 1
     while (missing := (counts == 0) & (weights > 0)).any():
         counts[np.argmax(missing)] = 1
         counts[np.argmax(counts)] -= 1

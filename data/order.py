@@ -21,6 +21,7 @@ from data.pack import assembled, gather
 from data.permutation import make_key, permute
 from data.resume import check
 from data.skips import merged, visited
+from data.streams import Streams, stretches
 
 VERSION = 1
 
@@ -35,7 +36,12 @@ class Order:
     def __init__(self, store: Any, config: OrderConfig) -> None:
         _check_config(config)
         self.store, self.config = store, config
-        self.mixture = Mixture(resolve(config.mixture, store), seed=config.seed)
+        segments = resolve(config.mixture, store)
+        self.mixture: Mixture | Streams = (
+            Streams(segments, streams=config.streams)
+            if config.streams
+            else Mixture(segments, seed=config.seed)
+        )
         self.components = self.mixture.components
         self._eras = Eras(
             store,
@@ -163,9 +169,10 @@ class Order:
             "store": {"fingerprint": self.store.fingerprint},
             "mixture": self.mixture.record(),
             "skip": self._skip.tolist(),
-            # States of before there were these two lack them.
+            # States of before there were these lack them.
             **({"overhead": config.overhead} if config.overhead else {}),
             **({"companions": True} if config.companions else {}),
+            **({"streams": config.streams} if config.streams else {}),
         }
 
     def _passed(self, next_row: int) -> dict[str, Any]:
@@ -192,6 +199,8 @@ class Order:
     def _shuffle(self, component: int, *, epoch: int, era: int) -> np.ndarray:
         def make() -> np.ndarray:
             n = self._eras.rows(component, era)
+            if isinstance(self.mixture, Streams):
+                return stretches(n, streams=int(self.mixture.counts[component]))
             name = self.components[component]
             key = make_key("row", self.config.seed, name, epoch, era)
             return permute(np.arange(n), n, key=key)
@@ -236,8 +245,18 @@ def _check_config(config: OrderConfig) -> None:
         raise ValueError(f"packing is one of {', '.join(FORMAT)}, not {config.packing!r}")
     if config.examples != ExamplesConfig():
         raise ValueError("settings of examples have no effect on a token store of plain documents")
+    if (config.packing == "stream") != (config.streams > 0):
+        raise ValueError(
+            f"packing {config.packing!r} and {config.streams} streams: packing stream takes as many"
+            " as a batch has rows, the others none (0)"
+        )
     if config.wait_seconds < 0:
         raise ValueError(f"wait_seconds must not be negative: {config.wait_seconds}")
     for pair in config.skip:
         if len(pair) != 2 or not 0 <= pair[0] < pair[1]:
             raise ValueError(f"a skipped range is (first, last + 1) with first < last, not {pair}")
+    if config.streams and any((last - first) % config.streams for first, last in config.skip):
+        raise ValueError(
+            f"rows are read by {config.streams} streams in turn: a skipped range must be a multiple"
+            f" of that long, to leave each at its place, not {config.skip}"
+        )

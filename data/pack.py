@@ -42,9 +42,10 @@ def make_plan(
 
     "best_fit": a document longer than a row is cut into pieces that share `overlap` tokens; pieces
     are packed best fit, longest first, and no piece is cut again. Rows are numbered by their first
-    piece. "concat": the documents are one stream, cut into windows that share `overlap` tokens.
+    piece. "concat", "stream": the documents are one text, cut into windows that share `overlap`
+    tokens.
     """
-    if packing == "concat":
+    if packing != "best_fit":
         stream = documents.sum(keepdims=True)
         starts, lengths = pieces(stream, length=length - overhead, overlap=overlap)
         return Plan(starts, lengths.astype(np.int32), np.arange(len(starts) + 1))
@@ -68,11 +69,11 @@ def measure(
     documents: np.ndarray, *, length: int, overlap: int, packing: str, overhead: int = 0
 ) -> tuple[int, int]:
     """(rows, tokens and overheads in them) of the plan for these documents, without making it."""
-    if packing == "concat":
+    if packing != "best_fit":
         documents = documents.sum(keepdims=True)
     _, lengths = pieces(documents, length=length - overhead, overlap=overlap)
     lengths = lengths + overhead
-    if packing == "concat":
+    if packing != "best_fit":
         return len(lengths), int(lengths.sum())
     histogram = np.bincount(lengths, minlength=length + 1)
     rows = sum(move.rows for move in _moves(histogram, length) if move.capacity == length)
