@@ -4,14 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from launch.console import output, print_json, size
+from pretrain.config import MOMENTS
 from pretrain.exits import DONE
 from pretrain.experiment import Experiment
 from pretrain.progress import short
 
 _BYTES = {"float32": 4, "bfloat16": 2}
-# Arrays the size of the parameters that each optimizer keeps. Adafactor keeps sums of rows and
-# columns, next to nothing; muon one momentum for its matrices and adamw's two for the rest.
-_MOMENTS = {"adamw": 2, "lion": 1, "adafactor": 0, "muon": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +44,7 @@ def figures(experiment: Experiment) -> dict[str, Any]:
 
     total = parameters(experiment.model)["total"]
     # stored parameters and their gradients in one dtype, moments beside them
-    copies = 2 + _MOMENTS[experiment.optimizer.name]
+    copies = 2 + MOMENTS[experiment.optimizer.name]
     return {
         "name": experiment.name,
         "parameters": total,

@@ -23,6 +23,11 @@ class ScheduleConfig:
     final: float = 0.0
 
 
+# Arrays the size of the parameters that each optimizer keeps. Adafactor keeps sums of rows and
+# columns, next to nothing; muon one momentum for its matrices and adamw's two for the rest.
+MOMENTS = {"adamw": 2, "adamw_bert": 2, "adagrad": 1, "lion": 1, "adafactor": 0, "muon": 1}
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
     """One optimizer by name; adamw_bert is AdamW without bias correction, as BERT was trained.

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from models.count import flops_per_token, parameters
+from pretrain.config import MOMENTS
 from pretrain.experiment import Experiment, to_json, validate
 from pretrain.plan_time import BYTES, step_time
 from pretrain.topology import Topology, describe
@@ -69,11 +70,10 @@ def estimate(experiment: Experiment, where: Topology) -> dict[str, Any]:
         sizes["tensor"] if "tensor" in e.layout else 1
     )
     parameters = math.ceil(program["parameters"]["total"] * BYTES[e.precision.params] / ways)
-    moments = {"adamw": 2, "lion": 1, "muon": 1, "adafactor": 0.01}.get(e.optimizer.name, 2)
     rows = sizes["replica"] * sizes["data"] * sizes["fsdp"]
     memory = {
         "parameters": parameters,
-        "optimizer": math.ceil(moments * parameters),
+        "optimizer": MOMENTS[e.optimizer.name] * parameters,
         "other_state": 4,
         "batch": math.ceil(20 * e.batch * e.length / rows / sizes["sequence"]),
     }
