@@ -59,7 +59,8 @@ def build_instructions(
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     try:
-        _build(config, draft, tokenizer, known, chat, wanted, say)
+        with Writer(draft, tokenizer) as writer:
+            _build(config, writer, draft, tokenizer, known, chat, wanted, say)
         if folder.exists() and not is_instruction_store(folder):
             folder.rmdir()  # empty; another process may have put its store here meanwhile
         if not folder.exists():
@@ -111,6 +112,7 @@ def shown(
 
 def _build(
     config: InstructionsConfig,
+    writer: Writer,
     folder: Path,
     tokenizer: Tokenizer,
     known: dict[str, Family],
@@ -118,7 +120,6 @@ def _build(
     wanted: str,
     say: Callable[[str], None],
 ) -> None:
-    writer = Writer(folder, tokenizer)
     tasks: list[dict[str, Any]] = []
     rejects: list[Reject] = []
     counts: Counter[str] = Counter()

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -14,7 +14,8 @@ _UNITS: tuple[str, ...] = ("documents", "tokens", "bytes", "words", "targets")
 
 
 class Writer:
-    """Appends pieces; `finish` writes the record, so that a folder that has one is complete."""
+    """Appends pieces; `finish` writes the record, so that a folder that has one is complete. A
+    context manager that closes its files."""
 
     def __init__(self, folder: Path, tokenizer: Tokenizer) -> None:
         self._folder = folder
@@ -25,6 +26,13 @@ class Writer:
         self._sizes = {name: 0 for name in self._files}  # noqa: C420  in bytes
         self._totals: dict[str, dict[str, dict[str, int]]] = {}
         self._end = self.pieces = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self._files.values():
+            file.close()
 
     def add(self, ids: np.ndarray, predicted: np.ndarray) -> None:
         """One piece: ids[n], predicted u8[n], at least one of which is."""
