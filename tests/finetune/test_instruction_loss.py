@@ -46,7 +46,8 @@ def test_packed_is_unpacked(store):
     assert len(apart["tokens"]) > 8
     objective = CausalLM(CausalLMConfig())
     model = build(GPTConfig(vocab=257, positions=LENGTH, embed=16, heads=2, layers=1))
-    params = model.init(jax.random.key(0))
+    # Larger than at the start of training, so that what is attended to matters.
+    params = jax.tree.map(lambda x: 8 * x, model.init(jax.random.key(0)))
 
     @jax.jit
     def total(params, batch):
@@ -61,7 +62,7 @@ def test_packed_is_unpacked(store):
     # float32 sums in another order
     assert float(loss) == pytest.approx(float(other), rel=1e-6)
     for one, two in zip(jax.tree.leaves(grads), jax.tree.leaves(others), strict=True):
-        np.testing.assert_allclose(one, two, atol=1e-6)
+        np.testing.assert_allclose(one, two, atol=1e-6 * max(1.0, float(jnp.abs(two).max())))
 
 
 def test_a_batch_is_the_same_on_any_mesh(store):
