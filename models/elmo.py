@@ -23,7 +23,6 @@ from partitioning.axes import in_use, shard
 
 DIRECTIONS = ("forward", "backward")
 Direction = Literal["forward", "backward"]
-STATE_LETTERS = State(cell="BZUF", hidden="BZUD")  # pyright: ignore[reportArgumentType]
 
 
 class ELMo(nnx.Module):
@@ -52,11 +51,14 @@ class ELMo(nnx.Module):
         return {"tokens": config.vocab, "segments": None}
 
     @staticmethod
-    def start(config: ELMoConfig, rows: int) -> State:
-        """The state of `rows` rows that have read nothing: zeros, cell f32[B, Z, U, F] and hidden
-        f32[B, Z, U, D]."""
+    def start(config: ELMoConfig, rows: int) -> dict[str, jax.Array]:
+        """The state of `rows` rows that have read nothing: zeros, {"cell": f32[B, Z, U, F],
+        "hidden": f32[B, Z, U, D]}."""
         shape = (rows, config.layers, 2)
-        return State(jnp.zeros((*shape, config.cell)), jnp.zeros((*shape, config.embed)))
+        return {
+            "cell": jnp.zeros((*shape, config.cell)),
+            "hidden": jnp.zeros((*shape, config.embed)),
+        }
 
     def outputs(
         self, batch: Mapping[str, jax.Array], key: jax.Array | None, *, hidden: bool
@@ -102,9 +104,9 @@ class ELMo(nnx.Module):
         self,
         x: tuple[jax.Array, jax.Array],
         segments: tuple[jax.Array | None, jax.Array | None],
-        state: State,
+        state: Mapping[str, jax.Array],
         key: jax.Array | None = None,
-    ) -> tuple[jax.Array, State]:
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """What each layer says in each direction, [Z, 2, B, L, D], and the state after the rows.
 
         x: the words each direction reads, BLD, both in the order of the text. segments: i32[B, L]
@@ -122,7 +124,7 @@ class ELMo(nnx.Module):
         if key is not None:
             layers_key, last_key = jax.random.split(key)
             keys = jax.random.split(layers_key, c.layers)
-        state_ZUB = jax.tree.map(lambda each: jnp.moveaxis(each, 0, 2), state)
+        state_ZUB = State(**{name: jnp.moveaxis(each, 0, 2) for name, each in state.items()})
 
         def one_layer(carry, layer, kind):
             module, number, before, layer_key = layer
@@ -146,7 +148,8 @@ class ELMo(nnx.Module):
             layers_ZULBD = layers_ZULBD.at[-1].set(said_ULBD)
         straight = (layers_ZULBD[:, 0], layers_ZULBD[:, 1, ::-1])
         layers_ZUBLD = jnp.stack([jnp.swapaxes(each, 1, 2) for each in straight], axis=1)
-        return layers_ZUBLD, jax.tree.map(lambda each: jnp.moveaxis(each, 2, 0), after_ZUB)
+        after = {name: jnp.moveaxis(each, 2, 0) for name, each in after_ZUB._asdict().items()}
+        return layers_ZUBLD, after
 
     def head(self, direction: Direction) -> tuple[jax.Array, jax.Array]:
         """The table (VD) and the bias (V) of a direction's softmax."""

@@ -33,6 +33,10 @@ class Objective(Protocol):
     held-out figures are led by. overlap: tokens a row shares with the next piece of its document.
     overhead: tokens of a row's length that the objective needs for itself in every piece of a
     document (BERT's [CLS] and [SEP]). letters: the batch leaves that are not "B" or "BL".
+    carry: where a model remembers from batch to batch, what it leaves to the next one: {name:
+    letters}, float32 arrays that begin as zeros, whose sizes are the model's and the batch's (B).
+    The objective then also has `carried(module, batch, key, carry)`, which gives what `__call__`
+    does and the carry after it. Most objectives have neither.
     companions: whether rows come with rows of other documents ("other_tokens", ...), as next
     sentence prediction needs.
     """

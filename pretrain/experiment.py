@@ -165,6 +165,7 @@ def validate(experiment: Experiment, *, devices: int, tokenizer_vocab: int | Non
     problems = [
         *_counts(experiment),
         *_phases(experiment),
+        *_streams(experiment),
         *_model(experiment, tokenizer_vocab),
         *_optimizer(experiment),
     ]
@@ -203,6 +204,20 @@ def _phases(e: Experiment) -> list[str]:
     if all(a < b for a, b in zip([0, *ends], [*ends, e.steps], strict=True)):
         return []
     return [f"phases end after updates {ends}: these must rise, from 1 to below steps {e.steps}"]
+
+
+def _streams(e: Experiment) -> list[str]:
+    carries = getattr(e.objective, "state", "reset") == "carried"
+    problems = []
+    if carries != (e.data.packing == "stream"):
+        problems.append(
+            f"data.packing {e.data.packing} and an objective that"
+            f" {'carries its state on' if carries else 'starts every row anew'}: a carried state"
+            " needs packing stream, and nothing else does"
+        )
+    if carries and e.phases:
+        problems.append("phases: a state that is carried on has the rows of one batch size only")
+    return problems
 
 
 def _model(e: Experiment, tokenizer_vocab: int | None) -> list[str]:
@@ -255,8 +270,9 @@ def _mesh(e: Experiment, sizes: dict[str, int]) -> list[str]:
             f" try {_near(e.batch, rows * e.microbatches)}"
         )
     split_letters = {"D": "fsdp", "N": "tensor", "F": "tensor", "V": "tensor"}
+    names = _LETTERS | ({"F": "cell"} if e.model.family == "elmo" else {})
     splits = {"length": (e.length, "sequence", True)} | {
-        f"model.{_LETTERS[letter]}": (e.model.sizes[letter], axis, axis in e.layout)
+        f"model.{names[letter]}": (e.model.sizes[letter], axis, axis in e.layout)
         for letter, axis in split_letters.items()
         if letter in e.model.sizes
     }
@@ -266,6 +282,11 @@ def _mesh(e: Experiment, sizes: dict[str, int]) -> list[str]:
                 f"{name} {size} does not divide over mesh axis {axis}={sizes[axis]};"
                 f" try {_near(size, sizes[axis])}"
             )
+    if sizes["sequence"] > 1 and getattr(e.model, "recurrent", False):
+        problems.append(
+            f"mesh axis sequence={sizes['sequence']}: family {e.model.family} reads a row one token"
+            " after the other, so its length cannot be split; use --mesh.sequence 1"
+        )
     for axis in ("fsdp", "tensor"):
         if sizes[axis] > 1 and axis not in e.layout:
             near = f"fsdp_tensor or {axis}"

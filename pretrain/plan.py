@@ -145,14 +145,22 @@ def lay_out(experiment: Experiment, devices: list[Any]) -> LaidOut:
     from partitioning.mesh import make_mesh
     from pretrain.optimizer import make_optimizer
     from pretrain.setup import abstract_batch, step_settings
-    from pretrain.state import abstract_state
+    from pretrain.state import abstract_state, carry_of
     from pretrain.step import make_train_step
 
     e = experiment
     mesh, layout, model = make_mesh(e.mesh, devices=devices), LAYOUTS[e.layout], build(e.model)
     objective = build_objective(e.objective, tokenizer=_any_tokenizer(e.model), model=e.model)
     optimizer = make_optimizer(e.optimizer, model.letters, steps=e.steps)
-    state = abstract_state(model, optimizer, mesh=mesh, layout=layout, dtype=e.precision.params)
+    state = abstract_state(
+        model,
+        optimizer,
+        mesh=mesh,
+        layout=layout,
+        dtype=e.precision.params,
+        carry=carry_of(objective),
+        rows=e.batch,
+    )
     step = make_train_step(model, objective, optimizer, step_settings(e, components=22))
     batch = abstract_batch(objective, rows=e.batch, length=e.length, mesh=mesh)
     return LaidOut(

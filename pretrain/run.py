@@ -30,7 +30,7 @@ from pretrain.reporter import Reporter
 from pretrain.runlock import RunLock
 from pretrain.setup import Setup, compiled_step, counted_leaves, set_up, utilization
 from pretrain.start import has_imported, imported_state
-from pretrain.state import State, init_state
+from pretrain.state import State, carry_of, init_state
 from pretrain.supervise import Supervisor
 
 LOG = logging.getLogger("gesso")
@@ -201,7 +201,14 @@ class _Session:
             0,
             0,
             init_state(
-                s.model, s.optimizer, seed=e.seed, mesh=s.mesh, layout=s.layout, dtype=dtype
+                s.model,
+                s.optimizer,
+                seed=e.seed,
+                mesh=s.mesh,
+                layout=s.layout,
+                dtype=dtype,
+                carry=carry_of(s.objective),
+                rows=e.batch,
             ),
         )
 

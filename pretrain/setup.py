@@ -21,7 +21,7 @@ from pretrain.experiment import Experiment, validate
 from pretrain.hardware import model_flops_utilization
 from pretrain.optimizer import make_optimizer, parameter_names
 from pretrain.schedule import make_schedule
-from pretrain.state import State, abstract_state
+from pretrain.state import State, abstract_state, carry_of
 from pretrain.step import StepSettings, batch_sharding, compile_step, make_train_step
 
 
@@ -51,7 +51,10 @@ def set_up(experiment: Experiment, *, store: Any) -> Setup:
     from data.order import Order
 
     tokenizer = store.tokenizer()
-    validate(experiment, devices=jax.device_count(), tokenizer_vocab=tokenizer.vocab_size)
+    # Words beyond the classes are read by their characters, so no table needs a row for them.
+    spelled = getattr(experiment.model, "reads", "") == "characters"
+    ids = getattr(tokenizer, "classes", tokenizer.vocab_size) if spelled else tokenizer.vocab_size
+    validate(experiment, devices=jax.device_count(), tokenizer_vocab=ids)
     objective = build_objective(experiment.objective, tokenizer=tokenizer, model=experiment.model)
     data = experiment.data
     order = Order(
@@ -62,6 +65,7 @@ def set_up(experiment: Experiment, *, store: Any) -> Setup:
             overhead=objective.overhead,
             companions=objective.companions,
             packing=data.packing,
+            streams=experiment.batch if data.packing == "stream" else 0,
             seed=data.seed,
             mixture=data.mixture,
             skip=data.skip,
@@ -75,7 +79,13 @@ def set_up(experiment: Experiment, *, store: Any) -> Setup:
     optimizer = make_optimizer(experiment.optimizer, model.letters, steps=experiment.steps)
     mesh, layout = make_mesh(experiment.mesh), LAYOUTS[experiment.layout]
     abstract = abstract_state(
-        model, optimizer, mesh=mesh, layout=layout, dtype=experiment.precision.params
+        model,
+        optimizer,
+        mesh=mesh,
+        layout=layout,
+        dtype=experiment.precision.params,
+        carry=carry_of(objective),
+        rows=experiment.batch,
     )
     return Setup(
         experiment=experiment,
@@ -110,7 +120,7 @@ def step_settings(experiment: Experiment, *, components: int) -> StepSettings:
         clip_norm=e.optimizer.clip_norm,
         components=components,
         seed=e.seed,
-        dropout=e.model.drops,
+        dropout=e.model.drops or getattr(e.objective, "draws", False),
         learning_rate=lambda t: e.optimizer.learning_rate * schedule(t),
     )
 

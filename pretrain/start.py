@@ -40,11 +40,14 @@ def imported_state(s: Setup, checkpoints: Path) -> State:
             f"the store {s.experiment.data.store} was made with another tokenizer than the imported"
             f" model; build it with --tokenizer {checkpoints.parent / 'tokenizer'}"
         )
-    rest: dict[str, Any] = {name: s.abstract[name] for name in ("opt_state", "step")}
+    rest: dict[str, Any] = {name: each for name, each in s.abstract.items() if name != "params"}
     shardings = jax.tree.map(lambda x: x.sharding, rest)
 
     @functools.partial(jax.jit, out_shardings=shardings)
     def fresh(params: Any) -> Any:
-        return {"opt_state": s.optimizer.init(params), "step": jax.numpy.int32(0)}
+        made = {"opt_state": s.optimizer.init(params), "step": jax.numpy.int32(0)}
+        if "carry" in rest:
+            made["carry"] = jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), rest["carry"])
+        return made
 
     return {"params": params, **fresh(params)}

@@ -1,5 +1,10 @@
-"""The training state {"params", "opt_state", "step"}: its shapes, its placement, its birth."""
+"""The training state: its shapes, its placement, its birth.
 
+{"params", "opt_state", "step"}, and "carry" where the objective carries something from batch to
+batch (objectives/base.py).
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,19 +19,43 @@ from partitioning.axes import Layout, partition, placements
 State = dict[str, Any]
 
 
-def make_init(model: Model, optimizer: optax.GradientTransformation, *, dtype: str) -> Any:
-    """key -> State with parameters in `dtype`; traceable."""
+def carry_of(objective: Any) -> Mapping[str, str]:
+    """What an objective carries from batch to batch, {name: letters}; empty for most."""
+    return getattr(objective, "carry", {})
+
+
+def make_init(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    *,
+    dtype: str,
+    carry: Mapping[str, str] | None = None,
+    rows: int = 0,
+) -> Any:
+    """key -> State with parameters in `dtype`; traceable. rows: those of a batch, for a carry."""
 
     def init(key: jax.Array) -> State:
         params = jax.tree.map(lambda x: x.astype(dtype), model.init(key))
-        return {"params": params, "opt_state": optimizer.init(params), "step": jnp.int32(0)}
+        state = {"params": params, "opt_state": optimizer.init(params), "step": jnp.int32(0)}
+        if not carry:
+            return state
+        sizes = model.config.sizes | {"B": rows}
+        shapes = {name: [sizes[each] for each in letters] for name, letters in carry.items()}
+        return state | {"carry": {name: jnp.zeros(shape) for name, shape in shapes.items()}}
 
     return init
 
 
-def state_shardings(model: Model, abstract: State, mesh: Mesh, layout: Layout) -> State:
+def state_shardings(
+    model: Model,
+    abstract: State,
+    mesh: Mesh,
+    layout: Layout,
+    carry: Mapping[str, str] | None = None,
+) -> State:
     """The state's tree of NamedShardings. What the optimizer keeps per parameter in that
-    parameter's shape lies where the parameter lies; everything else is on every device."""
+    parameter's shape lies where the parameter lies, a carry where activations of its letters do;
+    everything else is on every device."""
     params = placements(model.letters, layout.at_rest, mesh)
     everywhere = NamedSharding(mesh, P())
     placed = {
@@ -45,7 +74,8 @@ def state_shardings(model: Model, abstract: State, mesh: Mesh, layout: Layout) -
         return everywhere
 
     opt_state = jax.tree.map_with_path(like_its_parameter, abstract["opt_state"])
-    return {"params": params, "opt_state": opt_state, "step": everywhere}
+    state = {"params": params, "opt_state": opt_state, "step": everywhere}
+    return state | {"carry": placements(dict(carry), layout.in_flight, mesh)} if carry else state
 
 
 def _names(path: Any) -> tuple[str, ...]:
@@ -60,10 +90,13 @@ def abstract_state(
     mesh: Mesh,
     layout: Layout,
     dtype: str = "float32",
+    carry: Mapping[str, str] | None = None,
+    rows: int = 0,
 ) -> State:
     """The state as jax.ShapeDtypeStructs that carry their shardings; no memory is taken."""
-    shapes = jax.eval_shape(make_init(model, optimizer, dtype=dtype), jax.random.key(0))
-    shardings = state_shardings(model, shapes, mesh, layout)
+    init = make_init(model, optimizer, dtype=dtype, carry=carry, rows=rows)
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    shardings = state_shardings(model, shapes, mesh, layout, carry)
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
     )
@@ -77,13 +110,16 @@ def init_state(
     mesh: Mesh,
     layout: Layout,
     dtype: str = "float32",
+    carry: Mapping[str, str] | None = None,
+    rows: int = 0,
 ) -> State:
     """A fresh state, born where it lives: no device ever holds more than its part.
 
     The bits depend on the seed alone, not on the mesh or the layout.
     """
-    abstract = abstract_state(model, optimizer, mesh=mesh, layout=layout, dtype=dtype)
+    what: dict[str, Any] = {"dtype": dtype, "carry": carry, "rows": rows}
+    abstract = abstract_state(model, optimizer, mesh=mesh, layout=layout, **what)
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
     with partition(mesh, layout):
-        init = jax.jit(make_init(model, optimizer, dtype=dtype), out_shardings=shardings)
+        init = jax.jit(make_init(model, optimizer, **what), out_shardings=shardings)
         return init(jax.random.key(seed))

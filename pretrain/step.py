@@ -43,25 +43,32 @@ def make_train_step(
 
     Denominators are counted over the whole global batch before the forward, so that packing,
     masks, microbatches and data parallelism change nothing. An update whose loss or gradient norm
-    is no number leaves the state as it was, but for the step count (metrics["skipped"] = 1).
+    is no number leaves the state as it was, but for the step count (metrics["skipped"] = 1): what
+    is carried from batch to batch too, so that rows may go on from the batch before the last.
     """
 
-    def loss_fn(params: Any, batch: Batch, key: Any, denominators: Any) -> Any:
+    def loss_fn(params: Any, batch: Batch, carry: Any, key: Any, denominators: Any) -> Any:
         cast = jax.tree.map(lambda x: x.astype(s.compute), params)
-        losses = objective(model.merge(at_rest(cast, model.letters)), batch, key)
+        module = model.merge(at_rest(cast, model.letters))
+        if carry is None:
+            losses, after = objective(module, batch, key), None
+        else:
+            carrying: Any = objective
+            losses, after = carrying.carried(module, batch, key, carry)
         sums = {
             name: jnp.sum(losses[name] * batch[term.weight])
             for name, term in objective.terms.items()
         }
         means = {name: sums[name] / denominators[name] for name in sums}
         loss = sum(term.coefficient * means[name] for name, term in objective.terms.items())
-        return loss, means | {"loss": loss} | _by_component(losses, batch, objective, s.components)
+        by_component = _by_component(losses, batch, objective, s.components)
+        return loss, (means | {"loss": loss} | by_component, after)
 
-    def gradients(params: Any, batch: Batch, key: Any, denominators: Any) -> Any:
-        (_, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            params, batch, key, denominators
+    def gradients(params: Any, batch: Batch, carry: Any, key: Any, denominators: Any) -> Any:
+        (_, (metrics, after)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
+            params, batch, carry, key, denominators
         )
-        return at_rest(grads, model.letters), metrics
+        return (at_rest(grads, model.letters), metrics), after
 
     # Weight leaves of the terms that predict tokens, each once.
     predicted = dict.fromkeys(t.weight for t in objective.terms.values() if t.targets)
@@ -78,10 +85,11 @@ def make_train_step(
             for name in dict.fromkeys(term.weight for term in objective.terms.values())
         }
         counted = {name: leaf for name, leaf in batch.items() if name != "row_crc"}
+        rows = (counted, state.get("carry"))
         if s.microbatches == 1:
-            grads, metrics = gradients(params, counted, key, denominators)
+            (grads, metrics), after = gradients(params, *rows, key, denominators)
         else:
-            grads, metrics = _accumulate(gradients, params, counted, key, denominators, s)
+            (grads, metrics), after = _accumulate(gradients, params, rows, key, denominators, s)
         norm = optax.tree.norm(grads)
         if s.clip_norm:
             factor = jnp.minimum(1.0, s.clip_norm / jnp.maximum(norm, 1e-16))
@@ -89,7 +97,9 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state["opt_state"], params)
         updated = {"params": optax.apply_updates(params, updates), "opt_state": opt_state}
         finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
-        kept = {"params": params, "opt_state": state["opt_state"]}
+        if after is not None:
+            updated["carry"] = after
+        kept = {name: state[name] for name in updated}
         new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), updated, kept)
         metrics |= {
             "grad_norm": norm,
@@ -172,24 +182,28 @@ def _by_component(
 def _accumulate(
     gradients: Callable[..., Any],
     params: Any,
-    batch: Batch,
+    rows: tuple[Batch, Any],
     key: jax.Array | None,
     denominators: Any,
     s: StepSettings,
 ) -> Any:
-    """Sums of gradients and metrics over microbatches; part m is rows m, m + M, ...: a device
-    keeps its rows."""
-    split = {
-        name: jnp.swapaxes(leaf.reshape(-1, s.microbatches, *leaf.shape[1:]), 0, 1)
-        for name, leaf in batch.items()
-    }
+    """Sums of gradients and metrics over microbatches, and what all rows carry on; part m is rows
+    m, m + M, ...: a device keeps its rows."""
+    split = jax.tree.map(
+        lambda leaf: jnp.swapaxes(leaf.reshape(-1, s.microbatches, *leaf.shape[1:]), 0, 1), rows
+    )
     keys = None if key is None else jax.random.split(key, s.microbatches)
 
     def add(total: Any, part: Any) -> Any:
-        rows, part_key = part
-        return jax.tree.map(jnp.add, total, gradients(params, rows, part_key, denominators)), None
+        (batch, carry), part_key = part
+        sums, after = gradients(params, batch, carry, part_key, denominators)
+        return jax.tree.map(jnp.add, total, sums), after
 
     first = jax.tree.map(lambda leaf: leaf[0], (split, keys))
-    shapes = jax.eval_shape(lambda p, b, k: gradients(p, b, k, denominators), params, *first)
+    shapes, _ = jax.eval_shape(
+        lambda p, rows, k: gradients(p, *rows, k, denominators), params, *first
+    )
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    return jax.lax.scan(add, zeros, (split, keys))[0]
+    total, after = jax.lax.scan(add, zeros, (split, keys))
+    joined = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1).reshape(-1, *leaf.shape[2:]), after)
+    return total, joined
