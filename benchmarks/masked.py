@@ -3,8 +3,8 @@ of a head that sees only the predicted places.
 
     python -m benchmarks.masked [--batch 4 --length 128 --steps 3] [--quick]
 
-Prints one JSON document. million_tokens_per_cpu_second: of objectives/masked.py's host_batch, on rows of
-512 places of the embedded corpus, by unit and pairs; the rows themselves are made before. ratio:
+Prints one JSON document. million_tokens_per_cpu_second: of objectives/masked.py's host_batch, on
+rows of 512 places of the embedded corpus, by unit and pairs; the rows are made before. ratio:
 seconds of our compiled step over those of benchmarks/minimal_bert.py (medians of steps taken in
 turn, float32, same batch, one process); cpu_ratio: the same of CPU-seconds, which a machine that is
 busy with other things disturbs less. memory: megabytes of temporaries by XLA's account, of our
