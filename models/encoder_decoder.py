@@ -127,22 +127,22 @@ class EncoderDecoder(nnx.Module):
         if not hidden:
             return {"logits": self.logits(self.features(batch, key))}
         source_key, target_key = (None, None) if key is None else jax.random.split(key)
-        encoder_ZBSD = self.encoder.hidden(_source(batch), source_key)
+        read = self.encoder.hidden(_source(batch), source_key)
         x_BLD, (first_BLD, layers_ZBLD) = self._decode(
-            batch, encoder_ZBSD[-1], target_key, lambda x_BLD: x_BLD
+            batch, read[-1], target_key, lambda x_BLD: x_BLD
         )
         last_BLD = self._normalized(x_BLD)
         return {
             "logits": self.logits(self._end(x_BLD)),
             "hidden": jnp.concatenate([first_BLD[None], layers_ZBLD[:-1], last_BLD[None]]),
-            "encoder_hidden": encoder_ZBSD,
+            "encoder_hidden": read,
         }
 
     def features(self, batch: Batch, key: jax.Array | None = None) -> jax.Array:
         """What the head reads, BLD. No key, no dropout."""
         source_key, target_key = (None, None) if key is None else jax.random.split(key)
-        encoded_BSD = self.encoder.features(_source(batch), source_key)
-        return self._end(self._decode(batch, encoded_BSD, target_key, lambda x_BLD: None)[0])
+        read = self.encoder.features(_source(batch), source_key)
+        return self._end(self._decode(batch, read, target_key, lambda x_BLD: None)[0])
 
     def head(self) -> tuple[jax.Array, jax.Array | None]:
         """The table (VD) and the bias (V), if any, that turn features into logits."""
@@ -177,7 +177,7 @@ class EncoderDecoder(nnx.Module):
         segments_BL = batch.get("segments", jnp.ones_like(batch["tokens"]))
         visible_BLS = same_segment(segments_BL, source.segments_BS)
 
-        def read(part: Any, x_BLD: jax.Array, layer: jax.Array, key: Any) -> jax.Array:
+        def attend(part: Any, x_BLD: jax.Array, layer: jax.Array, key: Any) -> jax.Array:
             cross, keys_values = part
             return cross(x_BLD, keys_values, visible_BLS, layer=layer)
 
@@ -188,7 +188,7 @@ class EncoderDecoder(nnx.Module):
             written,
             batch,
             kinds=self._kinds,
-            reading=Reading((self.source, (source.k_ZBSNH, source.v_ZBSNH)), read),
+            reading=Reading((self.source, (source.k_ZBSNH, source.v_ZBSNH)), attend),
         )
         return self._end(x_BLD), Seq2SeqCache(written, source)
 
@@ -201,13 +201,15 @@ class EncoderDecoder(nnx.Module):
         return self.config.blocks.period
 
     def _decode(
-        self, batch: Batch, encoded: jax.Array, key: jax.Array | None, output: Any
+        self, batch: Batch, read: jax.Array, key: jax.Array | None, output: Any
     ) -> tuple[jax.Array, Any]:
-        """What the decoder's blocks give, as models.blocks.run; encoded: the encoder's features."""
-        encoded_BSD = self._projected(encoded)
-        visible_BLS = same_segment(batch.get("segments"), batch.get("source_segments"))
+        """What the decoder's blocks give, as models.blocks.run; read: the encoder's features."""
+        encoded_BSD = self._projected(read)
+        segments_BL = batch.get("segments", jnp.ones_like(batch["tokens"]))
+        segments_BS = batch.get("source_segments", jnp.ones_like(batch["source"]))
+        visible_BLS = same_segment(segments_BL, segments_BS)
 
-        def read(cross: Any, x_BLD: jax.Array, layer: jax.Array, key: Any) -> jax.Array:
+        def attend(cross: Any, x_BLD: jax.Array, layer: jax.Array, key: Any) -> jax.Array:
             keys_values = cross.keys_values(encoded_BSD)
             return cross(x_BLD, keys_values, visible_BLS, layer=layer, key=key)
 
@@ -224,11 +226,12 @@ class EncoderDecoder(nnx.Module):
             key,
             kinds=self._kinds,
             output=output,
-            reading=Reading(self.source, read),
+            reading=Reading(self.source, attend),
         )
 
-    def _projected(self, encoded: jax.Array) -> jax.Array:
-        return encoded if self.projection is None else self.projection(encoded)
+    def _projected(self, read: jax.Array) -> jax.Array:
+        """The encoder's features in the decoder's width, BSD."""
+        return read if self.projection is None else self.projection(read)
 
     def _normalized(self, x_BLD: jax.Array) -> jax.Array:
         """The end of the decoder's residual stream."""
