@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from finetune.config import SourceConfig
+from finetune.fields import near
 
 HEAD = 200  # characters of a refused record that are kept
 
@@ -31,12 +32,7 @@ def items_of(source: SourceConfig) -> Iterator[Item]:
     if source.format == "tfds":
         yield from _tfds(source.path)
         return
-    path = Path(source.path).expanduser()
-    if not path.exists():
-        beside = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
-        from finetune.fields import near
-
-        raise ValueError(f"there is no file {path}{near(path.name, beside)}")
+    path = existing(source.path)
     if source.format in ("tsv", "csv"):
         yield from _table(path, source.format)
     elif source.format == "natural_instructions":
@@ -51,6 +47,15 @@ def items_of(source: SourceConfig) -> Iterator[Item]:
                 yield _solution(item, item.record)
             else:
                 yield item
+
+
+def existing(path: str) -> Path:
+    """The path of a source. Raises ValueError where nothing is, with the nearest name beside it."""
+    place = Path(path).expanduser()
+    if not place.exists():
+        beside = [each.name for each in place.parent.iterdir()] if place.parent.is_dir() else []
+        raise ValueError(f"there is no file {place}{near(place.name, beside)}")
+    return place
 
 
 def read_text(path: Path) -> bytes:

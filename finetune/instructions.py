@@ -18,7 +18,7 @@ from data.instruction_store import FORMAT, InstructionStore, is_instruction_stor
 from data.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
 from finetune.chat import ChatTemplate, plain_template, read_template
 from finetune.config import InstructionsConfig, SourceConfig
-from finetune.example_files import read_text
+from finetune.example_files import existing, read_text
 from finetune.examples import FAMILIES, Example, Loaded, Reject, Task, lines_of, load
 from finetune.fields import FieldError
 from finetune.pieces import chat_piece, pieces_of
@@ -266,7 +266,7 @@ def _content(path: str, form: str) -> str:
         from data.tfds_source import resolve_tfds
 
         return resolve_tfds(path)[-1]
-    place = Path(path).expanduser()
+    place = existing(path)
     files = sorted(place.glob("*.json")) if place.is_dir() else [place]
     digest = hashlib.sha256()
     for file in files:
