@@ -58,9 +58,14 @@ def probe(config: Any, *, rows: int = 2, length: int = 16, seed: int = 0) -> dic
     """A batch of random tokens for a model of any family; the second row ends in padding."""
     random = np.random.default_rng(seed)
     length = min(length, config.longest or length)
+    # transformers counts RoBERTa's positions over tokens that are not its padding id.
+    sides = (config, getattr(config, "encoder", None), getattr(config, "decoder", None))
+    lowest = max(getattr(side, "first_position", 0) for side in sides)
     batch: dict[str, np.ndarray] = {}
     for name, size in module_of(config).inputs(config).items():
         if name in ("tokens", "source"):
+            batch[name] = random.integers(lowest, size, (rows, length), np.int32)
+        elif name == "token_types":
             batch[name] = random.integers(0, size, (rows, length), np.int32)
         elif name in ("segments", "source_segments"):
             batch[name] = np.ones((rows, length), np.int32)

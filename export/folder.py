@@ -121,7 +121,7 @@ def open_folder(
     config = form.read(fields)
     fields.close()
     named, buffers = _named(open_weights(folder), form)
-    config, tied = _settle_ties(config, form, named)
+    config, tied = _settle_ties(form.settle(config, named.specs), form, named)
     if problems := config.problems():
         raise FolderError(f"{folder / 'config.json'}: {'; '.join(problems)}")
     config, resized = _resize(config, vocab=vocab, positions=positions)
@@ -225,9 +225,10 @@ def _resize(config: Any, *, vocab: int, positions: int) -> tuple[Any, dict[str, 
         ("vocab", "V", vocab, "mean"),
         ("positions", "S", positions, "repeat"),
     ):
-        if not asked or (asked == (published := getattr(config, name, None))):
+        published = getattr(config, name, 0)
+        if not asked or asked == published:
             continue
-        if published is None:
+        if not published or name not in {each.name for each in dataclasses.fields(config)}:
             raise FolderError(f"a model of the family {config.family} has no {name} to resize")
         resized[letter] = Resize(published, fill)
         config = dataclasses.replace(config, **{name: asked})

@@ -69,7 +69,8 @@ def write_folder(
         checksums = _write(part, form, config, said, params, dtype, max_shard_bytes)
         for name, content in made.files.items():
             (part / name).write_bytes(content)
-        record = form.write(said)[0] | {"torch_dtype": dtype} | made.ids
+        # RoBERTa's padding id is a matter of the model: it says where positions begin.
+        record = made.ids | form.write(said)[0] | {"torch_dtype": dtype}
         _write_json(part / "config.json", record)
         if card:
             (part / "README.md").write_text(card)
@@ -133,7 +134,14 @@ def _write(
     if given.keys() != (wanted := {path for place in found for path in place.ours}):
         differ = ", ".join(sorted(given.keys() ^ wanted)[:5])
         raise FolderError(f"these parameters are not those of the config: {differ}")
-    return write_weights(part, found, given, dtype=dtype, max_shard_bytes=max_shard_bytes)
+    return write_weights(
+        part,
+        found,
+        given,
+        dtype=dtype,
+        max_shard_bytes=max_shard_bytes,
+        copies=form.copies(said),
+    )
 
 
 def _write_json(path: Path, record: Any) -> None:

@@ -1,7 +1,7 @@
 """The published formats: how each family's config and tensors are spelled, and which fits what."""
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +28,8 @@ class Format:
     closes them). write: our config to (config.json with the keys of transformers 4, which every
     reader of these files knows, and what it cannot say). table: the rows of a config. canonical: a
     name found in a file to the table's spelling, or None for a buffer that is no weight. ties: what
-    may be there twice, for a config.
+    may be there twice, for a config. copies: {tensor: the name it is written under once more}.
+    settle: the config with what the tensors' names add to it.
     """
 
     model_type: str
@@ -38,6 +39,8 @@ class Format:
     table: Callable[[Any], list[Row]]
     canonical: Callable[[str], str | None]
     ties: Callable[[Any], list[Tie]] = lambda config: []
+    copies: Callable[[Any], Mapping[str, str]] = lambda config: {}
+    settle: Callable[[Any, Collection[str]], Any] = lambda config, names: config
 
 
 # model_type -> the module whose FORMATS has it, in the order they are tried for a config of ours.
@@ -48,6 +51,11 @@ _HOME = {
     "gptj": "export.gpt",
     "gpt_neox": "export.gpt",
     "t5": "export.t5",
+    "bert": "export.bert",
+    "roberta": "export.bert",
+    "xlm-roberta": "export.bert",
+    "camembert": "export.bert",
+    "encoder-decoder": "export.encoder_decoder",
 }
 
 

@@ -35,18 +35,18 @@ def head_of(tied: bool) -> Any:
     return "tied" if tied else "untied"
 
 
-def plain(f: Fields) -> None:
-    """What no GPT here has."""
+def plain(f: Fields, *, cross: bool = False) -> None:
+    """What no GPT here has. cross: whether it is the decoder of an encoder-decoder."""
     f.only("is_decoder", False, True)
     f.only("is_encoder_decoder", False)
-    f.only("add_cross_attention", False)
+    f.only("add_cross_attention", cross)
     f.only("tie_encoder_decoder", False)
     f.only("pruned_heads", {}, None)
 
 
-def _openai(f: Fields, *, dropout: float, tied: bool) -> dict[str, Any]:
+def _openai(f: Fields, *, dropout: float, tied: bool, cross: bool = False) -> dict[str, Any]:
     """The fields that GPT-1, GPT-2 and GPT-J share."""
-    plain(f)
+    plain(f, cross=cross)
     f.harmless("n_ctx")
     embed = f.integer("n_embd")
     return {
@@ -108,8 +108,8 @@ def biases_only(s: Sayable, *allowed: tuple[str, ...]) -> None:
         s.problems.append(f"model.biases {s.config.biases} can only be {said}")
 
 
-def read_gpt2(f: Fields) -> GPTConfig:
-    shared = _openai(f, dropout=0.1, tied=True)
+def read_gpt2(f: Fields, *, cross: bool = False) -> GPTConfig:
+    shared = _openai(f, dropout=0.1, tied=True, cross=cross)
     f.harmless("n_inner", "reorder_and_upcast_attn")  # both ways our softmax is float32's
     by = (f.switch("scale_attn_weights", True), f.switch("scale_attn_by_inverse_layer_idx", False))
     activation = f.choice("activation_function", ACTIVATIONS, "gelu_new")

@@ -16,6 +16,16 @@ from export.folder import read_folder
 from export.tensor_files import FolderError
 from models import build
 
+# What transformers calls the outputs of our encoders.
+_NAMES = {
+    "decoder_hidden": "hidden",
+    "last_hidden_state": "features",
+    "pooler_output": "pooled",
+    "prediction_logits": "logits",
+    "seq_relationship_logits": "next_sentence",
+    "start_logits": "start",
+    "end_logits": "end",
+}
 SCRIPT = Path(__file__).with_name("theirs.py")
 
 
@@ -136,7 +146,9 @@ def _differences(
     found = []
     for name, x in theirs.items():
         stem, _, number = name.partition("/")
-        ours = made.get("hidden" if stem == "decoder_hidden" else stem)
+        ours = made.get(_NAMES.get(stem, stem))
+        if stem == "logits" and ours is None:
+            ours = made.get("labels", made.get("tags"))
         if ours is None or stem in ("ids", "generated"):
             continue
         y = ours[int(number)] if number else ours

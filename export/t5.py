@@ -115,8 +115,6 @@ def write(config: Seq2SeqConfig) -> tuple[dict[str, Any], list[str]]:
         "tie_word_embeddings": tied,
         "scale_decoder_outputs": tied,
         "decoder_start_token_id": config.start,
-        "pad_token_id": config.start,  # T5 starts its decoder with the padding
-        "eos_token_id": 1,
         "use_cache": True,
     }, s.problems
 

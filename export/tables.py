@@ -178,9 +178,14 @@ def read_parameters(
 
 
 def write_tensors(
-    found: Sequence[Place], params: Mapping[str, Any], *, dtype: np.dtype
+    found: Sequence[Place],
+    params: Mapping[str, Any],
+    *,
+    dtype: np.dtype,
+    copies: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[str, np.ndarray]]:
     """(their name, contiguous array) of every tensor, in the table's order, one at a time.
+    copies: {name: another name it has as well}, which follows it.
 
     Raises FolderError for a value that is not finite, or not finite in `dtype`.
     """
@@ -198,7 +203,10 @@ def write_tensors(
                     into[...] = part
             x = TRANSFORMS[place.row.transform].write(x.reshape(place.shape))
             _finite(f"{name} in {dtype}", x)
-            yield name, np.ascontiguousarray(x)
+            x = np.ascontiguousarray(x)
+            yield name, x
+            if copies and name in copies:
+                yield copies[name], x
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

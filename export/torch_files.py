@@ -6,9 +6,12 @@ that machine call nothing but the builders of tensors below, which only write do
 lies. Anything else it names is refused, unread.
 """
 
+import contextlib
+import io
 import pickle
+import struct
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,13 +60,11 @@ class TorchFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        if not zipfile.is_zipfile(path):
-            raise FolderError(_not_a_zip(path))
-        try:
+        with _reading(path, "its list of files"):
+            if not zipfile.is_zipfile(path):
+                raise FolderError(_not_a_zip(path))
             self._zip = zipfile.ZipFile(path)
-            found = self._describe()
-        except (zipfile.BadZipFile, EOFError, OSError) as error:
-            raise damaged(path, [str(error)]) from None
+        found = self._describe()
         self._stored = _tensors(path, found)
         self.specs = {
             name: TensorSpec(each.storage.dtype, each.shape, path.name)
@@ -75,10 +76,8 @@ class TorchFile:
     def read(self, name: str) -> np.ndarray:
         stored = self._stored[name]
         storage = stored.storage
-        try:
+        with _reading(self._path, name):
             content = self._zip.read(storage.entry)  # compares the zip's checksum
-        except (zipfile.BadZipFile, EOFError, OSError) as error:
-            raise damaged(self._path, [f"{name}: {error}"]) from None
         values = np.frombuffer(content, storage.dtype)[stored.offset :]
         steps = [each * storage.dtype.itemsize for each in stored.strides]
         return np.lib.stride_tricks.as_strided(values, stored.shape, steps).copy()
@@ -93,17 +92,11 @@ class TorchFile:
         if any(info.compress_type != zipfile.ZIP_STORED for info in entries.values()):
             raise FolderError(f"{self._path} is compressed, which PyTorch never writes")
         top = found[0].split("/")[0]
-        if f"{top}/byteorder" in entries and self._zip.read(f"{top}/byteorder") != b"little":
-            raise FolderError(f"{self._path}: its bytes are in big-endian order")
-        with self._zip.open(found[0]) as f:
-            try:
-                return _TensorsOnly(f, f"{top}/data", self._path).load()
-            except (pickle.UnpicklingError, AttributeError, TypeError, KeyError) as error:
-                raise damaged(self._path, [f"{found[0]}: {error}"]) from None
-            except (ValueError, IndexError, UnicodeError, ImportError) as error:
-                if isinstance(error, FolderError):
-                    raise
-                raise damaged(self._path, [f"{found[0]}: {error}"]) from None
+        with _reading(self._path, found[0]):
+            if f"{top}/byteorder" in entries and self._zip.read(f"{top}/byteorder") != b"little":
+                raise FolderError(f"{self._path}: its bytes are in big-endian order")
+            described = io.BytesIO(self._zip.read(found[0]))
+            return _TensorsOnly(described, f"{top}/data", self._path).load()
 
     def _check(self, name: str, stored: _Stored) -> None:
         storage = stored.storage
@@ -175,6 +168,20 @@ _BUILDERS: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
 }
+
+
+@contextlib.contextmanager
+def _reading(path: Path, what: str) -> Iterator[None]:
+    """Whatever damaged bytes make zipfile and pickle raise, as one kind of error."""
+    try:
+        yield
+    except FolderError:
+        raise
+    except (
+        *(zipfile.BadZipFile, EOFError, OSError, RuntimeError, struct.error, OverflowError),
+        *(pickle.UnpicklingError, AttributeError, TypeError, LookupError, ValueError, ImportError),
+    ) as error:
+        raise damaged(path, [f"{what}: {error}"]) from None
 
 
 def _tensors(path: Path, found: Any) -> dict[str, _Stored]:

@@ -26,16 +26,23 @@ def write_weights(
     *,
     dtype: str,
     max_shard_bytes: int,
+    copies: Mapping[str, str],
 ) -> dict[str, int]:
     """Write `params` ({path: array}) as a table says; returns {tensor: crc32 of its bytes}.
+    copies: {tensor: another name that it is written under as well}.
 
     One model.safetensors, or model-0000i-of-0000n.safetensors and their index where that would be
     over max_shard_bytes; a tensor is never cut. Raises FolderError as write_tensors does.
     """
     tag, kind = TAGS[dtype]
-    shapes = {name: place.shape for place in places for name in place.tensors.values()}
+    shapes = {
+        name: place.shape
+        for place in places
+        for first in place.tensors.values()
+        for name in (first, *([copies[first]] if first in copies else []))
+    }
     shards = _shards(shapes, kind.itemsize, max_shard_bytes)
-    tensors = write_tensors(places, params, dtype=kind)
+    tensors = write_tensors(places, params, dtype=kind, copies=copies)
     checksums: dict[str, int] = {}
     weight_map: dict[str, str] = {}
     for number, names in enumerate(shards, 1):

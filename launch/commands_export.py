@@ -110,7 +110,7 @@ class Parity:
 
         found = parity(self.folder, python=self.python or _python())
         worst = max((each.apart for each in found.differences), default=0.0)
-        agree = bool(found.differences) and worst <= self.tolerance and not found.missing
+        agree = bool(found.differences) and worst <= self.tolerance
         if self.json:
             print_json(
                 {

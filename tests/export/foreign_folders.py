@@ -13,7 +13,7 @@ import pytest
 from export.folder import slots
 from export.formats import format_for
 from export.tables import flat, nest, places, write_tensors
-from models import GPTConfig, Seq2SeqConfig, build
+from models import BERTConfig, EncoderDecoderConfig, GPTConfig, Seq2SeqConfig, build
 
 PACKS = Path(__file__).resolve().parents[3] / "shared" / "packs"
 SHAPE = {"vocab": 37, "positions": 24, "layers": 2, "embed": 12, "heads": 3}
@@ -35,6 +35,9 @@ T5 = {
     "attention_scale": "none",
     "embed_std": 1.0,
 }
+TEXT = {**SHAPE, "mlp": 20}
+ROBERTA = {"first_position": 2, "token_types": 1, "init": "normal", "epsilon": 1e-5}
+WIDER = {**TEXT, "embed": 15, "layers": 3}
 # Two of each format, so that between them every field that a format can say has two values.
 CONFIGS = {
     "gpt1": GPTConfig(**SHAPE, mlp=48, norm="post", padding="later"),
@@ -82,6 +85,39 @@ CONFIGS = {
         rotary_base=500.0,
         block="sequential",
         biases=("mlp",),
+    ),
+    "bert": BERTConfig(**TEXT, outputs=("mlm", "nsp")),
+    "bert-masked": BERTConfig(
+        **TEXT,
+        outputs=("mlm",),
+        head="untied",
+        activation="gelu_tanh",
+        epsilon=1e-3,
+        token_types=3,
+        embedding_dropout=0.3,
+        residual_dropout=0.3,
+        attention_dropout=0.2,
+    ),
+    "bert-classify": BERTConfig(**TEXT, outputs=("classify",), labels=5, head_dropout=0.4),
+    "bert-tag": BERTConfig(**TEXT, outputs=("tag",), labels=4, activation="relu"),
+    "bert-span": BERTConfig(**TEXT, outputs=("span",)),
+    "bert-base": BERTConfig(**TEXT, outputs=("pooler",), init_std=0.1),
+    "roberta": BERTConfig(**TEXT, **ROBERTA, outputs=("mlm",)),
+    "roberta-classify": BERTConfig(
+        **TEXT, **{**ROBERTA, "first_position": 4}, outputs=("classify",), labels=3
+    ),
+    "roberta-tag": BERTConfig(**TEXT, **ROBERTA, outputs=("tag",), labels=3),
+    "bert2bert": EncoderDecoderConfig(
+        encoder=BERTConfig(**TEXT, outputs=("pooler",)),
+        decoder=BERTConfig(**WIDER, head="untied"),
+        start=3,
+    ),
+    "roberta2roberta": EncoderDecoderConfig(
+        encoder=BERTConfig(**TEXT, **ROBERTA, outputs=()), decoder=BERTConfig(**TEXT, **ROBERTA)
+    ),
+    "bert2gpt": EncoderDecoderConfig(
+        encoder=BERTConfig(**TEXT, outputs=("pooler",)),
+        decoder=GPTConfig(**WIDER, residual_init="depth"),
     ),
     "t5": Seq2SeqConfig(**T5, head="tied", head_scale="rsqrt_embed"),
     "t5-gated": Seq2SeqConfig(

@@ -15,7 +15,8 @@ from export import FolderError, read_folder, write_folder
 from export.folder_writer import new_folder
 from models import build
 
-READ_PACKS = ("gpt1", "gpt2", "gpt_neo", "gpt_j", "gpt_neox", "t5")
+GPT_PACKS = ("gpt1", "gpt2", "gpt_neo", "gpt_j", "gpt_neox")
+BERT_PACKS = ("bert_pretraining", "bert_seqcls", "bert_qa", "encoder_decoder")
 
 
 def pack(name):
@@ -46,7 +47,7 @@ def test_what_is_written_is_read_bit_for_bit(name, tmp_path, monkeypatch):
     assert a == b
 
 
-@pytest.mark.parametrize("name", READ_PACKS)
+@pytest.mark.parametrize("name", (*GPT_PACKS, *BERT_PACKS, "t5"))
 def test_packs_come_back_as_the_files_they_were(name, tmp_path, monkeypatch):
     monkeypatch.setattr("export.folder_writer.compare", lambda *a, **k: None)
     folder = pack(name) / "open"
@@ -70,6 +71,22 @@ def test_published_layouts_give_the_published_logits(name):
     seen = z["right/attention_mask"] == 1
     assert np.abs(logits - z["right/logits"])[seen].max() <= 5e-5  # the pack's own tolerance
     assert imported.buffers and all("bias" in b or "inv_freq" in b for b in imported.buffers)
+
+
+def test_the_published_bert_has_more_than_its_architecture_says():
+    """Norms in TensorFlow's spelling, and the next-sentence head of what says BertForMaskedLM."""
+    folder = pack("hub_layout") / "bert"
+    imported = read_folder(folder)
+    assert imported.config.outputs == ("mlm", "nsp")
+    assert imported.buffers == ("bert.embeddings.position_ids",)
+    z = np.load(folder / "reference.npz")
+    with jax.default_matmul_precision("highest"):
+        batch = {"tokens": z["right/input_ids"], "segments": z["right/attention_mask"]}
+        batch["token_types"] = z["right/token_type_ids"]
+        made = jax.jit(build(imported.config).apply)(imported.params, batch)
+    seen = z["right/attention_mask"] == 1
+    assert np.abs(made["logits"] - z["right/prediction_logits"])[seen].max() <= 5e-5
+    assert np.abs(made["next_sentence"] - z["right/seq_relationship_logits"]).max() <= 5e-5
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
