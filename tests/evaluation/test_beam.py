@@ -10,12 +10,16 @@ import pytest
 from evaluation.beam import LengthPenalty, beam_search
 from evaluation.decoding import take_rows
 from evaluation.generate_seq2seq import continuations
-from models import GPTConfig, Seq2SeqConfig, build
+from models import BERTConfig, EncoderDecoderConfig, GPTConfig, Seq2SeqConfig, build
 
 VOCAB, EOS, LONGEST = 5, 4, 4
 SHAPE = {"vocab": VOCAB, "embed": 16, "heads": 2, "mlp": 32}
 MODELS = {
     "seq2seq": Seq2SeqConfig(**SHAPE, head_dim=8, embed_std=0.5),
+    "encoder_decoder": EncoderDecoderConfig(
+        encoder=BERTConfig(**SHAPE, positions=16, init_std=0.4, outputs=()),
+        decoder=GPTConfig(**SHAPE, positions=16, init_std=0.4),
+    ),
     "gpt": GPTConfig(**SHAPE, positions=16, init_std=0.4),
 }
 PENALTIES = [LengthPenalty(kind=k, alpha=a) for k in ("wu", "power") for a in (0.0, 0.6, 2.0, -1.0)]
@@ -31,6 +35,7 @@ BATCHES = {
         "positions": np.array([[0, 1, 2, 3], [0, 0, 0, 0]], np.int32),
     },
 }
+BATCHES["encoder_decoder"] = BATCHES["seq2seq"]
 
 
 @functools.cache
