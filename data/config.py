@@ -24,29 +24,6 @@ class MixtureConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Which token store, in which order.
-
-    store: a folder made by `gesso corpus build`, or "embedded:KIND[:MEGABYTES]": the corpus that
-    comes with Python (no internet), tokenized by a tokenizer of that kind (bytes, wordpiece...).
-    packing: "best_fit" cuts no document that fits in a row; "concat" is the published baseline;
-        "stream" is concat, read on: each place of a batch goes on where it was in the batch before
-        (for a model that remembers).
-    skip: row ranges [first, last) that are jumped over (a loss spike's batches).
-    prefetch: batches made ahead by the loader's thread. It never changes the order.
-    wait_seconds: how long to wait for a builder that is behind before giving up.
-    """
-
-    store: str = "embedded:bytes"
-    packing: Literal["best_fit", "concat", "stream"] = "best_fit"
-    mixture: MixtureConfig = MixtureConfig()
-    seed: int = 0
-    skip: tuple[tuple[int, int], ...] = ()
-    prefetch: int = 2
-    wait_seconds: int = 600
-
-
-@dataclass(frozen=True, kw_only=True)
 class ExamplesConfig:
     """What of a store of instruction examples (data/instruction_store.py) is drawn and counted.
 
@@ -63,6 +40,31 @@ class ExamplesConfig:
     weigh: Literal["tokens", "examples"] = "tokens"
     prompt_weight: float = 0.0
     cut: Literal["start", "middle", "end"] = "middle"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which token store, in which order.
+
+    store: a folder made by `gesso corpus build`, or "embedded:KIND[:MEGABYTES]": the corpus that
+    comes with Python (no internet), tokenized by a tokenizer of that kind (bytes, wordpiece...).
+    packing: "best_fit" cuts no document that fits in a row; "concat" is the published baseline;
+        "stream" is concat, read on: each place of a batch goes on where it was in the batch before
+        (for a model that remembers).
+    examples: which instruction examples are drawn and what counts, where the store holds examples.
+    skip: row ranges [first, last) that are jumped over (a loss spike's batches).
+    prefetch: batches made ahead by the loader's thread. It never changes the order.
+    wait_seconds: how long to wait for a builder that is behind before giving up.
+    """
+
+    store: str = "embedded:bytes"
+    packing: Literal["best_fit", "concat", "stream"] = "best_fit"
+    mixture: MixtureConfig = MixtureConfig()
+    examples: ExamplesConfig = ExamplesConfig()
+    seed: int = 0
+    skip: tuple[tuple[int, int], ...] = ()
+    prefetch: int = 2
+    wait_seconds: int = 600
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -132,7 +132,7 @@ def _baselines(
 ) -> dict[str, Any]:
     """{"unigram": of every term, "baselines"?: in bits per byte, of whole texts}."""
     from data.config import MixtureConfig, OrderConfig
-    from data.order import Order
+    from data.order import order_of
     from evaluation.baselines import baselines
     from evaluation.perplexity import predicts_whole_texts
     from evaluation.unigram import TRAINING_ROWS, unigram
@@ -150,7 +150,7 @@ def _baselines(
     )
     terms = unigram(
         objective,
-        Order(store, order),
+        order_of(store, order),
         length=e.length,
         vocab=e.model.vocab,
         rows=rows,

@@ -30,7 +30,8 @@ def claim(folder: Path, experiment: Experiment, *, named: Collection[str] = ()) 
     record = folder / "experiment.json"
     if record.exists():
         stored = json.loads(record.read_text())
-        changed = difference(stored, to_json(experiment))
+        # Read and written again: a setting that did not exist yet was what its default is now.
+        changed = difference(to_json(from_json(stored)), to_json(experiment))
         refused = {
             key: pair
             for key, pair in changed.items()

@@ -51,12 +51,13 @@ def write_corpus(folder: Path, setup: Setup) -> None:
 
 def write_baselines(folder: Path, setup: Setup) -> None:
     """Add to corpus.json what a unigram model and a byte 3-gram reach on the same held-out text,
-    where the objective predicts texts whole. (Its evaluations have the unigram model of each term.)
+    where the objective predicts texts whole. (Its evaluations have the unigram model of each term;
+    a store of instruction examples has no text that is predicted whole.)
     """
     from evaluation.baselines import baselines
     from evaluation.perplexity import predicts_whole_texts
 
-    if not predicts_whole_texts(setup.objective):
+    if not predicts_whole_texts(setup.objective) or not hasattr(setup.store, "era"):
         return
     path = folder / "corpus.json"
     known = json.loads(path.read_text())

@@ -48,7 +48,7 @@ def set_up(experiment: Experiment, *, store: Any) -> Setup:
     taken.
     """
     from data.config import OrderConfig
-    from data.order import Order
+    from data.order import order_of
 
     tokenizer = store.tokenizer()
     # Words beyond the classes are read by their characters, so no table needs a row for them.
@@ -57,7 +57,7 @@ def set_up(experiment: Experiment, *, store: Any) -> Setup:
     validate(experiment, devices=jax.device_count(), tokenizer_vocab=ids)
     objective = build_objective(experiment.objective, tokenizer=tokenizer, model=experiment.model)
     data = experiment.data
-    order = Order(
+    order = order_of(
         store,
         OrderConfig(
             length=objective.row_length(experiment.length),
@@ -69,6 +69,7 @@ def set_up(experiment: Experiment, *, store: Any) -> Setup:
             seed=data.seed,
             mixture=data.mixture,
             skip=data.skip,
+            examples=data.examples,
             wait_seconds=data.wait_seconds,
         ),
     )

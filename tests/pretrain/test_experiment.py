@@ -125,3 +125,13 @@ def test_every_setting_that_may_change_is_a_setting():
     flat = flatten(to_json(configs.experiment("debug-gpt-neo")))
     for free in MAY_CHANGE:
         assert any(key == free or key.startswith(free + ".") for key in flat), free
+
+
+def test_a_run_from_before_a_setting_existed_is_continued(tmp_path):
+    """Its record lacks the setting, and families and kinds of before there were several."""
+    record = to_json(configs.experiment("debug-gpt2"))
+    del record["data"]["examples"], record["model"]["family"], record["objective"]["kind"]
+    (tmp_path / "experiment.json").write_text(json.dumps(record))
+    assert claim(tmp_path, configs.experiment("debug-gpt2")) == "continued"
+    with pytest.raises(ValueError, match="data.examples.cap: 0 there, 7 asked"):
+        claim(tmp_path, configs.experiment("debug-gpt2", {"data.examples.cap": 7}))
