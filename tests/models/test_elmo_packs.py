@@ -92,7 +92,7 @@ def test_states_go_on_from_batch_to_batch(pack):
             inside(ours, theirs, z[f"stateful{i}/mask"], ACTIVATIONS)
 
 
-@pytest.mark.parametrize("unroll", [1, 16, 0])
+@pytest.mark.parametrize("unroll", [16, 0])
 def test_the_original_tensorflow_outputs(unroll):
     """Ten consecutive batches with the state carried, whatever the loop's turns."""
     pack = ELMoPack("tf_fixture")
@@ -128,7 +128,7 @@ def total(model, params, batch, token_ids):
     return (forward + backward) / 2
 
 
-@pytest.mark.parametrize("changes", [{}, {"unroll": 4, "remat": "characters"}, {"unroll": 0}])
+@pytest.mark.parametrize("changes", [{}, {"unroll": 4, "remat": "characters"}])
 def test_gradients(pack, changes):
     model, z = build(dataclasses.replace(pack.config, **changes)), pack.z
     case = "ragged" if "grad/case" not in z.files else str(z["grad/case"])
