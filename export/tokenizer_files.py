@@ -100,6 +100,9 @@ def _bytes(tokenizer: Any, model_type: str) -> _Made:
 
 
 def _byte_level(definition: dict[str, Any], tokenizer: Any) -> _Made:
+    if not definition.get("decoder"):  # encoding does not need it; readers of the files do
+        level = {"add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+        definition = {**definition, "decoder": {"type": "ByteLevel", **level}}
     model = definition["model"]
     spelled = {index: piece for piece, index in model["vocab"].items()}
     spelled |= {each["id"]: each["content"] for each in definition["added_tokens"]}
