@@ -1,7 +1,11 @@
 """Cross-entropy over the target and a sample of the vocabulary, where the whole is too large."""
 
+import functools
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from partitioning.axes import at_rest, einsum, shard
 
@@ -20,19 +24,18 @@ def sampled_cross_entropy(
 ) -> jax.Array:
     """What the targets cost, f32[B, L] in nats, among themselves and `samples` sampled ids.
 
-    Ids below `classes` are drawn from `log_uniform`, with replacement and once for all places; each
-    logit is lowered by the log of how often its id is expected among the samples, so that the sum
-    over the samples estimates the sum over the vocabulary (https://arxiv.org/abs/1412.2007,
-    TensorFlow's sampled_softmax_loss). A sampled id that is a place's target counts once there.
+    Different ids below `classes` are drawn once for all places. Every logit, the target's too, is
+    lowered by the log of the probability that its id is drawn (https://arxiv.org/abs/1412.2007; as
+    TensorFlow's sampled_softmax_loss), so that the best model is that of the full softmax; where
+    all classes are drawn it is the full softmax. A sampled id that is a place's target counts once.
     """
-    sampled_V = log_uniform(key, classes=classes, samples=samples)
-    log_samples = jnp.log(jnp.float32(samples))
+    sampled_V = draw(key, classes=classes, samples=samples)
 
     def rows(ids: jax.Array, letters: str) -> tuple[jax.Array, jax.Array]:
         # Rows are taken where the table rests: all of it is never gathered.
         found = at_rest(table_VD, "VD").at[ids].get(mode="clip")
-        corrected = bias_V[ids] - (log_uniform_share(ids, classes=classes) + log_samples)
-        return shard(found, letters + "D"), corrected
+        lowered = bias_V[ids] - log_inclusion(ids, classes=classes, samples=samples)
+        return shard(found, letters + "D"), lowered
 
     sampled_VD, lowered_V = rows(sampled_V, "V")
     target_BLD, lowered_BL = rows(targets_BL, "BL")
@@ -45,14 +48,32 @@ def sampled_cross_entropy(
     return shard(log_z_BL - target_logit_BL, "BL")
 
 
-def log_uniform(key: jax.Array, *, classes: int, samples: int) -> jax.Array:
-    """Ids i32[samples]; k is drawn with probability log((k + 2) / (k + 1)) / log(classes + 1), near
-    to how often words occur when ids are sorted by their frequency."""
-    uniform = jax.random.uniform(key, (samples,))
-    drawn = jnp.exp(uniform * jnp.log(jnp.float32(classes + 1))).astype(jnp.int32) - 1
-    return jnp.clip(drawn, 0, classes - 1)  # rounding may go one too far
+def draw(key: jax.Array, *, classes: int, samples: int) -> jax.Array:
+    """Different ids i32[samples], drawn one after the other with probabilities in proportion to
+    log((k + 2) / (k + 1)): near to how often words occur when ids are sorted by frequency."""
+    # The largest sums of log weight and Gumbel noise are such a draw.
+    weighed = jnp.log(jnp.log1p(1 / (jnp.arange(classes, dtype=jnp.float32) + 1)))
+    noise = jax.random.gumbel(key, (classes,))
+    return jax.lax.top_k(weighed + noise, samples)[1].astype(jnp.int32)
 
 
-def log_uniform_share(ids: jax.Array, *, classes: int) -> jax.Array:
-    """The log of the probability of each id, float32."""
-    return jnp.log(jnp.log1p(1 / (ids.astype(jnp.float32) + 1)) / jnp.log(jnp.float32(classes + 1)))
+def log_inclusion(ids: jax.Array, *, classes: int, samples: int) -> jax.Array:
+    """The log of the probability that each id is among `draw`'s, float32: 1 - (1 - p)^tries, where
+    so many tries with replacement are expected to find `samples` different ids."""
+    if samples == classes:
+        return jnp.zeros(ids.shape, jnp.float32)
+    share = jnp.log1p(1 / (ids.astype(jnp.float32) + 1)) / math.log(classes + 1)
+    return jnp.log(-jnp.expm1(_tries(classes, samples) * jnp.log1p(-share)))
+
+
+@functools.lru_cache(maxsize=8)
+def _tries(classes: int, samples: int) -> float:
+    missed = np.log1p(-np.log1p(1 / np.arange(1.0, classes + 1)) / math.log(classes + 1))
+    low, high = 0.0, float(samples)
+    while -np.expm1(high * missed).sum() < samples and high < 1e15:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        few = -np.expm1(middle * missed).sum() < samples
+        low, high = (middle, high) if few else (low, middle)
+    return high
