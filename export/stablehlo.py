@@ -1,4 +1,4 @@
-"""StableHLO by jax.export: a program that runs the model wherever JAX or XLA runs, without our code.
+"""StableHLO by jax.export: a program that runs the model wherever JAX runs, without our code.
 
     program.stablehlo   the serialized function (weights, batch) -> outputs, for rows and lengths of
                         any number, on cpu, cuda and tpu
@@ -10,6 +10,7 @@ platform, could be neither sharded nor replaced, and a serialized program holds 
 """
 
 import dataclasses
+import importlib.util
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,6 +33,7 @@ from export.other_stacks import (
     write_tokenizer,
 )
 from export.tables import flat, nest
+from export.tensor_files import FolderError
 from models import build
 from models.model import Model, module_of
 
@@ -51,8 +53,16 @@ def write(
     """Write the program, its weights and the tokenizer's files into a new folder.
 
     dtype: of the weights and so of the products. The program is read back and run on a probe.
-    Raises FolderError as export.write_folder does.
+    Raises FolderError as export.write_folder does, and for a model with a loop over the row's
+    length, which cannot be left open.
     """
+    if getattr(config, "recurrent", False):
+        raise FolderError(
+            f"a {config.family} model reads its rows in a loop whose length a StableHLO program"
+            " would have to fix; --format elmo writes what its other readers take"
+        )
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise FolderError("a StableHLO program needs flatbuffers: pip install 'gesso[export]'")
     model = build(portable(config))
     with new_export(folder) as part:
         write_own_weights(part, model, params, dtype=dtype)

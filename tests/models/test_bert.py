@@ -150,20 +150,17 @@ def test_dropout_is_in_the_key_alone():
     model, params, apply = made(ALL)
     batch = {name: leaf[:1, :16] for name, leaf in packed_and_alone()[1].items()}
     plain = apply(params, batch)
-    for name, moves in {
-        "embedding_dropout": "hidden",
-        "attention_dropout": "hidden",
-        "residual_dropout": "hidden",
-        "head_dropout": "labels",
-    }.items():
-        config = dataclasses.replace(model.config, **{name: 0.5})
+    everywhere = dict.fromkeys(("embedding", "attention", "residual"), 0.5)
+    for rates in (everywhere, {"head": 0.5}):
+        rates = {f"{name}_dropout": rate for name, rate in rates.items()}
+        config = dataclasses.replace(model.config, **rates)
         assert config.drops and not model.config.drops
-        dropping = jax.jit(functools.partial(build(config).apply, hidden=True))
+        assert all(getattr(config.blocks, name) == 0.5 for name in rates if "head" not in name)
+        dropping = jax.jit(build(config).apply)
         one, same, other = (dropping(params, batch, jax.random.key(i)) for i in (1, 1, 2))
-        assert (one[moves] == same[moves]).all() and (one[moves] != other[moves]).any(), name
-        assert (one["features"] == plain["features"]).all() == (name == "head_dropout"), name
-        if name == "head_dropout":
-            assert (one["tags"] != plain["tags"]).any()
+        for name in ("labels", "tags"):
+            assert (one[name] == same[name]).all() and (one[name] != other[name]).any()
+        assert (one["features"] == plain["features"]).all() == ("head_dropout" in rates)
 
 
 OUTPUTS = {

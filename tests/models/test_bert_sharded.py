@@ -20,15 +20,14 @@ from partitioning.config import MeshConfig
 from partitioning.layouts import LAYOUTS
 from partitioning.mesh import make_mesh
 
-SHAPE = {"vocab": 64, "positions": 32, "heads": 4, "mlp": 64, "attention_dropout": 0.1}
-SIDE = BERTConfig(**SHAPE, embed=32, residual_dropout=0.1)
+SHAPE = {"vocab": 64, "positions": 32, "heads": 4, "mlp": 64}
+SIDE = BERTConfig(**SHAPE, embed=32)
 MODELS = {
-    "bert": dataclasses.replace(SIDE, outputs=("mlm", "nsp")),
+    "bert": dataclasses.replace(SIDE, outputs=("mlm", "nsp"), attention_dropout=0.1),
     "bert2gpt": EncoderDecoderConfig(
-        encoder=dataclasses.replace(SIDE, embed=48, outputs=()),
-        decoder=GPTConfig(**SHAPE, embed=32),
+        encoder=dataclasses.replace(SIDE, embed=48, outputs=(), attention="dense"),
+        decoder=GPTConfig(**SHAPE, embed=32, attention="dense"),
     ),
-    "shared": EncoderDecoderConfig(encoder=SIDE, decoder=SIDE, tie="encoder_decoder"),
 }
 LETTERS = dict(MaskedLM.letters) | dict.fromkeys(
     ("source", "source_segments", "source_positions"), "BS"
@@ -37,10 +36,7 @@ SEQUENCE = MeshConfig(data=1, fsdp=2, sequence=2, tensor=2)
 CASES = [
     ("fsdp", MeshConfig(data=2, fsdp=4), "bert"),
     ("tensor", MeshConfig(data=4, tensor=2), "bert"),
-    ("fsdp_tensor", MeshConfig(data=2, fsdp=2, tensor=2), "bert"),
     ("fsdp_tensor", SEQUENCE, "bert"),
-    ("fsdp", MeshConfig(data=2, fsdp=4), "shared"),
-    ("tensor", MeshConfig(data=4, tensor=2), "bert2gpt"),
     ("fsdp_tensor", SEQUENCE, "bert2gpt"),
 ]
 
@@ -107,7 +103,7 @@ def single_device(family):
     ("layout", "mesh", "family"), CASES, ids=[f"{a}-{b.sequence}-{c}" for a, b, c in CASES]
 )
 def test_sharded_equals_single_device(layout, mesh, family, monkeypatch):
-    monkeypatch.setattr("models.attention.BLOCK", 8)
+    monkeypatch.setattr("models.attention.BLOCK", 16)
     with jax.default_matmul_precision("highest"):
         model, batch, params, (want, want_gradient) = single_device(family)
         devices, rules = make_mesh(mesh), LAYOUTS[layout]
@@ -117,7 +113,10 @@ def test_sharded_equals_single_device(layout, mesh, family, monkeypatch):
             for name in batch
         }
         with partition(devices, rules):
-            placed = jax.jit(model.init, out_shardings=at_rest)(jax.random.key(0))
+            if mesh is SEQUENCE and family == "bert":  # once: init takes long to compile
+                placed = jax.jit(model.init, out_shardings=at_rest)(jax.random.key(0))
+            else:
+                placed = jax.device_put(params, at_rest)
             step = jax.jit(
                 jax.value_and_grad(loss_of(model, family)),
                 in_shardings=(at_rest, in_flight),
