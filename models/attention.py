@@ -312,7 +312,14 @@ def cudnn(
             " set precision.compute to bfloat16, or attention to blocks"
         )
     mask_BNLS = None
-    if segments_BL is not None:
+    if segments_BL is not None and direction == "both":
+        places = jnp.arange(q_BLNH.shape[1])
+        visible_BLS = sees(
+            places, places, segments_BL, segments_BL, window=None, direction=direction
+        )
+        # Rows of padding alone see themselves: a softmax over nothing is no number.
+        mask_BNLS = (visible_BLS | ~visible_BLS.any(-1, keepdims=True))[:, None]
+    elif segments_BL is not None:
         mask_BNLS = (segments_BL[:, :, None] == segments_BL[:, None, :])[:, None]
     y_BLNH = jax.nn.dot_product_attention(
         q_BLNH,

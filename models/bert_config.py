@@ -159,7 +159,7 @@ _NAMES = """
     tokenizer_class bos_token_id eos_token_id pad_token_id sep_token_id cls_token_id
     finetuning_task problem_type return_dict output_attentions output_hidden_states torchscript
     gradient_checkpointing chunk_size_feed_forward pooler_fc_size pooler_num_attention_heads
-    pooler_num_fc_layers pooler_size_per_head
+    pooler_num_fc_layers pooler_size_per_head output_past eos_token_ids _num_labels tf_legacy_loss
     """
 _WITHOUT_EFFECT = frozenset(_NAMES.split())
 
@@ -190,6 +190,7 @@ def from_published(
     read.only("position_embedding_type", "absolute")
     read.only("directionality", "bidi")
     read.only("pooler_type", "first_token_transform")
+    read.only("is_encoder_decoder", False)
     read.only("is_decoder", role == "decoder")
     read.only("add_cross_attention", role == "decoder")
     read.only("cross_attention_hidden_size", None)

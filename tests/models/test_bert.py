@@ -12,6 +12,7 @@ from suffixes import checked
 
 import models
 from models import BERTConfig, build
+from models.attention import cudnn, dense
 from models.bert_config import from_published
 from models.count import flops_per_token, parameters
 
@@ -109,6 +110,26 @@ def test_how_it_is_computed_changes_nothing(change, monkeypatch):
     plain, other = (jax.jit(build(each).apply)(params, batch) for each in configs)
     for name, want in plain.items():
         np.testing.assert_allclose(other[name], want, rtol=0, atol=2e-5 * np.abs(want).max())
+
+
+def test_cudnn_is_asked_for_the_same(monkeypatch):
+    """Its kernel needs a GPU; what it is asked for is computed here by XLA. Rows of padding alone
+    stay finite."""
+    attend = jax.nn.dot_product_attention
+
+    def on_any_device(*arrays, implementation, **options):
+        assert implementation == "cudnn"
+        return attend(*arrays, implementation="xla", **options)
+
+    monkeypatch.setattr("jax.nn.dot_product_attention", on_any_device)
+    shape, segments = (3, 36, 2, 8), packed_and_alone()[0]["segments"]
+    q, k, v = (jax.random.normal(jax.random.key(i), shape, jnp.bfloat16) for i in range(3))
+    same = {"segments_BL": segments, "window": None, "padding": "row", "direction": "both"}
+    same |= {"scale": 8**-0.5, "logits": "float32"}
+    ours = cudnn(q, k, v, **same).astype(jnp.float32)
+    want = dense(q, k, v, **same).astype(jnp.float32)
+    assert np.isfinite(ours).all()
+    np.testing.assert_allclose(ours[0], want[0], rtol=0, atol=2**-7 * np.abs(want).max())
 
 
 def test_heads_at_some_places_are_those_of_the_whole_row():
@@ -344,6 +365,7 @@ def test_a_published_config_is_read_field_by_field():
         ({"is_decoder": True}, "is_decoder True is not supported"),
         ({"model_type": "electra"}, "model_type 'electra' is not bert or roberta"),
         ({"architectures": ["BertForMultipleChoice"]}, "architectures .* is not known"),
+        ({"is_encoder_decoder": True}, "is_encoder_decoder True is not supported"),
         ({"embedding_size": 128}, "embedding_size is a field that is not known"),
         ({"hidden_act": "x", "pruned_heads": {"0": [1]}}, "pruned_heads .*; hidden_act 'x'"),
     ],
