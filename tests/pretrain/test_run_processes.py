@@ -37,9 +37,23 @@ SMALL = {
 TIMED = ("time", "seconds", "seconds_left", "tokens_per_second", "data_wait_fraction")
 
 
-def start(folder, *, count, devices, overrides=None, **options):
-    settings = json.dumps(SMALL | (overrides or {}))
-    command = [WORKER, "debug-gpt-neo", str(folder), settings]
+# What any experiment can be told to be short.
+SHORT = {
+    "batch": 8,
+    "steps": 3,
+    "logging.every_steps": 1,
+    "logging.tensorboard": False,
+    "evaluation.every_steps": 3,
+    "evaluation.rows": 2,
+    "evaluation.sample_every_steps": 0,
+    "mesh.data": 2,
+    "mesh.fsdp": 2,
+}
+
+
+def start(folder, *, count, devices, overrides=None, name="debug-gpt-neo", **options):
+    settings = json.dumps((SMALL if name == "debug-gpt-neo" else SHORT) | (overrides or {}))
+    command = [WORKER, name, str(folder), settings]
     return run_processes(command, count=count, devices=devices, timeout_seconds=300, **options)
 
 
@@ -69,6 +83,25 @@ def test_two_processes_are_one(tmp_path):
     ]
     assert len(texts[0]) == 3
     assert texts[0] == texts[1]
+
+
+@pytest.mark.parametrize("name", ["debug-bert"])
+def test_two_processes_are_one_whatever_is_trained(name, tmp_path):
+    """Masks, pairs and sides are drawn per row, so that no process's share changes them."""
+    one = start(tmp_path / "one", count=1, devices=4, name=name)
+    two = start(tmp_path / "two", count=2, devices=2, name=name)
+    for ended in (*one, *two):
+        assert ended.code == DONE, ended.output[-2000:]
+    a, b = records(tmp_path / "one"), records(tmp_path / "two")
+    assert sorted(a) == sorted(b) == [1, 2, 3]
+    for step in a:
+        for key in ("rows", "batch_crc32", "tokens", "loss_tokens", "counts"):
+            assert a[step][key] == b[step][key]
+        assert b[step]["loss"] == pytest.approx(a[step]["loss"], abs=1e-5)
+    first, second = (records(tmp_path / run, "evaluation")[3]["terms"] for run in ("one", "two"))
+    for term, figures in first.items():
+        assert second[term]["count"] == figures["count"]
+        assert second[term]["mean"] == pytest.approx(figures["mean"], abs=1e-4)
 
 
 def test_told_to_stop_one_process_stops_both_after_the_same_step(tmp_path):
