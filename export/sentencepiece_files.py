@@ -25,7 +25,7 @@ def definition_of(
     end: an id to put behind every text (T5's </s>), or None. Raises FolderError for a model that is
     neither unigram nor bpe.
     """
-    pieces, trainer, normal = _parse(model)
+    pieces, trainer, normal = parse(model)
     kind = trainer.get(3, _UNIGRAM)
     if kind not in (_UNIGRAM, _BPE):
         raise FolderError("a sentencepiece model of words or characters has no tokenizer.json")
@@ -132,7 +132,7 @@ def _added(text: str, index: int) -> dict[str, Any]:
     return {"id": index, "content": text, **flags, "special": True}
 
 
-def _parse(model: bytes) -> tuple[list[tuple[str, float, int]], dict[int, Any], dict[int, Any]]:
+def parse(model: bytes) -> tuple[list[tuple[str, float, int]], dict[int, Any], dict[int, Any]]:
     """(pieces as (text, score, type), trainer settings, normaliser settings) by field number."""
     pieces, trainer, normal = [], {}, {}
     try:
