@@ -378,3 +378,18 @@ def test_what_a_published_config_says_and_no_model_does_is_refused(fields, messa
 def test_a_published_config_without_a_field_it_needs_is_refused():
     with pytest.raises(ValueError, match="vocab_size is missing"):
         from_published({k: v for k, v in PUBLISHED.items() if k != "vocab_size"})
+
+
+@pytest.mark.parametrize(
+    ("vocab", "fields", "count"),
+    [
+        (30522, {"positions": 512, "outputs": ("pooler",)}, 109_482_240),
+        (30522, {"positions": 512, "outputs": ("mlm", "nsp")}, 110_106_428),
+        (50265, {"positions": 514, "token_types": 1}, 124_697_433),
+    ],
+    ids=["bert-base", "bert-base-pretraining", "roberta-base"],
+)
+def test_published_models_have_the_published_parameters(vocab, fields, count):
+    config = BERTConfig(vocab=vocab, layers=12, embed=768, heads=12, mlp=3072, **fields)
+    params = jax.eval_shape(build(config).init, jax.random.key(0))
+    assert parameters(config)["total"] == sum(x.size for x in jax.tree.leaves(params)) == count
