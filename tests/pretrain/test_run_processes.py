@@ -85,9 +85,9 @@ def test_two_processes_are_one(tmp_path):
     assert texts[0] == texts[1]
 
 
-@pytest.mark.parametrize("name", ["debug-bert"])
+@pytest.mark.parametrize("name", ["debug-bert", "debug-elmo"])
 def test_two_processes_are_one_whatever_is_trained(name, tmp_path):
-    """Masks, pairs and sides are drawn per row, so that no process's share changes them."""
+    """Masks and pairs are drawn per row, and a row carries its own state: no share changes them."""
     one = start(tmp_path / "one", count=1, devices=4, name=name)
     two = start(tmp_path / "two", count=2, devices=2, name=name)
     for ended in (*one, *two):
