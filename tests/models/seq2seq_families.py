@@ -1,5 +1,6 @@
 """Small encoder-decoders with every published difference, and rows of several pieces for them."""
 
+import jax
 import numpy as np
 
 from models import Seq2SeqConfig
@@ -35,6 +36,20 @@ FAMILIES = {
     ),
 }
 NAMES = ("source", "source_segments", "source_positions", "tokens", "segments", "positions")
+
+
+def params_of(model, seed=0):
+    """Random parameters drawn by numpy, which compiles nothing; biases and norms take part."""
+    generator = np.random.default_rng(seed)
+
+    def draw(letters, shape):
+        values = generator.standard_normal(shape.shape, np.float32)
+        if letters.strip("Z") in ("D", "F", "V", "NH"):
+            return 0.1 * values + (letters.endswith("D") and 0.5)
+        return values * (0.5 if "V" in letters else 32**-0.5)
+
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    return jax.tree.map(draw, model.letters, shapes)
 
 
 def rows_of(pieces, *, rows, source, length):

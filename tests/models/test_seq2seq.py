@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from pack_reader import flat
-from seq2seq_families import FAMILIES, T5, packed_and_alone
+from seq2seq_families import FAMILIES, T5, packed_and_alone, params_of
 from suffixes import checked
 
 import models
@@ -21,7 +21,7 @@ from models.seq2seq_layers import sinusoid
 @pytest.fixture(scope="module", params=FAMILIES)
 def made(request):
     model = build(FAMILIES[request.param])
-    return model, model.init(jax.random.key(0))
+    return model, params_of(model)
 
 
 @pytest.fixture(autouse=True)
@@ -58,6 +58,7 @@ def test_packed_equals_unpacked(made):
 
     packed, alone = packed_and_alone()
     (gradient, logits), (want_gradient, want) = both(params, packed), both(params, alone)
+    assert jnp.isfinite(logits).all()  # also of the rows that are padding alone
     for number in (1, 2, 3):
         ours, theirs = logits[0][packed["segments"][0] == number], want[number - 1]
         theirs = theirs[alone["segments"][number - 1] == 1]
@@ -92,7 +93,7 @@ def test_positions_and_segments_have_defaults():
     """One piece per row, places counted: in the forward pass and from the cache on."""
     config = FAMILIES["learned"]
     model, batch = build(config), plain()
-    params = model.init(jax.random.key(0))
+    params = params_of(model)
     want = compiled(config)(params, batch)["logits"]
     said = dict(batch)
     for prefix, name in (("source_", "source"), ("", "tokens")):
@@ -102,16 +103,20 @@ def test_positions_and_segments_have_defaults():
         )
     got = compiled(config)(params, said)["logits"]
     np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max())
-    cache = model.encode(params, batch, 7)
-    _, cache = model.decode(params, cache, {"tokens": batch["tokens"][:, :5]})
-    rest, _ = model.decode(params, cache, {"tokens": batch["tokens"][:, 5:]}, "last")
+
+    @jax.jit
+    def follow(params):
+        cache = model.encode(params, batch, 7)
+        _, cache = model.decode(params, cache, {"tokens": batch["tokens"][:, :5]})
+        return model.decode(params, cache, {"tokens": batch["tokens"][:, 5:]}, "last")[0]
+
+    rest = follow(params)
     np.testing.assert_allclose(rest[:, 0], want[:, -1], atol=2e-5 * np.abs(want).max())
 
 
-@pytest.mark.parametrize(("family", "dtype"), [("transformer", "bfloat16"), ("t5_1_1", "float32")])
-def test_rows_of_padding_alone_are_finite(family, dtype):
-    model = build(FAMILIES[family])
-    params = jax.tree.map(lambda x: x.astype(dtype), model.init(jax.random.key(0)))
+def test_rows_of_padding_alone_are_finite():
+    model = build(FAMILIES["transformer"])
+    params = jax.tree.map(lambda x: x.astype("bfloat16"), params_of(model))
     batch, _ = packed_and_alone()  # its second and third row are padding
 
     @jax.jit
@@ -125,18 +130,6 @@ def test_rows_of_padding_alone_are_finite(family, dtype):
     (_, logits), gradient = both(params)
     assert jnp.isfinite(logits).all()
     assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(gradient))
-
-
-def test_remat_and_unroll_change_nothing():
-    model, batch = build(FAMILIES["t5"]), plain()
-    params = model.init(jax.random.key(0))
-
-    def gradient(model):
-        return jax.jit(jax.grad(lambda p: model.apply(p, batch)["logits"].std()))(params)
-
-    ours = gradient(build(dataclasses.replace(model.config, remat="dots", unroll=2)))
-    for x, want in zip(jax.tree.leaves(ours), jax.tree.leaves(gradient(model)), strict=True):
-        np.testing.assert_allclose(x, want, rtol=1e-4, atol=1e-5)
 
 
 # What draws random numbers: once on each side, or in the encoder's and the decoder's layer.
@@ -155,7 +148,7 @@ def test_every_dropout_draws_where_it_is_published(kind, monkeypatch):
 
 def test_dropout_is_in_the_key_alone():
     config = dataclasses.replace(FAMILIES["t5"], residual_dropout=0.2, mlp_dropout=0.2)
-    params, batch = build(config).init(jax.random.key(0)), plain()
+    params, batch = params_of(build(config)), plain()
     one, again, other = (
         compiled(config)(params, batch, jax.random.key(k))["logits"] for k in (1, 1, 2)
     )
@@ -167,14 +160,26 @@ def test_dropout_is_in_the_key_alone():
 def test_hidden_states_begin_with_the_embeddings_and_end_as_the_sides_do():
     config = FAMILIES["learned"]
     model, batch = build(config), plain()
-    params = model.init(jax.random.key(0))
-    out = model.apply(params, batch, hidden=True)
+    params = params_of(model)
+
+    @jax.jit
+    def both(params):
+        module, leaves = model.merge(params), jax.tree.map(jnp.asarray, batch)
+        return model.apply(params, batch, hidden=True), module.features(leaves)
+
+    out, features = both(params)
     assert out["encoder_hidden"].shape == (3, 2, 9, 32) and out["hidden"].shape == (4, 2, 7, 32)
     table, places = params["source_embed"] * 32**0.5, params["encoder"]["positions"][:9]
     np.testing.assert_allclose(out["encoder_hidden"][0], table[batch["source"]] + places, rtol=1e-5)
-    features = model.merge(params).features({k: jnp.asarray(v) for k, v in batch.items()})
     np.testing.assert_allclose(out["hidden"][-1], features, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(out["encoder_hidden"][-1].mean(-1), 0, atol=1e-6)  # after its norm
+    check_normal(out["encoder_hidden"][-1], params["encoder"]["norm"])
+
+
+def check_normal(x, norm):
+    """`x` is what this norm makes of something."""
+    plain = (x - norm["bias"]) / norm["scale"]
+    np.testing.assert_allclose(plain.mean(-1), 0, atol=1e-5)
+    np.testing.assert_allclose(plain.std(-1), 1, rtol=1e-3)
 
 
 def test_sinusoids_are_the_formula():
@@ -202,28 +207,37 @@ def test_tables_are_tied_as_told(fields, tables):
 
 
 def test_post_norm_normalises_the_residual_and_has_no_last_norm():
-    post, pre = (build(Seq2SeqConfig(norm=norm, mlp=32)) for norm in ("post", "pre"))
-    assert not any("/norm/" in name for name in flat(post.letters))
-    assert "decoder/norm/scale" in flat(pre.letters)
-    hidden = post.apply(post.init(jax.random.key(0)), plain(), hidden=True)["hidden"]
-    np.testing.assert_allclose(hidden[1:].mean(-1), 0, atol=1e-6)
-    np.testing.assert_allclose(hidden[1:].std(-1), 1, rtol=1e-3)
+    model = build(FAMILIES["transformer"])
+    params = params_of(model)
+    assert "norm" not in params["encoder"] and "norm" not in params["decoder"]
+    hidden = jax.jit(functools.partial(model.apply, hidden=True))(params, plain())["hidden"]
+    for layer in range(2):
+        norm = params["decoder"]["layers"]["mlp_norm"]
+        check_normal(hidden[layer + 1], {name: leaf[layer] for name, leaf in norm.items()})
 
 
 def test_buckets_are_single_places_and_then_logarithmic():
     """T5's 32 buckets up to 128: 8 single places in each direction of the encoder, 16 in the
     decoder, which has one."""
-    settings = {"buckets": 32, "furthest": 128}
-    near = jnp.arange(8)
-    assert (bucket(-near, direction="both", **settings) == near).all()
-    assert (bucket(near[1:], direction="both", **settings) == 16 + near[1:]).all()
-    assert (bucket(jnp.arange(40), direction="before", **settings) == 0).all()
-    assert (bucket(-jnp.arange(16), direction="before", **settings) == jnp.arange(16)).all()
-    for away, single, direction in ((-20, 8, "both"), (-100, 8, "both"), (-50, 16, "before")):
-        want = single + int(np.log(-away / single) / np.log(128 / single) * single)
-        assert bucket(jnp.array(away), direction=direction, **settings) == want
-    assert (bucket(jnp.array([-128, -5000]), direction="both", **settings) == 15).all()
-    assert bucket(jnp.array(5000), direction="both", **settings) == 31
+    distance = np.arange(-5000, 5001)
+    both, before = (
+        np.asarray(bucket(jnp.asarray(distance), buckets=32, furthest=128, direction=direction))
+        for direction in ("both", "before")
+    )
+
+    def at(buckets, where):
+        return buckets[np.asarray(where) + 5000].tolist()
+
+    assert at(both, range(0, -8, -1)) == list(range(8))
+    assert at(both, range(1, 8)) == list(range(17, 24))
+    assert at(before, range(0, -16, -1)) == list(range(16))
+    assert not before[5000:].any()
+    for away, single, buckets in ((20, 8, both), (100, 8, both), (50, 16, before)):
+        want = single + int(np.log(away / single) / np.log(128 / single) * single)
+        assert at(buckets, [-away]) == [want]
+    assert at(both, [-128, -5000, 128, 5000]) == [15, 15, 31, 31]
+    assert at(before, [-128, -5000]) == [31, 31]
+    assert (np.diff(before[:5000]) <= 0).all()
 
 
 def test_t5_begins_as_published():
@@ -258,15 +272,16 @@ def test_suffixes_are_kept(made):
 
 def test_what_has_no_table_row_is_refused():
     model = build(FAMILIES["learned"])
-    params = model.init(jax.random.key(0))
+    params = params_of(model)
     with pytest.raises(ValueError, match="37 tokens exceed the model's 36 positions"):
         model.apply(params, plain(source=37))
     with pytest.raises(ValueError, match="source run from 64"):
         model.apply(params, plain() | {"source": np.full((2, 4), 64, np.int32)})
-    cache = model.encode(params, plain(), 3)
+    cache = jax.eval_shape(lambda p: model.encode(p, plain(), 3), params)
     with pytest.raises(ValueError, match="7 tokens do not fit a cache of 3"):
-        model.decode(params, cache, {"tokens": plain()["tokens"]})
-    build(FAMILIES["t5"]).apply(build(FAMILIES["t5"]).init(jax.random.key(0)), plain(source=70))
+        jax.eval_shape(model.decode, params, cache, {"tokens": plain()["tokens"]})
+    t5 = build(FAMILIES["t5"])  # has no longest row
+    jax.eval_shape(lambda p: t5.apply(p, plain(source=700)), params_of(t5))
 
 
 @pytest.mark.parametrize(

@@ -179,12 +179,9 @@ def test_logits_losses_and_hidden_states(pack):
         assert worst(out[name], want, mask) <= LOGITS
 
 
-@pytest.mark.parametrize("remat", ["none", "full"])
-def test_gradients(pack, remat):
-    model, (batch, labels) = (
-        build(dataclasses.replace(pack.config, remat=remat)),
-        pack.batch("right"),
-    )
+@pytest.mark.parametrize("change", [{}, {"remat": "full"}, {"remat": "dots", "unroll": 2}])
+def test_gradients(pack, change):
+    model, (batch, labels) = build(dataclasses.replace(pack.config, **change)), pack.batch("right")
 
     def loss(params):
         return token_mean(model.apply(params, batch)["logits"], labels)
