@@ -38,6 +38,7 @@ class MaskedLM:
     def __init__(self, config: MaskedLMConfig, *, tokenizer: Any = None, model: Any = None):
         self.config = config
         _check_heads(config, model)
+        _check_heads(config, model)
         ids = _special_ids(config, tokenizer, model)
         self.frame = Frame(
             cls=ids["cls"],
@@ -109,6 +110,25 @@ def _check_heads(config: MaskedLMConfig, model: Any) -> None:
         raise ValueError(
             f"the objective needs the model's {', '.join(sorted(missing))}, and its outputs are"
             f" {', '.join(model.outputs) or 'none'}; set --model.outputs {' '.join(wanted)}"
+        )
+
+
+def _check_heads(config: MaskedLMConfig, model: Any) -> None:
+    """ValueError for a model that does not have what the objective reads."""
+    has = getattr(model, "outputs", None)
+    if has is None:  # no encoder's settings: a test's model, or none
+        return
+    needed = ["mlm"] if config.pairs == "none" else ["mlm", "nsp"]
+    if lacking := [name for name in needed if name not in has]:
+        raise ValueError(
+            f"objective {config.kind} with pairs {config.pairs} reads {' and '.join(needed)}, and"
+            f" this model has no {' and no '.join(lacking)}: name it in --model.outputs, or set"
+            " --objective.pairs none"
+        )
+    if config.pairs != "none" and model.token_types == 1:
+        raise ValueError(
+            "pairs have two token types and this model's table has one row: set --model.token-types"
+            " 2, 0 for none, or --objective.pairs none"
         )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 from masked_model import make_model
-from masked_rows import make_rows
+from masked_rows import make_rows, tokenizer
 
 from models import build as build_model
 from models.config import BERTConfig
@@ -288,3 +288,17 @@ def test_refused(fields, vocab, message):
     model = dataclasses.make_dataclass("Config", [("vocab", int, vocab)])()
     with pytest.raises(ValueError, match=message):
         build(MaskedLMConfig(**fields), tokenizer=Plain(), model=model)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"outputs": ("nsp",)}, "has no mlm"),
+        ({"outputs": ("mlm",)}, "has no nsp"),
+        ({"outputs": ("mlm", "nsp"), "token_types": 1}, "two token types"),
+    ],
+)
+def test_a_model_without_what_pairs_need_is_refused(fields, message):
+    config = MaskedLMConfig(pairs="nsp", mask=250, cls=251, sep=252)
+    with pytest.raises(ValueError, match=message):
+        build(config, tokenizer=tokenizer(), model=BERTConfig(**fields))
