@@ -147,18 +147,7 @@ def _decoder(config: GPTConfig, params: Mapping[str, Any]) -> Graph:
 
 
 def _encoder(config: BERTConfig, params: Mapping[str, Any]) -> Graph:
-    """The features alone. RoBERTa's first rows of positions, which no token has, are cut off."""
-    kept = {path: x for path, x in flat(params).items() if path.split("/")[0] in _ENCODER_PARTS}
-    kept["positions"] = np.asarray(kept["positions"])[config.first_position :]
-    plain = dataclasses.replace(
-        config,
-        outputs=(),
-        labels=0,
-        head="tied",
-        head_dropout=0.0,
-        positions=config.positions - config.first_position,
-        first_position=0,
-    )
+    plain, said = plainer.encoder_alone(config, params)
     rows = [
         Row("embed", "token_embd.weight", "VD"),
         Row("positions", "position_embd.weight", "SD"),
@@ -171,10 +160,7 @@ def _encoder(config: BERTConfig, params: Mapping[str, Any]) -> Graph:
     ]
     if config.token_types:
         rows.append(Row("token_types", "token_types.weight", "TD"))
-    return Graph(architecture="bert", config=plain, params=nest(kept), table=rows)
-
-
-_ENCODER_PARTS = ("embed", "positions", "token_types", "embed_norm", "blocks")
+    return Graph(architecture="bert", config=plain, params=said, table=rows)
 
 
 def _add_sizes(writer: Any, graph: Graph, pooling: Pooling) -> None:

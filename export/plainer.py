@@ -1,4 +1,4 @@
-"""A GPT rewritten, without changing what it computes, for stacks that know fewer variations.
+"""A model rewritten, without changing what it computes, for stacks that know fewer variations.
 
 Each function takes (config, params) and gives both again; what comes out is a config and params of
 ours, so that any of our functions can show that nothing changed.
@@ -14,6 +14,7 @@ from export.folder import slots
 from export.tables import flat, nest
 from export.tensor_files import FolderError
 from models import build
+from models.bert_config import BERTConfig, Output
 from models.gpt_config import Bias, GPTConfig
 
 Model = tuple[GPTConfig, dict[str, Any]]
@@ -85,3 +86,24 @@ def with_own_head(config: GPTConfig, params: Mapping[str, Any]) -> Model:
     changed = flat(params)
     changed.setdefault("head_table", changed["embed"])
     return dataclasses.replace(config, head="untied"), nest(changed)
+
+
+def encoder_alone(
+    config: BERTConfig, params: Mapping[str, Any], *, keep: tuple[Output, ...] = ()
+) -> tuple[BERTConfig, dict[str, Any]]:
+    """The features, and the pooler where there is one to `keep`. RoBERTa's first rows of positions,
+    which no token has, are cut off."""
+    outputs: tuple[Output, ...] = ("pooler",) if "pooler" in keep and config.pools else ()
+    parts = ("embed", "positions", "token_types", "embed_norm", "blocks", *outputs)
+    kept = {path: x for path, x in flat(params).items() if path.split("/")[0] in parts}
+    kept["positions"] = np.asarray(kept["positions"])[config.first_position :]
+    alone = dataclasses.replace(
+        config,
+        outputs=outputs,
+        labels=0,
+        head="tied",
+        head_dropout=0.0,
+        positions=config.positions - config.first_position,
+        first_position=0,
+    )
+    return alone, nest(kept)

@@ -103,7 +103,7 @@ class Checkpoint:
 
 
 def checkpoint(name: str, *, seed: int = 0) -> Checkpoint:
-    """The checkpoint of this name in CONFIGS: weights of standard deviation 0.15, scales about 1."""
+    """The checkpoint of this name in CONFIGS: weights of deviation 0.15, scales about 1."""
     config, kind = CONFIGS[name]
     random, flat = np.random.default_rng(seed), {}
     for path, slot in slots(build(config)).items():
