@@ -38,7 +38,6 @@ class MaskedLM:
     def __init__(self, config: MaskedLMConfig, *, tokenizer: Any = None, model: Any = None):
         self.config = config
         _check_heads(config, model)
-        _check_heads(config, model)
         ids = _special_ids(config, tokenizer, model)
         self.frame = Frame(
             cls=ids["cls"],
@@ -101,16 +100,6 @@ class MaskedLM:
 def _gathered(x_BLD: jax.Array, places: jax.Array, letters: str) -> jax.Array:
     """The features at some places of each row: rows stay on their devices."""
     return shard(jnp.take_along_axis(x_BLD, places[..., None], axis=1), letters)
-
-
-def _check_heads(config: MaskedLMConfig, model: Any) -> None:
-    wanted = ("mlm",) if config.pairs == "none" else ("mlm", "nsp")
-    missing = set(wanted) - set(getattr(model, "outputs", wanted))
-    if missing:
-        raise ValueError(
-            f"the objective needs the model's {', '.join(sorted(missing))}, and its outputs are"
-            f" {', '.join(model.outputs) or 'none'}; set --model.outputs {' '.join(wanted)}"
-        )
 
 
 def _check_heads(config: MaskedLMConfig, model: Any) -> None:

@@ -85,6 +85,7 @@ def test_two_processes_are_one(tmp_path):
     assert texts[0] == texts[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["debug-bert", "debug-elmo"])
 def test_two_processes_are_one_whatever_is_trained(name, tmp_path):
     """Masks and pairs are drawn per row, and a row carries its own state: no share changes them."""
