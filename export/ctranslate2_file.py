@@ -87,4 +87,7 @@ def _take(f: BinaryIO, what: str) -> tuple[int, ...]:
 
 def _word(f: BinaryIO) -> str:
     (length,) = _take(f, "H")
-    return f.read(length)[:-1].decode()
+    spelled = f.read(length)
+    if len(spelled) != length or not spelled.endswith(b"\0"):
+        raise struct.error(f"a word of {length} bytes is {spelled[:40]!r}")
+    return spelled[:-1].decode()

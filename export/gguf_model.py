@@ -7,6 +7,9 @@ head) with two more biases, which are 0 here, and rotary pairs in another order 
 GPT-Neo without local layers is a GPT-2 whose queries are scaled.
 """
 
+# The format's package is an extra; this file is checked without it too.
+# pyright: reportMissingImports=false
+
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path

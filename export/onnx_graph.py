@@ -1,5 +1,8 @@
 """An ONNX graph under construction: values, nodes, weights kept in a file beside it, open sizes."""
 
+# The format's package is an extra; this file is checked without it too.
+# pyright: reportMissingImports=false
+
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -10,6 +10,9 @@ orbax-checkpoint than our checkpoints need and fails on rows of open length; opt
 exported folder (--format hf) through torch, and is the way to a graph with a cache of keys.
 """
 
+# The format's package is an extra; this file is checked without it too.
+# pyright: reportMissingImports=false
+
 import importlib.util
 import json
 from collections.abc import Mapping
@@ -23,7 +26,8 @@ from export.agreement import outputs, probe
 from export.folder_writer import Written
 from export.formats import format_for
 from export.onnx_graph import Graph
-from export.onnx_program import add_program, dims_of
+from export.onnx_program import add_program
+from export.onnx_shapes import dims_of
 from export.other_stacks import checked, finished, fits, new_export, own_places, write_tokenizer
 from export.stablehlo import batch_of, portable, program, weights_of
 from export.tables import flat
@@ -72,6 +76,10 @@ def write(
     """
     if importlib.util.find_spec("onnx") is None:
         raise FolderError("an ONNX graph needs the onnx package: pip install 'gesso[export]'")
+    if getattr(config, "recurrent", False):
+        raise FolderError(
+            f"{config.family} models read their rows in a loop, which is not written as ONNX"
+        )
     model = build(portable(config))
     fits(own_places(model), params)
     with new_export(folder) as part:
@@ -92,6 +100,12 @@ def names_of(config: Any) -> dict[str, str]:
     return {leaf: named[leaf] for leaf in leaves if leaf in named}
 
 
+def renamed(output: str, among: Mapping[str, Any]) -> str:
+    """An output's name in transformers; its own where that belongs to another output here."""
+    theirs = OUTPUTS.get(output, output)
+    return output if theirs != output and theirs in among else theirs
+
+
 def _trace(graph: Graph, model: Any, params: Mapping[str, Any]) -> None:
     names = names_of(model.config)
     leaves = {leaf: each for leaf, each in batch_of(model.config).items() if leaf in names}
@@ -104,7 +118,7 @@ def _trace(graph: Graph, model: Any, params: Mapping[str, Any]) -> None:
     made = add_program(graph, traced.jaxpr, jax.tree.leaves((weights, inputs)))
     infos: Any = traced.out_info
     for (name, info), value in zip(sorted(infos.items()), made, strict=True):
-        graph.output(OUTPUTS.get(str(name), str(name)), graph.whole(value, dims_of(info.shape)))
+        graph.output(renamed(name, infos), graph.whole(value, dims_of(info.shape)))
 
 
 def _published(part: Path, config: Any) -> str:
@@ -140,8 +154,9 @@ def _apart(part: Path, config: Any, params: Mapping[str, Any]) -> dict[str, floa
     theirs = {each.name: x for each, x in zip(session.get_outputs(), results, strict=True)}
     mask = batch.get("segments", np.ones_like(batch["tokens"])) != 0
     apart = {}
-    for name, y in outputs(config, params, batch).items():
-        x: Any = theirs[OUTPUTS.get(name, name)]
+    ours = outputs(config, params, batch)
+    for name, y in ours.items():
+        x: Any = theirs[renamed(name, ours)]
         x = x[mask] if x.shape[:2] == mask.shape else x
         apart[name] = float(np.abs(x - y).max() / max(1e-30, np.abs(y).max()))
     return apart

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from export.onnx_graph import Graph, Value, Weight
+from export.onnx_shapes import dims_of
 from export.tensor_files import FolderError
 
 
@@ -103,8 +104,6 @@ def _with_weight(
 
 
 def _whole(graph: Graph, x: Value, aval: Any) -> Value:
-    from export.onnx_program import dims_of
-
     return graph.whole(x, dims_of(aval.shape))
 
 

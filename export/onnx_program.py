@@ -5,16 +5,19 @@ the program that JAX runs, with rows and lengths left open. Loops over layers ar
 layer with its part of the stacked weights; loops whose length is open are refused.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+# The format's package is an extra; this file is checked without it too.
+# pyright: reportMissingImports=false
+
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from export import onnx_products
 from export.onnx_graph import Graph, Value, Weight
+from export.onnx_shapes import SHAPES, Rule, dims_of, rows
 from export.tensor_files import FolderError
 
-Rule = Callable[[Graph, Any, list[Value]], Value]
 # lax -> ONNX, where operands broadcast in both.
 _ELEMENTWISE = {
     "abs": "Abs",
@@ -64,14 +67,6 @@ def add_program(graph: Graph, closed: Any, inputs: Sequence[Value]) -> list[Valu
     return _run(graph, closed.jaxpr, consts, inputs)
 
 
-def dims_of(shape: Sequence[Any]) -> tuple[int | str, ...]:
-    """A shape of JAX, its open sizes by name."""
-    dims = tuple(each if isinstance(each, int) else str(each) for each in shape)
-    if odd := [each for each in dims if isinstance(each, str) and not each.isidentifier()]:
-        raise FolderError(f"a size of {odd[0]} cannot be written into an ONNX graph")
-    return dims
-
-
 def _run(graph: Graph, jaxpr: Any, consts: Sequence[Value], inputs: Sequence[Value]) -> list[Value]:
     known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *inputs], strict=True))
 
@@ -97,6 +92,9 @@ def _equation(graph: Graph, equation: Any, inputs: list[Value]) -> list[Value]:
     if name in _INLINED:
         inner = equation.params.get("call_jaxpr", equation.params.get("jaxpr"))
         return _run(graph, inner.jaxpr, [_constant(np.asarray(c)) for c in inner.consts], inputs)
+    if name == "dim_as_value":
+        (size,) = dims_of((equation.params["dim"],))
+        return [_number(graph, equation, size)]
     if name in _ELEMENTWISE or name in ("select_n", "square", "integer_pow", "rsqrt", "erfc"):
         return [_elementwise(graph, equation, inputs)]
     shapes = [dims_of(each.aval.shape) for each in equation.invars]
@@ -113,6 +111,15 @@ def _equation(graph: Graph, equation: Any, inputs: list[Value]) -> list[Value]:
 def _computed(equation: Any, inputs: Sequence[Value]) -> Any:
     """What needs no input of the graph is computed here."""
     return equation.primitive.bind(*(each.what for each in inputs), **equation.params)
+
+
+def _number(graph: Graph, equation: Any, size: int | str) -> Value:
+    """An open size as a number of the program."""
+    from onnx import helper
+
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(equation.outvars[0].aval.dtype))
+    alone = graph.node("Squeeze", graph.size(size))
+    return Value(graph.node("Cast", alone, to=kind), ())
 
 
 def _constant(x: np.ndarray) -> Value:
@@ -156,121 +163,6 @@ def _ne(graph: Graph, equation: Any, inputs: list[Value]) -> Value:
     return Value(graph.node("Not", graph.node("Equal", a, b)), shape)
 
 
-def _broadcast(graph: Graph, equation: Any, inputs: list[Value]) -> Value:
-    """Dims of 1 alone; who needs more asks for them (Graph.whole)."""
-    (x,), target = inputs, dims_of(equation.outvars[0].aval.shape)
-    shape: list[int | str] = [1] * len(target)
-    for ours, axis in zip(x.shape, equation.params["broadcast_dimensions"], strict=True):
-        shape[axis] = ours
-    return graph.reshape(x, tuple(shape))
-
-
-def _cast(graph: Graph, equation: Any, inputs: list[Value]) -> Value:
-    from onnx import helper
-
-    (x,), to = inputs, np.dtype(equation.params["new_dtype"])
-    if np.dtype(equation.invars[0].aval.dtype) == to:
-        return x
-    kind = helper.np_dtype_to_tensor_dtype(to)
-    return Value(graph.node("Cast", x, to=kind), x.shape)
-
-
-def _iota(graph: Graph, equation: Any, inputs: list[Value]) -> Value:
-    shape, axis = dims_of(equation.params["shape"]), equation.params["dimension"]
-    dtype = np.dtype(equation.params["dtype"])
-    zero, one = (Value(np.array(n, np.int64), ()) for n in (0, 1))
-    stop = graph.node("Squeeze", graph.size(shape[axis]))
-    counted = Value(graph.node("Range", zero, stop, one), (shape[axis],))
-    from onnx import helper
-
-    cast = graph.node("Cast", counted, to=helper.np_dtype_to_tensor_dtype(dtype))
-    narrow = tuple(size if i == axis else 1 for i, size in enumerate(shape))
-    return graph.reshape(Value(cast, (shape[axis],)), narrow)
-
-
-def _reshape(graph: Graph, equation: Any, inputs: list[Value]) -> Value:
-    x = graph.whole(inputs[0], dims_of(equation.invars[0].aval.shape))
-    return graph.reshape(x, dims_of(equation.outvars[0].aval.shape))
-
-
-def _squeeze(graph: Graph, equation: Any, inputs: list[Value]) -> Value:
-    gone = equation.params["dimensions"]
-    shape = tuple(each for axis, each in enumerate(inputs[0].shape) if axis not in gone)
-    return graph.reshape(inputs[0], shape)
-
-
-def _transpose(graph: Graph, equation: Any, inputs: list[Value]) -> Value:
-    order = equation.params["permutation"]
-    shape = tuple(inputs[0].shape[axis] for axis in order)
-    return Value(graph.node("Transpose", inputs[0], perm=list(order)), shape)
-
-
-def _slice(graph: Graph, equation: Any, inputs: list[Value]) -> Value:
-    x, p = inputs[0], equation.params
-    if isinstance(x.what, Weight) and (part := _part(x, p)) is not None:
-        return part
-    sizes = dims_of(equation.invars[0].aval.shape)
-    starts, stops = dims_of(p["start_indices"]), dims_of(p["limit_indices"])
-    steps = p["strides"] or (1,) * len(sizes)
-    cut = [
-        axis
-        for axis, size in enumerate(sizes)
-        if (starts[axis], stops[axis], steps[axis]) != (0, size, 1)
-    ]
-    whole = graph.whole(x, sizes)
-
-    def along(dims: Sequence[int | str]) -> Value:
-        return graph.sizes(tuple(dims[axis] for axis in cut))
-
-    out = graph.node("Slice", whole, along(starts), along(stops), graph.ints(*cut), along(steps))
-    return Value(out, dims_of(equation.outvars[0].aval.shape))
-
-
-def _part(x: Value, p: Mapping[str, Any]) -> Value | None:
-    """A run along the first dim of a weight is a weight further on in the file."""
-    shape: Any = x.shape
-    starts, stops = p["start_indices"], p["limit_indices"]
-    if p["strides"] or tuple(zip(starts, stops, strict=True))[1:] != tuple(
-        (0, n) for n in shape[1:]
-    ):
-        return None
-    return _rows(x, starts[0], stops[0])
-
-
-def _rows(x: Value, start: int, stop: int) -> Value:
-    assert isinstance(x.what, Weight)
-    shape: Any = x.shape
-    step = 4 * int(np.prod(shape[1:]))
-    name = x.what.name if stop - start == shape[0] else f"{x.what.name}.{start}"
-    return Value(Weight(name, x.what.offset + start * step), (stop - start, *shape[1:]))
-
-
-def _concatenate(graph: Graph, equation: Any, inputs: list[Value]) -> Value:
-    whole = [
-        graph.whole(x, dims_of(each.aval.shape))
-        for x, each in zip(inputs, equation.invars, strict=True)
-    ]
-    axis = equation.params["dimension"]
-    return Value(graph.node("Concat", *whole, axis=axis), dims_of(equation.outvars[0].aval.shape))
-
-
-def _stack(graph: Graph, equation: Any, inputs: list[Value]) -> Value:
-    axis, parts = equation.params["axis"], []
-    for x, each in zip(inputs, equation.invars, strict=True):
-        x = graph.whole(x, dims_of(each.aval.shape))
-        parts.append(graph.reshape(x, (*x.shape[:axis], 1, *x.shape[axis:])))
-    return Value(graph.node("Concat", *parts, axis=axis), dims_of(equation.outvars[0].aval.shape))
-
-
-def _reduce(kind: str) -> Rule:
-    def rule(graph: Graph, equation: Any, inputs: list[Value]) -> Value:
-        x = graph.whole(inputs[0], dims_of(equation.invars[0].aval.shape))
-        axes = graph.ints(*equation.params["axes"])
-        return Value(graph.node(kind, x, axes, keepdims=0), dims_of(equation.outvars[0].aval.shape))
-
-    return rule
-
-
 def _scan(graph: Graph, equation: Any, inputs: list[Value]) -> list[Value]:
     p = equation.params
     if not isinstance(p["length"], int):
@@ -293,34 +185,22 @@ def _scan(graph: Graph, equation: Any, inputs: list[Value]) -> list[Value]:
     stacked = []
     shapes = [dims_of(each.aval.shape) for each in equation.outvars[p["num_carry"] :]]
     for each, shape in zip(zip(*made, strict=True), shapes, strict=True):
-        rows = [graph.reshape(graph.whole(x, shape[1:]), (1, *shape[1:])) for x in each]
-        stacked.append(Value(graph.node("Concat", *rows, axis=0), shape))
+        turned = [graph.reshape(graph.whole(x, shape[1:]), (1, *shape[1:])) for x in each]
+        stacked.append(Value(graph.node("Concat", *turned, axis=0), shape))
     return [*carry, *stacked]
 
 
 def _turn(graph: Graph, x: Value, turn: int) -> Value:
     if isinstance(x.what, Weight):
-        return graph.reshape(_rows(x, turn, turn + 1), x.shape[1:])
+        return graph.reshape(rows(x, turn, turn + 1), x.shape[1:])
     if isinstance(x.what, np.ndarray):
         return _constant(x.what[turn])
     at = Value(np.array(turn, np.int64), ())
     return Value(graph.node("Gather", x, at, axis=0), x.shape[1:])
 
 
-RULES: dict[str, Rule] = {
-    "broadcast_in_dim": _broadcast,
-    "concatenate": _concatenate,
-    "convert_element_type": _cast,
+RULES: dict[str, Rule] = SHAPES | {
     "dot_general": onnx_products.dot_general,
     "gather": onnx_products.gather,
-    "iota": _iota,
     "ne": _ne,
-    "reduce_max": _reduce("ReduceMax"),
-    "reduce_min": _reduce("ReduceMin"),
-    "reduce_sum": _reduce("ReduceSum"),
-    "reshape": _reshape,
-    "slice": _slice,
-    "squeeze": _squeeze,
-    "stack": _stack,
-    "transpose": _transpose,
 }

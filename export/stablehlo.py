@@ -58,7 +58,7 @@ def write(
     """
     if getattr(config, "recurrent", False):
         raise FolderError(
-            f"a {config.family} model reads its rows in a loop whose length a StableHLO program"
+            f"{config.family} models read their rows in a loop whose length a StableHLO program"
             " would have to fix; --format elmo writes what its other readers take"
         )
     if importlib.util.find_spec("flatbuffers") is None:
@@ -147,7 +147,7 @@ def whole_batch(config: Any, batch: Mapping[str, np.ndarray]) -> dict[str, np.nd
 
 
 def _check(part: Path, config: Any, params: Mapping[str, Any], *, dtype: str) -> Any:
-    from safetensors.flax import load_file
+    from safetensors.numpy import load_file
 
     loaded = jax_export.deserialize(bytearray((part / "program.stablehlo").read_bytes()))
     batch = whole_batch(config, probe(config))
