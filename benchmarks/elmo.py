@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="64 cells, rows of 16 tokens")
     asked = parser.parse_args()
     config = dataclasses.replace(
-        experiment("elmo-small").model, vocab=VOCAB, dropout=0.0, remat="none"
+        experiment("elmo-small").model, vocab=VOCAB, dropout=0.0, chunk_words=16
     )
     batches, length, lengths = asked.batches, asked.length, (32, 64, 128, 256)
     if asked.quick:

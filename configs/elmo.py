@@ -77,7 +77,7 @@ def elmo_small() -> Experiment:
             embed=128,
             cell=1024,
             dropout=0.1,
-            remat="characters",
+            chunk_words=1024,
         ),
         objective=BiLMConfig(chunk_tokens=2048),
         data=DataConfig(store="store"),

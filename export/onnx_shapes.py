@@ -1,5 +1,8 @@
 """What changes the shape of a JAX program's values, or what they are kept as, in ONNX nodes."""
 
+# The format's package is an extra; this file is checked without it too.
+# pyright: reportMissingImports=false
+
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 

@@ -94,10 +94,6 @@ class ELMo(nnx.Module):
             assert self.embed is not None
             tokens_BL = shard(batch["tokens"], "BL")
             return shard(look_up(in_use(self.embed[...], "VD"), tokens_BL), "BLD")
-        if self.config.remat == "characters":
-            return jax.checkpoint(lambda module, ids_BLC: module(ids_BLC))(
-                self.characters, batch["characters"]
-            )
         return self.characters(batch["characters"])
 
     def read(

@@ -5,6 +5,8 @@ Character ids are those of published files: 0-255 bytes of UTF-8, 256 and 257 wh
 table like all others, and the convolutions read it too.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -28,13 +30,50 @@ class Filters(nnx.Module):
 
     def __call__(self, x_BLCE: jax.Array) -> jax.Array:
         """The highest value of each filter over the word, BLA."""
-        width = self.weight[...].shape[0]
-        places = x_BLCE.shape[2] - width + 1
-        windows = [x_BLCE[:, :, at : at + places] for at in range(width)]
-        x_BLCWE = jnp.stack(windows, axis=3)
-        y_BLCA = einsum("BLCWE,WEA->BLCA", x_BLCWE, self.weight)
         # Rounding keeps order, so the bias can wait until after the maximum.
-        return add_bias(y_BLCA.max(2), self.bias, "A")
+        return add_bias(_highest(x_BLCE, self.weight[...]), self.bias, "A")
+
+
+def _windows(x_BLCE: jax.Array, width: int) -> jax.Array:
+    places = x_BLCE.shape[2] - width + 1
+    return jnp.stack([x_BLCE[:, :, at : at + places] for at in range(width)], axis=3)
+
+
+def _plain(x_BLCE: jax.Array, weight_WEA: jax.Array) -> jax.Array:
+    """The highest product of a filter with a window of the word, BLA.
+
+    The backward pass needs where it was, not the products, which are the largest arrays of a step.
+    Of equal windows (padding) it is the last: their gradients add up to the same.
+    """
+    return _forward(x_BLCE, weight_WEA)[0]
+
+
+def _forward(x_BLCE, weight_WEA):
+    y_BLCA = einsum("BLCWE,WEA->BLCA", _windows(x_BLCE, len(weight_WEA)), weight_WEA)
+    highest_BLA = y_BLCA.max(2)
+    # Two maxima in place of an argmax, which CPUs compute one number at a time.
+    place_CA = jnp.arange(y_BLCA.shape[2], dtype=jnp.int16)[:, None]
+    at_BLA = jnp.where(y_BLCA == highest_BLA[:, :, None], place_CA, 0).max(2)
+    return highest_BLA, (x_BLCE, weight_WEA, at_BLA)
+
+
+def _backward(saved, dhighest_BLA):
+    x_BLCE, weight_WEA, at_BLA = saved
+    width, characters = len(weight_WEA), x_BLCE.shape[2]
+    place_CA = jnp.arange(characters - width + 1, dtype=jnp.int16)[:, None]
+    dy_BLCA = jnp.where(at_BLA[:, :, None] == place_CA, dhighest_BLA[:, :, None], 0)
+    dweight_WEA = einsum("BLCWE,BLCA->WEA", _windows(x_BLCE, width), dy_BLCA)
+    dx_BLCWE = einsum("BLCA,WEA->BLCWE", dy_BLCA, weight_WEA)
+    spread = [(0, 0), (0, 0), (0, 0), (0, 0)]
+    dx_BLCE = sum(
+        jnp.pad(dx_BLCWE[:, :, :, at], [*spread[:2], (at, width - 1 - at), spread[3]])
+        for at in range(width)
+    )
+    return dx_BLCE, dweight_WEA
+
+
+_highest: Any = jax.custom_vjp(_plain)
+_highest.defvjp(_forward, _backward)
 
 
 class Highway(nnx.Module):
@@ -77,11 +116,37 @@ class Characters(nnx.Module):
         c = self.config
         characters_BLC = shard(characters_BLC.astype(jnp.int32), "BLC")
         x_BLCE = shard(look_up(in_use(self.embed[...], "XE"), characters_BLC), "BLCE")
-        found = [getattr(self, f"filters_{number}")(x_BLCE) for number in range(len(c.filters))]
-        x_BLA = ACTIVATIONS[c.activation](jnp.concatenate(found, axis=-1))
+        x_BLA = ACTIVATIONS[c.activation](self._convolve(x_BLCE))
         if self.highways is not None:
             x_BLA, _ = jax.lax.scan(
                 lambda x_BLA, layer: (layer(x_BLA), None), shard(x_BLA, "BLA"), self.highways
             )
         y_BLD = einsum("BLA,AD->BLD", x_BLA, self.projection)
         return shard(add_bias(y_BLD, self.projection_bias, "D"), "BLD")
+
+    def _convolve(self, x_BLCE: jax.Array) -> jax.Array:
+        """What all filters find, BLA, a part of the words at a time."""
+        numbers = range(len(self.config.filters))
+        rows, length = x_BLCE.shape[:2]
+        chunks = _chunks(rows, length, self.config.chunk_words) if self.config.chunk_words else 1
+
+        def one(x_BLCE: jax.Array) -> jax.Array:
+            found = [getattr(self, f"filters_{number}")(x_BLCE) for number in numbers]
+            return shard(jnp.concatenate(found, axis=-1), "BLA")
+
+        if chunks == 1:
+            return one(x_BLCE)
+        columns = length // chunks
+        # Columns L / chunks apart: a batch split over B stays where it is.
+        parts = jnp.moveaxis(x_BLCE.reshape(rows, columns, chunks, *x_BLCE.shape[2:]), 2, 0)
+        found = jax.lax.map(lambda part: one(shard(part, "BLCE")), parts)
+        return shard(jnp.moveaxis(found, 0, 2).reshape(rows, length, -1), "BLA")
+
+
+def _chunks(rows: int, length: int, chunk_words: int) -> int:
+    """The fewest equal chunks of whole columns that hold at most `chunk_words` words each."""
+    return next(
+        n
+        for n in range(1, length + 1)
+        if length % n == 0 and (n == length or rows * length <= n * chunk_words)
+    )

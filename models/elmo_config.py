@@ -18,8 +18,8 @@ class ELMoConfig:
     head: one softmax "shared" by the directions, one each ("separate"), the table of words read
         ("tied"), or none, as in published weights that come without one.
     dropout: of what every layer reads and of what the softmax reads.
-    remat: "characters" computes the convolutions twice rather than keep them; they are the largest
-        arrays of a step.
+    chunk_words: at most about so many words' convolutions exist at once (whole columns of the
+        batch); 0: those of all. They are the largest arrays of a step; it changes no result.
     unroll: time steps whose input projections are one product, as are the gradients of their
         weights; 0: the whole row's. A mesh adds up gradients once per so many steps.
     """
@@ -40,7 +40,7 @@ class ELMoConfig:
     residuals: Literal["layers", "none"] = "layers"
     head: Literal["shared", "separate", "tied", "none"] = "shared"
     dropout: float = 0.0
-    remat: Literal["none", "characters"] = "none"
+    chunk_words: int = 0
     unroll: int = 16
 
     def problems(self) -> list[str]:
@@ -52,15 +52,15 @@ class ELMoConfig:
         ]
         found += [
             f"model.{name} cannot be negative: {getattr(self, name)}"
-            for name in ("highways", "cell_clip", "projection_clip", "unroll")
+            for name in ("highways", "cell_clip", "projection_clip", "unroll", "chunk_words")
             if getattr(self, name) < 0
         ]
         if not 0 <= self.dropout < 1:
             found.append(f"model.dropout must be at least 0 and below 1, not {self.dropout}")
         if self.reads == "characters":
             found += self._character_problems()
-        elif self.remat == "characters":
-            found.append("model.remat characters has no effect on a model that reads words")
+        elif self.chunk_words:
+            found.append("model.chunk_words has no effect on a model that reads words; set it to 0")
         if self.head == "tied" and self.reads != "words":
             found.append(
                 "model.head tied needs the table of a model that reads words; characters have"

@@ -75,6 +75,7 @@ MAY_CHANGE = (
     "data.mixture.changes",  # the order refuses a change before the saved row
     "objective.chunk_tokens",
     "model.remat",
+    "model.chunk_words",
     "model.unroll",
     "model.attention",
 )

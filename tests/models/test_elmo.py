@@ -246,7 +246,7 @@ def test_contradictions_are_refused():
     for changes, told in (
         ({"filters": ((9, 4),)}, "widths are from 1 to the 8"),
         ({"head": "tied"}, "needs the table of a model that reads words"),
-        ({"reads": "words", "remat": "characters"}, "has no effect"),
+        ({"reads": "words", "chunk_words": 8}, "has no effect"),
         ({"dropout": 1.0}, "below 1"),
         ({"cell_clip": -1.0}, "cannot be negative"),
         ({"characters": 3, "filters": ((1, 4),)}, "no room"),

@@ -128,7 +128,7 @@ def total(model, params, batch, token_ids):
     return (forward + backward) / 2
 
 
-@pytest.mark.parametrize("changes", [{}, {"unroll": 4, "remat": "characters"}])
+@pytest.mark.parametrize("changes", [{}, {"unroll": 4, "chunk_words": 16}])
 def test_gradients(pack, changes):
     model, z = build(dataclasses.replace(pack.config, **changes)), pack.z
     case = "ragged" if "grad/case" not in z.files else str(z["grad/case"])
