@@ -89,7 +89,7 @@ def test_held_out_terms(whole):
     ("changes", "message"),
     [
         ({"data.store": "embedded:bytes:0.3"}, r"needs \[MASK\], and the bytes tokenizer has none"),
-        ({"model.outputs": ("mlm",)}, "needs the model's nsp"),
+        ({"model.outputs": ("mlm",)}, "this model has no nsp: name it in --model.outputs"),
         ({"data.packing": "concat"}, "pairs need pieces of one document"),
         ({"model.positions": 60}, "length 64 is over the model's 60 positions"),
     ],
