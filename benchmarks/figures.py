@@ -183,6 +183,21 @@ PROGRAMS = (
         ),
     ),
     Program(
+        module="choices",
+        quick=("--quick",),
+        figures=(
+            Figure(
+                name="rank classification / from scratch",
+                path=("ratio",),
+                definition="options scored per second with the prompt (128 to 256 tokens) read once"
+                " for its 4 options, over the full forward of every prompt with its option, same"
+                " scores, in turn in one process",
+                target=2,
+                unit="x",
+            ),
+        ),
+    ),
+    Program(
         module="quickstart",
         quick=("--steps", "40"),
         figures=(
