@@ -9,12 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from evaluation.decoding import begin, replicated, take_rows
+from evaluation.decoding import begin, over_rows, replicated, take_rows
 from evaluation.generate import BUCKET
 from models.model import Model, build
 
 # Options are padded to a power of two from this on, so that few lengths are compiled.
 _SHORTEST = 8
+# Logits of one call, on each device: a gigabyte of float32. Long options go fewer at a time.
+_LOGITS = 2**28
 
 
 class Asked(NamedTuple):
@@ -42,64 +44,72 @@ def likelihoods(
 
     What is given is encoded, or read into the decoding cache, once; its keys and values are then
     taken by each of its options, of which `rows` at a time are scored. rows and the order of what
-    is asked change no figure but for rounding. compute: the dtype to multiply in. Raises ValueError
-    for something asked without given ids or with an empty option, and where given, option and
-    source exceed the model's positions.
+    is asked change no figure but for rounding. compute: the dtype to multiply in. Params that lie
+    on a mesh keep their places, and the rows are split over it. Raises ValueError for a model that
+    does not predict the next token, for something asked without given ids or with an empty option,
+    and where given, option and source exceed the model's positions.
     """
-    _check(asked, model.config.longest)
+    _check(model, asked)
     params = jax.tree.map(lambda each: jnp.asarray(each, compute), params)
-    run = _compiled(model.config, replicated(params))
+    run, rows_over = _compiled(model.config, replicated(params)), over_rows(params)
     found: list[list[Likelihood]] = [[Likelihood(0.0, True)] * len(each.options) for each in asked]
-    for owners, options in _portions(asked, rows, model.config.longest):
-        batch = _given([asked[owner] for owner in owners], model.config.longest)
-        follows = _options([asked[owners[at]] for at, _ in options], options, _power(rows))
-        nats, greedy = jax.device_get(run(params, batch, follows))
+    for owners, options in _portions(asked, rows, model.config, rows_over.parts):
+        given = [asked[owner] for owner in owners]
+        batch = rows_over.place(_given(given, model.config.longest, rows_over.parts))
+        follows = _options([given[at] for at, _ in options], options, rows_over.parts)
+        nats, greedy = jax.device_get(run(params, batch, rows_over.place(follows)))
         for row, (at, option) in enumerate(options):
             found[owners[at]][option] = Likelihood(float(nats[row]), bool(greedy[row]))
     return found
 
 
 class _Follows(NamedTuple):
-    """Options as rows: owner i32[R], their place among what is given; tokens i32[R, O]; scored
-    bool[R, O]; filled bool[R, O]."""
+    """Options as rows: owner i32[B], their place among what is given; tokens i32[B, L]; scored
+    bool[B, L]; filled bool[B, L]."""
 
-    owner_R: np.ndarray
-    tokens_RO: np.ndarray
-    scored_RO: np.ndarray
-    filled_RO: np.ndarray
+    owner_B: np.ndarray
+    tokens_BL: np.ndarray
+    scored_BL: np.ndarray
+    filled_BL: np.ndarray
 
 
 @functools.lru_cache(maxsize=8)
 def _compiled(config: Any, everywhere: NamedSharding | None) -> Any:
-    """(params, batch, follows) -> (nats f32[R], greedy bool[R])."""
+    """(params, batch, follows) -> (nats f32[B], greedy bool[B])."""
     model = build(config)
 
     def run(params: Any, batch: Any, follows: Any) -> tuple[jax.Array, jax.Array]:
-        owner_R, tokens_RO, scored_RO, filled_RO = follows
-        width = tokens_RO.shape[1]
-        cache, token_B, position_B = begin(model, params, batch, width)
-        cache = take_rows(cache, owner_R, source="take")
+        owner_B, tokens_BL, scored_BL, filled_BL = follows
+        width = tokens_BL.shape[1]
+        cache, last_B, place_B = begin(model, params, batch, width)
+        cache = take_rows(cache, owner_B, source="take")
         # The last given token predicts the first of the option, and so on.
-        read_RO = jnp.concatenate([token_B[owner_R][:, None], tokens_RO[:, :-1]], axis=1)
-        positions_RO = position_B[owner_R][:, None] + jnp.arange(width)
+        read_BL = jnp.concatenate([last_B[owner_B][:, None], tokens_BL[:, :-1]], axis=1)
+        positions_BL = place_B[owner_B][:, None] + jnp.arange(width)
         rows = {
-            "tokens": read_RO,
-            "segments": filled_RO.astype(jnp.int32),
+            "tokens": read_BL,
+            "segments": filled_BL.astype(jnp.int32),
             # Padding stands anywhere, but inside the table.
-            "positions": jnp.where(filled_RO, positions_RO, 0),
+            "positions": jnp.where(filled_BL, positions_BL, 0),
         }
-        logits_ROV, _ = model.decode(params, cache, rows)
-        logits_ROV = logits_ROV.astype(jnp.float32)
-        at_token_RO = jnp.take_along_axis(logits_ROV, tokens_RO[..., None], -1)[..., 0]
-        nats_RO = at_token_RO - jax.nn.logsumexp(logits_ROV, axis=-1)
-        likeliest_RO = jnp.argmax(logits_ROV, axis=-1) == tokens_RO
-        nats_R = jnp.where(scored_RO, nats_RO, 0).sum(-1)
-        return nats_R, (likeliest_RO | ~scored_RO).all(-1)
+        logits_BLV, _ = model.decode(params, cache, rows)
+        logits_BLV = logits_BLV.astype(jnp.float32)
+        at_token_BL = jnp.take_along_axis(logits_BLV, tokens_BL[..., None], -1)[..., 0]
+        nats_BL = at_token_BL - jax.nn.logsumexp(logits_BLV, axis=-1)
+        likeliest_BL = jnp.argmax(logits_BLV, axis=-1) == tokens_BL
+        nats_B = jnp.where(scored_BL, nats_BL, 0).sum(-1)
+        return nats_B, (likeliest_BL | ~scored_BL).all(-1)
 
     return jax.jit(run, out_shardings=everywhere)
 
 
-def _check(asked: Sequence[Asked], longest: int | None) -> None:
+def _check(model: Model, asked: Sequence[Asked]) -> None:
+    if not model.writes:
+        raise ValueError(
+            f"a {model.config.family} model does not predict the next token; what continues a text"
+            " has no likelihood under it"
+        )
+    longest = model.config.longest
     for place, each in enumerate(asked):
         if not len(each.given) or not all(map(len, each.options)):
             raise ValueError(
@@ -115,10 +125,11 @@ def _check(asked: Sequence[Asked], longest: int | None) -> None:
 
 
 def _portions(
-    asked: Sequence[Asked], rows: int, longest: int | None
+    asked: Sequence[Asked], rows: int, config: Any, parts: int
 ) -> Iterator[tuple[list[int], list[tuple[int, int]]]]:
     """(places in `asked`, [(index into those, option)]): at most `rows` options of about the same
     lengths; what has more options than that is given again."""
+    longest = config.longest
     sizes = [
         (
             _bucket(len(each.source), longest),
@@ -133,8 +144,10 @@ def _portions(
         if owners and sizes[place] != sizes[owners[0]]:
             yield owners, options
             owners, options = [], []
+        fitting = max(1, parts * _LOGITS // (sizes[place][-1] * config.vocab))
+        most = min(_padded(rows, parts), 1 << (fitting.bit_length() - 1))
         for option in range(len(asked[place].options)):
-            if len(options) == rows:
+            if len(options) == most:
                 yield owners, options
                 owners, options = [], []
             if not owners or owners[-1] != place:
@@ -144,10 +157,10 @@ def _portions(
         yield owners, options
 
 
-def _given(asked: Sequence[Asked], longest: int | None) -> dict[str, np.ndarray]:
-    """What evaluation.decoding.begin reads; rows that are missing to a power of two are copies of
-    the first, and belong to no option."""
-    asked = [*asked, *[asked[0]] * (_power(len(asked)) - len(asked))]
+def _given(asked: Sequence[Asked], longest: int | None, parts: int) -> dict[str, np.ndarray]:
+    """What evaluation.decoding.begin reads; rows that fill it up are copies of the first, and
+    belong to no option."""
+    asked = [*asked, *[asked[0]] * (_padded(len(asked), parts) - len(asked))]
     length = _bucket(max(len(each.given) for each in asked), longest)
     names = ("tokens", "segments", "positions")
     batch = {name: np.zeros((len(asked), length), np.int32) for name in names}
@@ -166,10 +179,8 @@ def _given(asked: Sequence[Asked], longest: int | None) -> dict[str, np.ndarray]
     return batch
 
 
-def _options(
-    asked: Sequence[Asked], options: Sequence[tuple[int, int]], most_rows: int
-) -> _Follows:
-    rows = min(_power(len(options)), most_rows)
+def _options(asked: Sequence[Asked], options: Sequence[tuple[int, int]], parts: int) -> _Follows:
+    rows = _padded(len(options), parts)
     width = _power(max(len(o) for each in asked for o in each.options), _SHORTEST)
     shape = (rows, width)
     made = _Follows(
@@ -179,10 +190,10 @@ def _options(
     for row, ((owner, option), each) in enumerate(zip(options, asked, strict=True)):
         ids = each.options[option]
         skipped = each.skipped[option] if each.skipped else 0
-        made.owner_R[row] = owner
-        made.tokens_RO[row, : len(ids)] = ids
-        made.filled_RO[row, : len(ids)] = True
-        made.scored_RO[row, skipped : len(ids)] = True
+        made.owner_B[row] = owner
+        made.tokens_BL[row, : len(ids)] = ids
+        made.filled_BL[row, : len(ids)] = True
+        made.scored_BL[row, skipped : len(ids)] = True
     return made
 
 
@@ -196,3 +207,8 @@ def _bucket(length: int, longest: int | None) -> int:
 
 def _power(count: int, least: int = 1) -> int:
     return max(least, 1 << (count - 1).bit_length())
+
+
+def _padded(rows: int, parts: int) -> int:
+    """A power of two, or the next count above it that splits over the mesh."""
+    return -(-_power(rows) // parts) * parts

@@ -1,14 +1,16 @@
 """What all ways of decoding with a cache share: where it begins, rows of a cache, placement."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from models.model import Model
+from partitioning.mesh import BATCH_AXES, batch_splits
 
 
 def begin(model: Model, params: Any, batch: Mapping[str, jax.Array], max_tokens: int) -> Any:
@@ -67,3 +69,35 @@ def replicated(params: Any) -> NamedSharding | None:
     """Where params are split over a mesh, the placement in which every host sees all tokens."""
     placed = getattr(jax.tree.leaves(params)[0], "sharding", None)
     return NamedSharding(placed.mesh, P()) if isinstance(placed, NamedSharding) else None
+
+
+@dataclass(frozen=True)
+class OverRows:
+    """Where rows go: each to a part of the mesh that holds the params, or where they are."""
+
+    mesh: Mesh | None
+
+    @property
+    def parts(self) -> int:
+        """What the number of rows must be a multiple of."""
+        return 1 if self.mesh is None else batch_splits(self.mesh)
+
+    def place(self, tree: Any) -> Any:
+        """A tree of numpy arrays whose first dim is the rows, the same on every host."""
+        if self.mesh is None:
+            return tree
+        split = NamedSharding(self.mesh, P(BATCH_AXES))
+
+        def placed(leaf: Any) -> jax.Array:
+            return jax.make_array_from_callback(leaf.shape, split, lambda at: leaf[at])
+
+        return jax.tree.map(placed, tree)
+
+
+def over_rows(params: Any) -> OverRows:
+    """Rows over the batch axes of the mesh on which params are, if they are on one of ours."""
+    everywhere = replicated(params)
+    mesh = None if everywhere is None else everywhere.mesh
+    if isinstance(mesh, Mesh) and set(BATCH_AXES) <= set(mesh.axis_names):
+        return OverRows(mesh)
+    return OverRows(None)

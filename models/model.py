@@ -53,6 +53,11 @@ class Model:
         """Whether the model writes what it decodes after reading a source: see `encode`."""
         return hasattr(self._class, "encode")
 
+    @property
+    def writes(self) -> bool:
+        """Whether the model predicts the next token: see `decode`."""
+        return hasattr(self._class, "decode")
+
     def init(self, key: jax.Array) -> Params:
         """float32 params, the same bits on any mesh. May be jitted with output shardings."""
         return nnx.to_pure_dict(nnx.state(self._class(self.config, key)))

@@ -3,13 +3,14 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from data.tokenizer import load_tokenizer
+from evaluation import continuations
 from evaluation.choices import Question, Scores, choice_sums, ranked, score_choices
 from evaluation.continuations import Asked, likelihoods
+from evaluation.decoding import over_rows, replicated
 from models import GPTConfig, build
 from partitioning.axes import placements
 from partitioning.config import MeshConfig
@@ -92,6 +93,24 @@ def test_sharded_params_give_the_same_scores(made, scored):
     found = score_choices(model, placed, tokenizer, QUESTIONS[:2], rows=4)
     for one, other in zip(scored, found, strict=False):
         np.testing.assert_allclose(one.nats, other.nats, atol=1e-4)
+
+
+def test_rows_are_split_over_the_mesh(made):
+    """In the compiled cost of a device: 4 parts of the rows, 2 of the heads."""
+    model, params, _ = made
+    mesh = make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))
+    placed = jax.device_put(params, placements(model.letters, LAYOUTS["fsdp_tensor"].at_rest, mesh))
+    asked = [Asked([7] * 64, [[1, 2], [3], [4], [5]])] * 8
+    assert flops(model, placed, asked) < flops(model, params, asked) / 4
+
+
+def test_long_options_go_fewer_at_a_time(made, monkeypatch):
+    model, params, _ = made
+    asked = [Asked([1], [list(range(2, 60)), [3], [4]])]
+    whole = likelihoods(model, params, asked)
+    monkeypatch.setattr(continuations, "_LOGITS", 64 * CONFIG.vocab)
+    for one, other in zip(whole[0], likelihoods(model, params, asked)[0], strict=True):
+        assert one.nats == pytest.approx(other.nats, abs=1e-4)
 
 
 def test_a_long_prompt_loses_its_beginning_and_says_so(made, brute):
@@ -198,18 +217,18 @@ def test_what_cannot_be_scored_is_refused(made, change, message):
 
 def test_what_is_given_is_read_once(made):
     """In the compiled cost: four options of one text are nowhere near four texts."""
-    from evaluation.continuations import _compiled, _given, _options
-
     model, params, _ = made
-    given = [7] * 64
-    together = [Asked(given, [[1, 2], [3], [4], [5]])]
-    apart = [Asked(given, [option]) for option in together[0].options]
-    places = [(0, i) for i in range(4)], [(i, 0) for i in range(4)]
+    together = Asked([7] * 64, [[1, 2], [3], [4], [5]])
+    apart = [Asked(together.given, [option]) for option in together.options]
+    assert flops(model, params, apart) > 2 * flops(model, params, [together])
 
-    def flops(asked, options):
-        batch = _given(asked, CONFIG.longest)
-        follows = _options([asked[at] for at, _ in options], options, 4)
-        arguments = jax.tree.map(jnp.asarray, (params, batch, follows))
-        return _compiled(CONFIG, None).lower(*arguments).compile().cost_analysis()["flops"]
 
-    assert flops(apart, places[1]) > 2 * flops(together, places[0])
+def flops(model, params, asked):
+    """Of all options in one call, on one device."""
+    options = [(i, j) for i, each in enumerate(asked) for j in range(len(each.options))]
+    over = over_rows(params)
+    batch = continuations._given(asked, CONFIG.longest, over.parts)
+    follows = continuations._options([asked[at] for at, _ in options], options, over.parts)
+    arguments = (params, over.place(batch), over.place(follows))
+    run = continuations._compiled(model.config, replicated(params))
+    return run.lower(*arguments).compile().cost_analysis()["flops"]
