@@ -1,7 +1,7 @@
 """Text from a model: prompts together, keys and values kept, tokens in chunks or one by one."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,11 +10,13 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from evaluation.beam import NO_PENALTY, LengthPenalty, beam_search
-from evaluation.decoding import replicated
+from evaluation.decoding import over_rows, replicated
+from evaluation.writing import Stream, Writer, before
 from models.config import GPTConfig
 from models.model import Model, build
 
-Stream = Callable[[int, str], None]
+# A text, or the ids that it is to the model.
+Prompt = str | Sequence[int]
 
 # Prompts are padded to a multiple of this, so that few lengths are compiled; and as many tokens are
 # made per dispatch where nobody watches.
@@ -47,13 +49,14 @@ def generate(
     model: Model,
     params: Any,
     tokenizer: Any,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     *,
     max_tokens: int,
     temperature: float = 0.0,
     top_k: int = 0,
     top_p: float = 1.0,
     seed: int = 0,
+    stops: Sequence[str] = (),
     stream: Stream | None = None,
     compute: str = "float32",
     beams: int = 1,
@@ -67,16 +70,20 @@ def generate(
     likeliest (0: all). top_p: of those, only the likeliest that reach this probability together
     (nucleus sampling, https://arxiv.org/abs/1904.09751). A row's draws depend on `seed` and its
     number, not on the other prompts. stream: called as stream(row, text) with each new piece of
-    whole characters. compute: the dtype to multiply in. An empty prompt starts a document.
+    whole characters. stops: texts that end what is written and are no part of it. compute: the
+    dtype to multiply in. An empty prompt starts a document. Params that lie on a mesh keep their
+    places; the rows are split over it where they divide.
 
     beams: more than one searches for the likeliest continuation (evaluation.beam), with the length
     penalty; not sampled, and streamed only when it is found. objective: the run's, of an
     encoder-decoder, to which prompts are what it read in training (evaluation.generate_seq2seq).
 
     Raises PromptError for a prompt without room for one more token, and ValueError for settings
-    outside their range or a tokenizer larger than the model's vocabulary.
+    outside their range, an empty stop, or a tokenizer larger than the model's vocabulary.
     """
     _check(model.config, tokenizer, max_tokens, temperature, top_k, top_p, beams)
+    if "" in stops:
+        raise ValueError("an empty text stops everything; leave it out of stops")
     if not prompts:
         return []
     if model.has_encoder or beams > 1:
@@ -90,12 +97,12 @@ def generate(
             texts = written(model, params, tokenizer, prompts, **search)
         else:
             texts = _searched(model, params, tokenizer, prompts, **search)
+        texts = [before(text, stops) for text in texts]
         if stream is not None:
             for row, text in enumerate(texts):
                 stream(row, text)
         return texts
-    ids = [tokenizer.encode(prompt) if prompt else [tokenizer.eos] for prompt in prompts]
-    batch = _left_padded(ids, model.config)
+    batch = _left_padded([_ids(prompt, tokenizer) for prompt in prompts], model.config)
     rows, length = batch["tokens"].shape
     params = jax.tree.map(lambda each: jnp.asarray(each, compute), params)
     programs = _programs(model.config, temperature > 0, top_k, replicated(params))
@@ -108,8 +115,10 @@ def generate(
     )
     slots = -(-(length + max_tokens) // BUCKET) * BUCKET
     cache = model.init_cache(rows, slots, compute)
+    over = over_rows(params)
+    batch = over.place(batch) if rows % over.parts == 0 else batch
     state, tokens = programs.prefill(params, cache, batch, sampling)
-    writer = _Writer(tokenizer, rows, max_tokens, stream)
+    writer = Writer(tokenizer, rows, max_tokens, stops, stream)
     writer.add(np.asarray(tokens))
     step = programs.one if stream else programs.chunk
     while not writer.full:
@@ -119,11 +128,10 @@ def generate(
 
 
 def _searched(
-    model: Model, params: Any, tokenizer: Any, prompts: Sequence[str], **search: Any
+    model: Model, params: Any, tokenizer: Any, prompts: Sequence[Prompt], **search: Any
 ) -> list[str]:
     """What beam search finds for a decoder's prompts."""
-    ids = [tokenizer.encode(prompt) if prompt else [tokenizer.eos] for prompt in prompts]
-    batch = _left_padded(ids, model.config)
+    batch = _left_padded([_ids(prompt, tokenizer) for prompt in prompts], model.config)
     room = model.config.positions - int(batch["positions"].max())
     params = jax.tree.map(lambda each: jnp.asarray(each, search["compute"]), params)
     found = beam_search(
@@ -143,6 +151,11 @@ def _searched(
 def until(ids: list[int], end: int) -> list[int]:
     """The ids before the first `end`."""
     return ids[: ids.index(end)] if end in ids else ids
+
+
+def _ids(prompt: Prompt, tokenizer: Any) -> Sequence[int]:
+    ids = tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+    return ids if len(ids) else [tokenizer.eos]
 
 
 class _Programs(NamedTuple):
@@ -220,47 +233,6 @@ def restrict(logits_BV: jax.Array, *, top_k: int, top_p: jax.Array | float) -> j
     first = jnp.arange(logits_BV.shape[-1]) == 0
     floor_BV = jnp.where((before_BV < top_p) | first, ordered_BV, jnp.inf)
     return jnp.where(logits_BV < floor_BV.min(-1, keepdims=True), -jnp.inf, logits_BV)
-
-
-class _Writer:
-    """Collects tokens row by row and turns them into text, in whole characters for a stream."""
-
-    def __init__(self, tokenizer: Any, rows: int, max_tokens: int, stream: Stream | None):
-        self._tokenizer, self._limit, self._stream = tokenizer, max_tokens, stream
-        self._ids: list[list[int]] = [[] for _ in range(rows)]
-        self._ended, self._told = [False] * rows, [""] * rows
-        self._made = 0
-
-    @property
-    def full(self) -> bool:
-        return all(self._ended) or self._made >= self._limit
-
-    def add(self, tokens: np.ndarray) -> None:
-        for column in tokens:
-            if self.full:
-                return
-            self._made += 1
-            for row, token in enumerate(column.tolist()):
-                self._ended[row] = self._ended[row] or token == self._tokenizer.eos
-                if not self._ended[row]:
-                    self._ids[row].append(token)
-                    self._tell(row, "\ufffd")
-
-    def finish(self) -> list[str]:
-        for row in range(len(self._ids)):
-            self._tell(row, "")
-        return [self._tokenizer.decode(ids) for ids in self._ids]
-
-    def _tell(self, row: int, unfinished: str) -> None:
-        if self._stream is None:
-            return
-        text = self._tokenizer.decode(self._ids[row])
-        if unfinished and text.endswith(unfinished):
-            return  # the rest of this character is still to come
-        told = self._told[row]
-        if text.startswith(told) and len(text) > len(told):
-            self._stream(row, text[len(told) :])
-            self._told[row] = text
 
 
 def _check(

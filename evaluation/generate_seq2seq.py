@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding
 
 from evaluation.beam import NO_PENALTY, LengthPenalty, beam_search
 from evaluation.decoding import begin, check_room, replicated
-from evaluation.generate import BUCKET, PromptError, restrict, until
+from evaluation.generate import BUCKET, Prompt, PromptError, restrict, until
 from models.model import Model, build
 
 
@@ -92,7 +92,7 @@ def written(
     model: Model,
     params: Any,
     tokenizer: Any,
-    prompts: Sequence[str],
+    prompts: Sequence[Prompt],
     *,
     framing: Framing,
     max_tokens: int,
@@ -110,7 +110,10 @@ def written(
     for a prompt longer than the model's positions, or with a sentinel that there is not.
     """
     longest, eos, spelled = model.config.longest, int(tokenizer.eos), framing.sentinels
-    ids = [spelled.encode(prompt, tokenizer) for prompt in prompts]
+    ids = [
+        spelled.encode(prompt, tokenizer) if isinstance(prompt, str) else list(prompt)
+        for prompt in prompts
+    ]
     batch = _batch(ids, framing, eos, longest)
     if longest is not None:
         max_tokens = min(max_tokens, longest + 1 - int(batch["positions"].max() + 1))

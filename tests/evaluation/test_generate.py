@@ -84,6 +84,25 @@ def test_it_stops_at_the_end_of_a_document(made):
     assert generate(model, params, tokenizer, PROMPTS, max_tokens=20) == [""] * len(PROMPTS)
 
 
+@pytest.mark.parametrize("settings", [{}, {"stream": print}, {"beams": 2}])
+def test_it_stops_before_a_text(made, settings):
+    whole = generate(*made, PROMPTS[:2], max_tokens=20, **settings)
+    stops = (whole[0][5:8], "never written")
+    if "stream" in settings:
+        told = ["", ""]
+        settings = {"stream": lambda row, piece: told.__setitem__(row, told[row] + piece)}
+    found = generate(*made, PROMPTS[:2], max_tokens=20, stops=stops, **settings)
+    assert found == [text.split(stops[0])[0] for text in whole]
+    assert len(found[0]) < len(whole[0])
+    if "stream" in settings:
+        assert told == found
+
+
+def test_prompts_may_be_ids(made):
+    ids = [made[2].encode(prompt).tolist() for prompt in PROMPTS]
+    assert generate(*made, ids, max_tokens=8) == generate(*made, PROMPTS, max_tokens=8)
+
+
 def test_it_stops_where_the_positions_end(made):
     text = generate(*made, ["y" * 90], max_tokens=50)[0]
     assert text == naive(*made, "y" * 90, 50)
