@@ -1,7 +1,7 @@
 """How likely given continuations are: what comes before them is read once for all of them."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -38,14 +38,21 @@ class Likelihood(NamedTuple):
 
 
 def likelihoods(
-    model: Model, params: Any, asked: Sequence[Asked], *, rows: int = 32, compute: str = "float32"
+    model: Model,
+    params: Any,
+    asked: Sequence[Asked],
+    *,
+    rows: int = 32,
+    compute: str = "float32",
+    told: Callable[[int], Any] = int,
 ) -> list[list[Likelihood]]:
     """Of every option of everything asked, in its order.
 
     What is given is encoded, or read into the decoding cache, once; its keys and values are then
     taken by each of its options, of which `rows` at a time are scored. rows and the order of what
-    is asked change no figure but for rounding. compute: the dtype to multiply in. Params that lie
-    on a mesh keep their places, and the rows are split over it. Raises ValueError for a model that
+    is asked change no figure but for rounding. compute: the dtype to multiply in. told: called with
+    the number of options just scored. Params that lie on a mesh keep their places, and the rows are
+    split over it. Raises ValueError for a model that
     does not predict the next token, for something asked without given ids or with an empty option,
     and where given, option and source exceed the model's positions.
     """
@@ -56,10 +63,13 @@ def likelihoods(
     for owners, options in _portions(asked, rows, model.config, rows_over.parts):
         given = [asked[owner] for owner in owners]
         batch = rows_over.place(_given(given, model.config.longest, rows_over.parts))
-        follows = _options([given[at] for at, _ in options], options, rows_over.parts)
+        follows = _options(
+            [given[at] for at, _ in options], options, model.config.longest, rows_over.parts
+        )
         nats, greedy = jax.device_get(run(params, batch, rows_over.place(follows)))
         for row, (at, option) in enumerate(options):
             found[owners[at]][option] = Likelihood(float(nats[row]), bool(greedy[row]))
+        told(len(options))
     return found
 
 
@@ -134,7 +144,7 @@ def _portions(
         (
             _bucket(len(each.source), longest),
             _bucket(len(each.given), longest),
-            _power(max(map(len, each.options), default=1), _SHORTEST),
+            _width(each, longest),
         )
         for each in asked
     ]
@@ -179,9 +189,11 @@ def _given(asked: Sequence[Asked], longest: int | None, parts: int) -> dict[str,
     return batch
 
 
-def _options(asked: Sequence[Asked], options: Sequence[tuple[int, int]], parts: int) -> _Follows:
+def _options(
+    asked: Sequence[Asked], options: Sequence[tuple[int, int]], longest: int | None, parts: int
+) -> _Follows:
     rows = _padded(len(options), parts)
-    width = _power(max(len(o) for each in asked for o in each.options), _SHORTEST)
+    width = max(_width(each, longest) for each in asked)
     shape = (rows, width)
     made = _Follows(
         np.zeros(rows, np.int32), np.zeros(shape, np.int32), np.zeros(shape, bool),
@@ -202,6 +214,11 @@ def _bucket(length: int, longest: int | None) -> int:
     if length <= 1:
         return length
     padded = -(-length // BUCKET) * BUCKET
+    return padded if longest is None else min(padded, longest)
+
+
+def _width(asked: Asked, longest: int | None) -> int:
+    padded = _power(max(map(len, asked.options), default=1), _SHORTEST)
     return padded if longest is None else min(padded, longest)
 
 

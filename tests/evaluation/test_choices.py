@@ -106,9 +106,9 @@ def test_rows_are_split_over_the_mesh(made):
 
 def test_long_options_go_fewer_at_a_time(made, monkeypatch):
     model, params, _ = made
-    asked = [Asked([1], [list(range(2, 60)), [3], [4]])]
+    asked = [Asked([1], [list(range(2, 98)), [3], [4]])]  # as long as the model is
     whole = likelihoods(model, params, asked)
-    monkeypatch.setattr(continuations, "_LOGITS", 64 * CONFIG.vocab)
+    monkeypatch.setattr(continuations, "_LOGITS", 96 * CONFIG.vocab)
     for one, other in zip(whole[0], likelihoods(model, params, asked)[0], strict=True):
         assert one.nats == pytest.approx(other.nats, abs=1e-4)
 
@@ -228,7 +228,8 @@ def flops(model, params, asked):
     options = [(i, j) for i, each in enumerate(asked) for j in range(len(each.options))]
     over = over_rows(params)
     batch = continuations._given(asked, CONFIG.longest, over.parts)
-    follows = continuations._options([asked[at] for at, _ in options], options, over.parts)
+    asked = [asked[at] for at, _ in options]
+    follows = continuations._options(asked, options, CONFIG.longest, over.parts)
     arguments = (params, over.place(batch), over.place(follows))
     run = continuations._compiled(model.config, replicated(params))
     return run.lower(*arguments).compile().cost_analysis()["flops"]
