@@ -8,7 +8,7 @@ usage() {
 usage: launch/venv.sh [VENV] [EXTRAS]
 
   VENV     folder of the virtual environment (default: .venv); one that exists is kept
-  EXTRAS   optional dependencies, comma-separated (default: dev); tpu and cuda are others
+  EXTRAS   optional dependencies, comma-separated (default: dev); tpu and cuda are others, '' is none
 
 Needs Python 3.11 or 3.12 with venv. Set PYTHON to say which one. The versions come from
 constraints/py311.txt or constraints/py312.txt.
@@ -44,7 +44,7 @@ main() {
     usage
     return
   fi
-  local venv=${1:-.venv} extras=${2:-dev} python version constraints
+  local venv=${1:-.venv} extras=${2-dev} python version constraints
   # Relative names are the caller's, everything else is in the checkout.
   [[ $venv == /* ]] || venv=$PWD/$venv
   cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
@@ -54,9 +54,9 @@ main() {
   fi
   version=$("$venv/bin/python" -c 'import sys; print("%d%d" % sys.version_info[:2])')
   constraints=constraints/py$version.txt
-  printf 'installing gesso[%s] into %s by %s\n' "$extras" "$venv" "$constraints" >&2
+  printf 'installing gesso%s into %s by %s\n' "${extras:+[$extras]}" "$venv" "$constraints" >&2
   PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 \
-    "$venv/bin/python" -m pip install --quiet --constraint "$constraints" --editable ".[$extras]"
+    "$venv/bin/python" -m pip install --quiet --constraint "$constraints" --editable ".${extras:+[$extras]}"
   touch -- "$venv/installed"
 }
 

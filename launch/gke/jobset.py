@@ -229,6 +229,7 @@ def pod(asked: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
     }
     spec: dict[str, Any] = {
         "restartPolicy": "Never",
+        "shareProcessNamespace": True,  # process 1 would not hear SIGTERM while it still starts
         "terminationGracePeriodSeconds": asked.save_seconds,
         "securityContext": {"fsGroup": 1000},  # the group of the image's user: it owns the volumes
         "containers": [container],
