@@ -12,20 +12,24 @@ from launch.commands_report import run_folder
 from launch.console import Refused, existing, narration, output, print_json, size
 from pretrain.exits import DONE, FAILED
 
-Format = Literal["hf"]
+Format = Literal["hf", "onnx", "gguf", "ctranslate2", "stablehlo", "orbax-params"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
     """Write a run's newest checkpoint for another stack.
 
-    hf: config.json, safetensors, tokenizer files and a model card, as transformers, vLLM,
-    CTranslate2, llama.cpp's converter and lm-eval read them. What was written is read back and must
-    give the run's outputs before the folder gets its name.
+    hf: config.json, safetensors, tokenizer files and a model card, as transformers, vLLM and
+    lm-eval read them. onnx: a graph for onnxruntime. gguf: one file for llama.cpp. ctranslate2: its
+    model folder. stablehlo: a program that JAX runs without our code. orbax-params: the parameters
+    for other JAX code. docs/stacks.md has what each needs and which families it can say.
+
+    What was written is read back and must give the run's outputs before the folder gets its name.
 
     Example:
       gesso export runs/quickstart exported
       gesso export runs/neo exported/neo --dtype bfloat16 --license apache-2.0
+      gesso export runs/quickstart exported/gguf --format gguf --dtype float16
     """
 
     # A run folder.
@@ -40,35 +44,21 @@ class Export:
     step: int | None = None
     # Rows of the vocabulary to keep, where it was padded for a mesh; 0 = all.
     vocab: int = 0
-    # The licence the model card states.
+    # The licence the model card states (hf).
     license: str = ""
-    # Files are cut into shards of at most so much (10**6 bytes).
+    # Files are cut into shards of at most so much (10**6 bytes; hf).
     shard_megabytes: int = 5000
     # Print what was written as JSON.
     json: bool = False
 
     def run(self) -> int:
         folder = run_folder(self.folder)
-        if self.shard_megabytes < 1:
-            raise Refused("--shard-megabytes must be at least 1")
-        from export import write_folder
-        from launch.export_card import card_of
+        self._refuse()
         from pretrain.open import open_run
-        from pretrain.report_facts import read_run
 
         run = open_run(folder, step=self.step)
         with narration().status(f"writing step {run.step:,} of {folder} to {self.to}"):
-            written = write_folder(
-                self.to,
-                run.experiment.model,
-                run.params,
-                run.tokenizer,
-                format=self.format,
-                dtype=self.dtype,
-                vocab=self.vocab,
-                max_shard_bytes=self.shard_megabytes * 1_000_000,
-                card=card_of(run, read_run(folder), license=self.license),
-            )
+            written = self._written(run, folder)
         if self.json:
             print_json(written)
             return DONE
@@ -82,6 +72,43 @@ class Export:
             markup=False,
         )
         return DONE
+
+    def _refuse(self) -> None:
+        if self.shard_megabytes < 1:
+            raise Refused("--shard-megabytes must be at least 1")
+        if self.format != "hf" and (self.license or self.shard_megabytes != 5000):
+            raise Refused(
+                f"--license and --shard-megabytes are for --format hf; {self.format} has neither a"
+                " model card nor shards"
+            )
+
+    def _written(self, run: Any, folder: Any) -> Any:
+        if self.format != "hf":
+            from export.stacks import write_stack
+
+            return write_stack(
+                self.to,
+                run.experiment.model,
+                run.params,
+                run.tokenizer,
+                format=self.format,
+                dtype=self.dtype,
+                vocab=self.vocab,
+            )
+        from export import write_folder
+        from launch.export_card import card_of
+        from pretrain.report_facts import read_run
+
+        return write_folder(
+            self.to,
+            run.experiment.model,
+            run.params,
+            run.tokenizer,
+            dtype=self.dtype,
+            vocab=self.vocab,
+            max_shard_bytes=self.shard_megabytes * 1_000_000,
+            card=card_of(run, read_run(folder), license=self.license),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -103,3 +103,17 @@ def test_a_bad_folder_leaves_no_run(published, tmp_path, capsys):
     assert cli.main(["import", str(folder), str(tmp_path / "run")]) == REFUSED
     assert "cut off or damaged" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_other_formats_go_through_the_command_too(imported, tmp_path, capsys):
+    out = tmp_path / "out"
+    command = ["export", str(imported), str(out), "--format", "ctranslate2", "--json"]
+    capsys.readouterr()
+    assert cli.main(command) == DONE
+    written = json.loads(capsys.readouterr().out)
+    assert written["files"].keys() >= {"model.bin", "config.json", "vocabulary.json"}
+    assert written["agreement"]["apart"] <= written["agreement"]["bound"]
+    for each in (["--license", "mit"], ["--shard-megabytes", "10"]):
+        assert cli.main([*command, *each]) == REFUSED
+        assert "neither a model card nor shards" in capsys.readouterr().err
+    assert (out / "model.bin").is_file()
