@@ -1,6 +1,6 @@
 """Rank classification: the option that the model finds likeliest after a prompt."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -45,12 +45,14 @@ def score_choices(
     objective: Any = None,
     rows: int = 32,
     compute: str = "float32",
+    told: Callable[[int], Any] = int,
 ) -> list[Scores]:
     """The scores of every question's options, the prompt being read once for all of them.
 
     premise: what an option follows where the question is left out ("Answer:"), for the rule "pmi".
     objective: the run's, of an encoder-decoder, which says how it reads a prompt; its options end
-    with the end id, which is scored with them. rows: options scored at once.
+    with the end id, which is scored with them. rows: options scored at once. told: called with the
+    number of options just scored.
 
     Prompt and option are tokenised together, as the text they are: where a token spans the border,
     it belongs to the option. Spaces at the prompt's end move to the options for that reason and are
@@ -70,7 +72,7 @@ def score_choices(
         skips = ids.skipped or [0] * len(ids.options)
         counts.append([len(o) - skip for o, skip in zip(ids.options, skips, strict=True)])
     settings: dict[str, Any] = {"rows": rows, "compute": compute}
-    found = likelihoods(model, params, asked, **settings)
+    found = likelihoods(model, params, asked, **settings, told=told)
     alone: dict[str, float] = {}
     if premise is not None:
         texts = tuple(dict.fromkeys(option for each in questions for option in each.options))

@@ -47,7 +47,7 @@ def evaluate(
             f"lm-evaluation-harness is not installed ({error}); install the extra: pip install"
             " 'gesso[evaluate]'"
         ) from error
-    manager, names = _known(tasks, include_path)
+    manager, names = known_tasks(tasks, include_path)
     lm = HarnessModel(model, params, tokenizer, objective=objective, rows=rows, compute=compute)
     try:
         run: Any = evaluator.simple_evaluate
@@ -69,10 +69,15 @@ def evaluate(
     return _plain(found, limit)
 
 
-def _known(tasks: Sequence[str], include_path: str | os.PathLike[str]) -> tuple[Any, list[str]]:
-    """lm_eval's manager of tasks, and the names asked for. Its own tasks, which take seconds to
-    list, are listed only where the folder has not all of them (or has groups, whose tasks may be
-    lm_eval's)."""
+def known_tasks(
+    tasks: Sequence[str], include_path: str | os.PathLike[str] = ""
+) -> tuple[Any, list[str]]:
+    """(lm_eval's manager of tasks, the names asked for, patterns spelled out). ValueError for one
+    that there is not.
+
+    lm_eval's own tasks, which take seconds to list, are listed only where the folder has not all of
+    them, or has groups, whose tasks may be lm_eval's.
+    """
     from lm_eval.tasks import TaskManager
 
     if not tasks:

@@ -10,8 +10,8 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
+from evaluation.answering import write_answers
 from evaluation.continuations import Asked, Likelihood, likelihoods
-from evaluation.generate import generate
 from evaluation.generate_seq2seq import framing_of
 from models.model import Model
 
@@ -97,43 +97,22 @@ class HarnessModel(TemplateLM):
         shown = tqdm(total=len(requests), desc="texts written", disable=disable_tqdm)
         for places in alike.values():
             kwargs = normalize_gen_kwargs(requests[places[0]].args[1])
-            settings = _settings(dict(kwargs))
-            most = self._longest_prompt(settings["max_tokens"])
-            ids = {place: self.tok_encode(requests[place].args[0]) for place in places}
-            places.sort(key=lambda place: len(ids[place]))  # alike lengths: little padding
-            for at in range(0, len(places), self._rows):
-                part = places[at : at + self._rows]
-                prompts = [ids[place][-most:] for place in part]
-                prompts += prompts[-1:] * (self._rows - len(part))  # one number of rows is compiled
-                found = generate(
-                    self._model,
-                    self._params,
-                    self._ours,
-                    prompts,
-                    **settings,
-                    compute=self._compute,
-                    objective=self._objective,
-                )
-                for place, text in zip(part, found, strict=False):
-                    texts[place] = text
-                    self.cache_hook.add_partial("generate_until", requests[place].args, text)
-                shown.update(len(part))
+            found = write_answers(
+                self._model,
+                self._params,
+                self._ours,
+                [requests[place].args[0] for place in places],
+                **_settings(dict(kwargs)),
+                objective=self._objective,
+                rows=self._rows,
+                compute=self._compute,
+                told=shown.update,
+            )
+            for place, text in zip(places, found.texts, strict=True):
+                texts[place] = text
+                self.cache_hook.add_partial("generate_until", requests[place].args, text)
         shown.close()
         return texts
-
-    def _longest_prompt(self, max_tokens: int) -> int:
-        if self.max_length is None:
-            return 1 << 31
-        # An encoder's source has a mode and an end id around it. What a decoder writes stands after
-        # what it was given, and after the id that one with an encoder begins with.
-        begun = 0 if self._framing is None else 1
-        room = self.max_length - (2 if self.backend == "seq2seq" else max_tokens + begun)
-        if room < 1:
-            raise ValueError(
-                f"a task asks for {max_tokens} tokens and the model has {self.max_length}"
-                " positions; set generation_kwargs: max_gen_toks in the task"
-            )
-        return room
 
     def _asked(self, text: Any, given: list[int], after: list[int]) -> Asked:
         if not after or (self.max_length is not None and len(after) > self.max_length):

@@ -1,30 +1,36 @@
-"""`gesso evaluate RUN`: held-out figures of a run, per component, beside what it must beat."""
+"""`gesso evaluate RUN`: held-out figures of a run beside what it must beat, and other ways to ask
+what it can do (launch/evaluate_*.py)."""
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import tyro
-from rich.console import Console
-from rich.table import Table
 
 from launch.commands_report import run_folder
-from launch.console import Refused, existing, narration, output, print_json
+from launch.console import Refused, narration, print_json
 from pretrain.exits import DONE
-from pretrain.progress import short
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Held-out loss, perplexity and bits per byte of a run's newest checkpoint.
+    """Held-out loss, perplexity and bits per byte of a run's newest checkpoint; or, where one of
+    --choices, --answers, --harness, --contextuality is given, that instead.
 
     Bits per byte compare models whatever their tokenizers. Beside them stand those of a unigram
     model over tokens and of a 3-gram model over bytes, fitted to the training documents.
 
-    Example:
+    What these find is kept in RUN/evaluations/ and shown by `gesso report`. docs/evaluation.md
+    defines every figure.
+
+    Examples:
       gesso evaluate runs/quickstart
       gesso evaluate runs/gpt-neo-125m --rows 256 --step 10000 --json
+      gesso evaluate runs/flan --choices sentiment.jsonl --against runs/gpt-neo-125m
+      gesso evaluate runs/flan --answers gsm8k.jsonl --score number --max-tokens 256
+      gesso evaluate runs/flan --harness arc_easy --limit 200
+      gesso evaluate runs/flan --harness my_task --harness-path tasks/
+      gesso evaluate runs/bert --contextuality
     """
 
     # A run folder.
@@ -41,13 +47,76 @@ class Evaluate:
     components: tuple[str, ...] = ()
     # The unigram and 3-gram models beside it.
     baselines: Literal["fit", "skip"] = "fit"
+    # Questions with options: a file of {"prompt": "The sky is", "options": [" blue", " green"],
+    # "right": 0}, one a line; the model chooses the likeliest.
+    choices: str = ""
+    # What options follow where the question is left out ("Answer:"), for the rule pmi.
+    premise: str = ""
+    # Exercises: a file of {"prompt": "2 + 2 =", "answer": "4"}, one a line; the model writes.
+    answers: str = ""
+    # How written answers are scored; bleu and rouge need the extra `evaluate`.
+    score: tuple[Literal["match", "bleu", "rouge", "number"], ...] = ("match",)
+    # Tokens of an answer at most.
+    max_tokens: int = 128
+    # Texts that end an answer, such as $'\n' in a shell.
+    stop: tuple[str, ...] = ()
+    # Another run (a folder) that gets the same questions or exercises: the difference, its
+    # interval and its significance.
+    against: str = ""
+    # Tasks of lm-evaluation-harness, which the extra `evaluate` brings.
+    harness: tuple[str, ...] = ()
+    # A folder with tasks of your own, as YAML.
+    harness_path: str = ""
+    # Examples in a task's prompts, where the task leaves it open; -1 = none.
+    shots: int = -1
+    # Only the first questions, exercises or examples; 0 = all.
+    limit: int = 0
+    # How contextual each layer's word vectors are.
+    contextuality: bool = False
+    # Sentences for --contextuality: a file, one a line; held-out text by default.
+    text: str = ""
+    # Sentences for --contextuality at most.
+    sentences: int = 2000
     # Print the figures as JSON.
     json: bool = False
 
     def run(self) -> int:
-        folder = run_folder(self.folder)
+        folder, way = run_folder(self.folder), self._way()
+        if way == "heldout":
+            return self._heldout(folder)
+        from pretrain.evaluations import write_evaluation
+
+        found, of, show = getattr(self, f"_{way}")(folder)
+        path = write_evaluation(folder, way, step=found["step"], of=of, figures=found)
+        if self.json:
+            print_json(found)
+        else:
+            show(found, title=f"{of or way}: {folder} after step {found['step']:,}")
+        narration().print(f"kept in {path}", style="dim", markup=False)
+        return DONE
+
+    def _way(self) -> str:
+        """The one way to evaluate that is asked for. Raises Refused for two, and for an option that
+        changes nothing of it."""
+        ways = [name for name in _OPTIONS if name != "heldout" and getattr(self, name)]
+        if len(ways) > 1:
+            raise Refused(f"one at a time: {', '.join(f'--{name}' for name in ways)}")
+        way = ways[0] if ways else "heldout"
+        for field in fields(self):
+            owners = [name for name, options in _OPTIONS.items() if field.name in options]
+            if owners and way not in owners and getattr(self, field.name) != field.default:
+                named = " or ".join(f"--{name}" for name in owners if name != "heldout")
+                raise Refused(
+                    f"--{field.name.replace('_', '-')} changes nothing here; it is for"
+                    f" {named or 'held-out text'}"
+                )
+        return way
+
+    def _heldout(self, folder: Path) -> int:
         if self.rows < 0 or self.batch < 1:
             raise Refused("--rows must be 0 or more, and --batch 1 or more")
+        from launch.evaluate_heldout import figures, show
+
         found = figures(
             folder,
             step=self.step,
@@ -63,164 +132,59 @@ class Evaluate:
             show(found, title=f"{folder} after step {found['step']:,}")
         return DONE
 
+    def _choices(self, folder: Path) -> tuple[dict[str, Any], str, Any]:
+        from launch.evaluate_files import check_limit, choices, show_choices
 
-def figures(
-    folder: Path,
-    *,
-    step: int | None = None,
-    store: str = "",
-    rows: int = 0,
-    batch: int = 8,
-    components: tuple[str, ...] | None = None,
-    baselines: Literal["fit", "skip"] = "fit",
-) -> dict[str, Any]:
-    """What evaluation.evaluate_heldout says of a run, with "step", a unigram model of each term in
-    "terms" and, where texts are predicted whole, "baselines" in bits per byte beside it.
-
-    Raises ValueError for a folder without a checkpoint, or a store of another tokenizer.
-    """
-    if store:
-        existing(store, what="token store")
-    import jax
-
-    from data.store import open_store
-    from evaluation.perplexity import evaluate_heldout
-    from evaluation.unigram import beside
-    from objectives.base import build
-    from partitioning.axes import placements
-    from partitioning.config import MeshConfig
-    from partitioning.layouts import LAYOUTS
-    from partitioning.mesh import make_mesh
-    from pretrain.open import open_run
-
-    run = open_run(folder, step=step)
-    opened = open_store(store) if store else run.store()
-    if opened.tokenizer().fingerprint != run.tokenizer.fingerprint:
-        raise Refused(
-            f"{store} was made with another tokenizer than {folder}: the model cannot read it;"
-            f" build it with --tokenizer {folder / 'tokenizer'}"
+        check_limit(self.limit)
+        found = choices(
+            folder,
+            self.choices,
+            step=self.step,
+            limit=self.limit,
+            premise=self.premise,
+            against=run_folder(self.against) if self.against else None,
         )
-    # All devices of this machine hold parts of the parameters, whatever mesh the run had.
-    mesh, layout = make_mesh(MeshConfig(data=1, fsdp=-1)), LAYOUTS["fsdp"]
-    if run.experiment.model.sizes["D"] % mesh.shape["fsdp"]:
-        mesh, layout = make_mesh(MeshConfig()), LAYOUTS["replicated"]
-    params = jax.device_put(run.params, placements(run.model.letters, layout.at_rest, mesh))
-    narration().print(f"evaluating step {run.step:,} of {folder} ...", style="dim")
-    objective = build(run.experiment.objective, tokenizer=run.tokenizer, model=run.experiment.model)
-    found = evaluate_heldout(
-        run.model,
-        objective,
-        params,
-        opened,
-        length=run.experiment.length,
-        rows=rows,
-        batch=batch,
-        mesh=mesh,
-        layout=layout,
-        components=components,
-        compute=run.experiment.precision.compute,
-    )
-    found = {**found, "step": run.step}
-    if baselines == "skip":
-        return found
-    fitted = _baselines(run, objective, opened, rows=rows, components=components)
-    return beside(found, fitted.pop("unigram")) | fitted
+        return found, Path(self.choices).stem, show_choices
+
+    def _answers(self, folder: Path) -> tuple[dict[str, Any], str, Any]:
+        from launch.evaluate_files import answers, check_limit, show_answers
+
+        check_limit(self.limit)
+        if self.max_tokens < 1 or "" in self.stop or not self.score:
+            raise Refused(
+                "--max-tokens must be at least 1, --stop no empty text, --score not empty"
+            )
+        found = answers(
+            folder,
+            self.answers,
+            step=self.step,
+            limit=self.limit,
+            scores=self.score,
+            max_tokens=self.max_tokens,
+            stops=self.stop,
+            against=run_folder(self.against) if self.against else None,
+        )
+        return found, Path(self.answers).stem, show_answers
+
+    def _harness(self, folder: Path) -> tuple[dict[str, Any], str, Any]:
+        from launch.evaluate_harness import harness, show_harness
+
+        found = harness(
+            folder,
+            self.harness,
+            path=self.harness_path,
+            step=self.step,
+            limit=self.limit,
+            shots=self.shots,
+        )
+        return found, " ".join(self.harness), show_harness
 
 
-def _baselines(
-    run: Any, objective: Any, store: Any, *, rows: int, components: tuple[str, ...] | None
-) -> dict[str, Any]:
-    """{"unigram": of every term, "baselines"?: in bits per byte, of whole texts}."""
-    from data.config import MixtureConfig, OrderConfig
-    from data.order import order_of
-    from evaluation.baselines import baselines
-    from evaluation.perplexity import predicts_whole_texts
-    from evaluation.unigram import TRAINING_ROWS, unigram
-
-    e = run.experiment
-    own = run.store().fingerprint == store.fingerprint
-    order = OrderConfig(
-        length=objective.row_length(e.length),
-        overlap=objective.overlap,
-        overhead=objective.overhead,
-        companions=objective.companions,
-        packing=e.data.packing,
-        seed=e.data.seed,
-        mixture=e.data.mixture if own else MixtureConfig(),
-    )
-    terms = unigram(
-        objective,
-        order_of(store, order),
-        length=e.length,
-        vocab=e.model.vocab,
-        rows=rows,
-        components=components,
-        training_rows=TRAINING_ROWS if store.complete else min(TRAINING_ROWS, run.step * e.batch),
-    )
-    if not predicts_whole_texts(objective):
-        return {"unigram": terms}
-    shape = {"length": e.length, "overlap": objective.overlap}
-    return {
-        "unigram": terms,
-        "baselines": baselines(store, **shape, rows=rows, components=components),
-    }
-
-
-def show(found: dict[str, Any], *, title: str, console: Console | None = None) -> None:
-    """The figures as a table: a row per component, then all of them, then the baselines; of an
-    objective with several terms, a table of these too."""
-    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
-    table.add_column("held out", style="cyan", no_wrap=True)
-    # An objective that does not predict whole texts has no figures per byte and word.
-    figures = {key: each for key, each in _FIGURES.items() if found[key] is not None}
-    for heading, _ in figures.values():
-        table.add_column(heading, justify="right", no_wrap=True)
-
-    def cells(each: dict[str, Any]) -> list[str]:
-        return [_number(each[key], form) for key, (_, form) in figures.items()]
-
-    for name, each in found["components"].items():
-        table.add_row(name, *cells(each))
-    table.add_section()
-    table.add_row("all", *cells(found), style="bold")
-    for name, label in (("unigram", "unigram model"), ("byte_3gram", "byte 3-gram model")):
-        if name in found.get("baselines", {}):
-            table.add_row(label, f"{found['baselines'][name]:.4f}", style="dim")
-    console = console or output()
-    console.print(table)
-    if len(found["terms"]) > 1:
-        console.print(_terms(found["terms"]))
-
-
-_FIGURES = {
-    "bits_per_byte": ("bits/byte", ".4f"),
-    "loss": ("loss", ".4f"),
-    "perplexity": ("perplexity", ",.4g"),
-    "word_perplexity": ("per word", ",.4g"),
-    "tokens": ("tokens", ""),
-    "bytes": ("bytes", ""),
-    "words": ("words", ""),
+# Which options belong to which way.
+_OPTIONS = {
+    "heldout": ("store", "rows", "batch", "components", "baselines"),
+    "choices": ("premise", "against", "limit"),
+    "answers": ("score", "max_tokens", "stop", "against", "limit"),
+    "harness": ("harness_path", "shots", "limit"),
+    "contextuality": ("text", "sentences", "store", "components", "batch"),
 }
-
-
-def _terms(terms: dict[str, Any]) -> Table:
-    """A row per term: its mean, a unigram model's, and how many targets (or what else) it is of."""
-    table = Table(header_style="bold", box=None, pad_edge=False)
-    table.add_column("term", style="cyan", no_wrap=True)
-    for heading in ("held out", "unigram model", "count"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    for name, each in terms.items():
-        unigram = each.get("unigram_nll", each.get("unigram_accuracy"))
-        share = name.endswith("accuracy")
-        table.add_row(
-            name,
-            *(_number(x, ".1%" if share else ".4f") for x in (each["mean"], unigram)),
-            short(each["count"]),
-        )
-    return table
-
-
-def _number(value: float | None, form: str) -> str:
-    if value is None or not math.isfinite(value):
-        return "n/a"
-    return format(value, form) if form else short(value)

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from launch.commands_evaluate import figures, show
 from launch.commands_list import figures as cost
 from launch.console import Refused, narration, print_json
+from launch.evaluate_heldout import figures, show
 from pretrain.exits import DONE
 from pretrain.experiment import Experiment
 from pretrain.progress import duration, short

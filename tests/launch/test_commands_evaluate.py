@@ -1,0 +1,174 @@
+"""`gesso evaluate` beyond held-out text, on tiny runs: questions, answers, what is refused."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import pytest
+
+from data.config import DataConfig
+from data.tokenizer import load_tokenizer, save_tokenizer
+from launch import cli
+from launch.evaluate_harness import show_harness
+from models import GPTConfig, build
+from pretrain.checkpoint import Checkpoints
+from pretrain.config import CheckpointConfig
+from pretrain.evaluations import read_evaluations
+from pretrain.exits import DONE, REFUSED
+from pretrain.experiment import Experiment, to_json
+from pretrain.folder import write_json
+
+CONFIG = GPTConfig(
+    vocab=264, positions=64, layers=2, embed=32, heads=2, mlp=64, head="untied", init_std=0.3
+)
+Gesso = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two runs, which were never trained, and files of questions."""
+    folder = tmp_path_factory.mktemp("workplace")
+    for seed, name in enumerate(("one", "two")):
+        a_run(folder / name, folder / "store", seed)
+    questions = [
+        {"prompt": "The quick brown", "options": [" fox", " q?x!"], "right": 0, "group": n // 2}
+        for n in range(4)
+    ]
+    exercises = [{"prompt": f"{n} and 1 is", "answer": f"#### {n + 1}"} for n in range(3)]
+    for name, rows in (("questions", questions), ("exercises", exercises)):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def a_run(folder: Path, store: Path, seed: int) -> None:
+    tokenizer = load_tokenizer("bytes")
+    data = DataConfig(store=str(store))
+    experiment = to_json(Experiment(name="tiny", model=CONFIG, data=data, length=64, steps=2))
+    write_json(folder / "experiment.json", experiment)
+    save_tokenizer(tokenizer, folder / "tokenizer")
+    checkpoints = Checkpoints(folder / "checkpoints", CheckpointConfig(), log=lambda text: None)
+    params = jax.jit(build(CONFIG).init)(jax.random.key(seed))
+    info = {"experiment": experiment, "tokenizer": tokenizer.fingerprint}
+    checkpoints.save(2, {"params": params}, info)
+    checkpoints.close()
+
+
+@pytest.fixture
+def gesso(capsys: pytest.CaptureFixture[str]) -> Gesso:
+    def run(*arguments: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        status = cli.main([str(each) for each in arguments])
+        shown = capsys.readouterr()
+        return status, shown.out, shown.err
+
+    return run
+
+
+def kept(folder: Path, kind: str) -> dict[str, Any]:
+    (record,) = (each for each in read_evaluations(folder) if each["kind"] == kind)
+    return record
+
+
+def test_choices_of_two_runs(workplace: Path, gesso: Gesso) -> None:
+    asked = ["evaluate", workplace / "one", "--choices", workplace / "questions.jsonl"]
+    status, out, _ = gesso(*asked, "--against", workplace / "two", "--premise", "Then:", "--json")
+    found = json.loads(out)
+    assert status == DONE
+    assert set(found["rules"]) == set(found["compared"]) == {"raw", "token", "byte", "pmi"}
+    assert (found["questions"], found["groups"], found["chance"]) == (4, 2, 0.5)
+    record = kept(workplace / "one", "choices")
+    assert (record["of"], record["step"]) == ("questions", 2)
+    assert record["figures"] == found
+    status, out, _ = gesso(*asked, "--limit", 3)
+    assert status == DONE
+    assert all(word in out for word in ("raw", "byte", "chance", "95% interval"))
+
+
+def test_answers_of_two_runs(workplace: Path, gesso: Gesso) -> None:
+    asked = ["evaluate", workplace / "one", "--answers", workplace / "exercises.jsonl"]
+    asked += ["--score", "match", "number", "--max-tokens", 8, "--stop", "."]
+    status, out, _ = gesso(*asked, "--against", workplace / "two", "--json")
+    found = json.loads(out)
+    assert status == DONE
+    assert {"exact", "f1", "number", "answered", "last_number"} == set(found["scores"])
+    assert len(found["written"]) == 3 and all("." not in text for text in found["written"])
+    assert set(found["compared"]) == set(found["scores"])
+    assert gesso(*asked)[0] == DONE
+
+
+def test_harness(
+    workplace: Path, gesso: Gesso, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("lm_eval")
+    (tmp_path / "mine.yaml").write_text(f"""
+task: mine
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {workplace / "questions.jsonl"}}}}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{{{prompt}}}}"
+doc_to_choice: "{{{{options}}}}"
+doc_to_target: right
+target_delimiter: ""
+""")
+    asked = ["evaluate", workplace / "two", "--harness", "mine", "--harness-path", tmp_path]
+    status, out, _ = gesso(*asked, "--limit", 3, "--json")
+    found = json.loads(out)
+    assert status == DONE
+    assert found["counts"]["mine"] == {"original": 4, "effective": 3}
+    assert kept(workplace / "two", "harness")["figures"] == found
+    questions = ["evaluate", workplace / "two", "--choices", workplace / "questions.jsonl"]
+    ours = json.loads(gesso(*questions, "--json")[1])
+    assert found["tasks"]["mine"]["acc,none"] == ours["rules"]["raw"]["accuracy"]
+    show_harness(found, title="")
+    shown = capsys.readouterr().out
+    assert "mine" in shown and "acc_norm" in shown
+
+
+@pytest.mark.slow  # lm_eval lists thousands of tasks of its own
+def test_a_mistyped_task_is_refused(workplace: Path, gesso: Gesso, tmp_path: Path) -> None:
+    pytest.importorskip("lm_eval")
+    asked = ["evaluate", workplace / "two", "--harness", "arc_esy", "--harness-path", tmp_path]
+    status, _, err = gesso(*asked)
+    assert status == REFUSED and "arc_easy" in err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--choices", "q", "--answers", "a"], "one at a time: --choices, --answers"),
+        (["--premise", "x"], "--premise changes nothing here; it is for --choices"),
+        (["--limit", "3"], "it is for --choices or --answers or --harness"),
+        (["--choices", "q", "--rows", "3"], "--rows changes nothing here; it is for held-out text"),
+        (["--choices", "quest"], "there is no file of questions quest"),
+        (["--answers", "quest"], "there is no file of exercises quest"),
+        (["--choices", "q", "--limit", "1"], "--limit must be 2 or more"),
+        (["--answers", "q", "--max-tokens", "0"], "--max-tokens must be at least 1"),
+        (["--harness", "x", "--harness-path", "nowhere"], "there is no folder of tasks nowhere"),
+        (["--choices", "q", "--against", "nowhere"], "there is no run folder nowhere"),
+    ],
+    ids=lambda each: " ".join(each) if isinstance(each, list) else "",
+)
+def test_a_wrong_request_is_refused(
+    workplace: Path, gesso: Gesso, options: list[str], message: str
+) -> None:
+    if "nowhere" in options and "--harness" in options:
+        pytest.importorskip("lm_eval")
+    status, _, err = gesso("evaluate", workplace / "one", *options)
+    assert status == REFUSED
+    assert message in err
+
+
+def test_one_group_is_refused(workplace: Path, gesso: Gesso) -> None:
+    asked = ["evaluate", workplace / "one", "--choices", workplace / "questions.jsonl"]
+    status, _, err = gesso(*asked, "--limit", 2)
+    assert status == REFUSED and "one group" in err
+
+
+def test_a_broken_line_is_named(workplace: Path, gesso: Gesso, tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text('{"prompt": "x", "options": ["a", "b"], "right": 5}\n')
+    status, _, err = gesso("evaluate", workplace / "one", "--choices", tmp_path / "q.jsonl")
+    assert status == REFUSED
+    assert "q.jsonl, line 1" in err and "0 to 1" in err
