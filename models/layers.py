@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from models.gpt_config import Remat
+from models.layer_parts import chosen, runs
 from partitioning.axes import einsum, shard
 
 M = TypeVar("M", bound=nnx.Module)
@@ -159,10 +160,36 @@ def scan(
 ) -> tuple[Any, Any]:
     """Apply layers one after another; returns the last carry and `output(carry)` of each, stacked.
 
-    `per_layer` is a tree whose arrays lead with Z. One turn of the scan holds len(kinds) layers and
-    calls `carry = one_layer(carry, layer's part of per_layer, kind)` for each, so that what differs
+    `per_layer` is a tree whose arrays lead with Z, or LayerParts where only the upper layers are
+    trained: one scan for each part. One turn of a scan holds len(kinds) layers and calls
+    `carry = one_layer(carry, layer's part of per_layer, kind)` for each, so that what differs
     between kinds (a window) is known when compiling.
     """
+    made = []
+    for run in runs(per_layer, kinds):
+        carry, outputs = _scan(
+            one_layer,
+            carry,
+            chosen(per_layer, run),
+            kinds=run.kinds,
+            remat=remat,
+            unroll=unroll,
+            output=output,
+        )
+        made.append(outputs)
+    return carry, jax.tree.map(lambda *each: jnp.concatenate(each), *made) if made[1:] else made[0]
+
+
+def _scan(
+    one_layer: Callable[..., Any],
+    carry: Any,
+    per_layer: Any,
+    *,
+    kinds: tuple[Any, ...],
+    remat: Remat,
+    unroll: int,
+    output: Callable[[Any], Any],
+) -> tuple[Any, Any]:
     count = jax.tree.leaves(per_layer)[0].shape[0]
     turns = count // len(kinds)
     assert turns * len(kinds) == count, "a period must divide the layers"

@@ -25,6 +25,7 @@ from pretrain.fingerprint import (
 )
 from pretrain.folder_check import check_folder
 from pretrain.manifest import Leaf, Manifest, ManifestDamaged
+from pretrain.parts import joined
 from pretrain.runlock import RunLock
 from pretrain.save_clock import SaveClock
 
@@ -283,9 +284,9 @@ def load_params(
     """(params, info) of the newest whole checkpoint in `folder`, or of `step`; info has "step".
 
     With `abstract_params` (jax.ShapeDtypeStructs with shardings) arrays on devices; without, numpy
-    arrays in host memory, for tools that need no mesh. Changes nothing in the folder: safe beside
-    a training run. Raises ValueError when there is no checkpoint, CheckpointsCorrupt when none is
-    whole, StateMismatch.
+    arrays in host memory, trained and frozen ones together, for tools that need no mesh. Changes
+    nothing in the folder: safe beside a training run. Raises ValueError when there is no
+    checkpoint, CheckpointsCorrupt when none is whole, StateMismatch.
     """
     folder = Path(folder).absolute()
     problems = []
@@ -297,11 +298,13 @@ def load_params(
         except ManifestDamaged as error:
             found, sealed = [str(error)], None
         if sealed and not found:
-            leaves = {n: leaf for n, leaf in sealed.leaves.items() if n.startswith("params/")}
-            abstract = {"params": abstract_params or _empty_arrays(leaves)["params"]}
+            kept = ("params/",) if abstract_params else ("params/", "frozen/")
+            leaves = {n: leaf for n, leaf in sealed.leaves.items() if n.startswith(kept)}
+            abstract = {"params": abstract_params} if abstract_params else _empty_arrays(leaves)
             _compare(place, leaves, abstract)
-            params = array_files.load(place, abstract)["params"]
-            return params, sealed.info | {"step": sealed.step}
+            loaded = array_files.load(place, abstract)
+            whole = joined(loaded["params"], loaded.get("frozen", {}))
+            return whole, sealed.info | {"step": sealed.step}
         problems.append(f"{candidate}: {_some(found)}")
     if problems:
         raise CheckpointsCorrupt(f"no checkpoint in {folder} is whole: {_some(problems)}")

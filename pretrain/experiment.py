@@ -35,6 +35,9 @@ class Experiment:
     predicts. microbatches: parts a batch is accumulated in, to save memory; it changes no result.
     phases: earlier parts of the run with rows and batches of their own (BERT's 128 tokens before
     512), in order; after the last one `length` and `batch` hold.
+    trainable: patterns (fnmatch) over parameter names such as "blocks/attention/q"; "!embed" takes
+    out; () = everything. first_layer: layers below it are frozen, in every stack; -1: all but the
+    last. What is frozen has no gradient and no optimizer memory.
     layout: which mesh axes split which dims (docs/alphabet.md). seed: parameters and dropout
     (the data has its own).
     """
@@ -53,6 +56,8 @@ class Experiment:
     length: int = 128
     microbatches: int = 1
     phases: tuple[PhaseConfig, ...] = ()
+    trainable: tuple[str, ...] = ()
+    first_layer: int = 0
     seed: int = 0
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluation: EvaluationConfig = EvaluationConfig()

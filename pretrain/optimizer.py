@@ -1,7 +1,6 @@
 """Optax optimizers by name, with decay masks and learning-rate multipliers by parameter name."""
 
-import difflib
-import fnmatch
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,11 +9,8 @@ import optax
 from optax import contrib
 
 from pretrain.config import OptimizerConfig
+from pretrain.parts import PatternError, matches, refuse_unused
 from pretrain.schedule import make_schedule
-
-
-class PatternError(ValueError):
-    """A pattern over parameter names that matches nothing, or a parameter none of them covers."""
 
 
 def parameter_names(params: Any) -> Any:
@@ -25,9 +21,16 @@ def parameter_names(params: Any) -> Any:
 
 
 def make_optimizer(
-    config: OptimizerConfig, letters: Any, *, steps: int
+    config: OptimizerConfig,
+    letters: Any,
+    *,
+    steps: int,
+    whole: Mapping[str, Sequence[int]] | None = None,
 ) -> optax.GradientTransformation:
-    """The optimizer of a model whose parameters are spelled by `letters` ({"embed": "VD", ...}).
+    """The optimizer of parameters that are spelled by `letters` ({"embed": "VD", ...}).
+
+    whole: the shapes of all the model's parameters by name, where `letters` may be only those that
+    are trained: patterns may name the others too.
 
     Gradients arrive clipped (the step does it). Raises PatternError for patterns that match no
     parameter and for parameters that no multiplier covers.
@@ -39,14 +42,17 @@ def make_optimizer(
     the weights of the layers; all else takes AdamW with b1 and b2.
     """
     names = parameter_names(letters)
+    known = list(whole or jax.tree.leaves(names))
     schedule = make_schedule(config.schedule, steps=steps)
     parts = [_core(config, letters)]
     if config.weight_decay:
-        parts.append(optax.add_decayed_weights(config.weight_decay, mask=_decayed(config, names)))
+        parts.append(
+            optax.add_decayed_weights(config.weight_decay, mask=_decayed(config, names, known))
+        )
     elif config.no_decay:
         raise PatternError("optimizer.no_decay has no effect while optimizer.weight_decay is 0")
     if config.multipliers:
-        scale = _multipliers(config.multipliers, names)
+        scale = _multipliers(config.multipliers, names, known)
         parts.append(
             optax.stateless(lambda updates, _: jax.tree.map(lambda u, s: u * s, updates, scale))
         )
@@ -122,37 +128,26 @@ def _per_layer(inner: optax.GradientTransformation) -> optax.GradientTransformat
     return optax.GradientTransformation(jax.vmap(inner.init), update)
 
 
-def _decayed(config: OptimizerConfig, names: Any) -> Any:
-    every = jax.tree.leaves(names)
-    _refuse_unused("decay", config.decay, every)
-    _refuse_unused("no_decay", config.no_decay, every)
+def _decayed(config: OptimizerConfig, names: Any, known: list[str]) -> Any:
+    for setting, patterns in (("decay", config.decay), ("no_decay", config.no_decay)):
+        for pattern in patterns:
+            refuse_unused(f"optimizer.{setting}", pattern, known)
     return jax.tree.map(
-        lambda name: _matches(name, config.decay) and not _matches(name, config.no_decay), names
+        lambda name: matches(name, config.decay) and not matches(name, config.no_decay), names
     )
 
 
-def _multipliers(patterns: dict[str, float], names: Any) -> Any:
+def _multipliers(patterns: dict[str, float], names: Any, known: list[str]) -> Any:
     every = jax.tree.leaves(names)
-    _refuse_unused("multipliers", tuple(patterns), every)
-    if open_names := [name for name in every if not _matches(name, tuple(patterns))]:
+    for pattern in patterns:
+        refuse_unused("optimizer.multipliers", pattern, known)
+    if open_names := [name for name in every if not matches(name, tuple(patterns))]:
         raise PatternError(
             f"optimizer.multipliers cover no {', '.join(open_names[:3])}"
             f"{' ...' if len(open_names) > 3 else ''}; add '*': 1.0 as the last pattern"
         )
     first = {
-        name: next(scale for pattern, scale in patterns.items() if _matches(name, (pattern,)))
+        name: next(scale for pattern, scale in patterns.items() if matches(name, (pattern,)))
         for name in every
     }
     return jax.tree.map(lambda name: first[name], names)
-
-
-def _matches(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _refuse_unused(setting: str, patterns: tuple[str, ...], names: list[str]) -> None:
-    for pattern in patterns:
-        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
-            near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.4)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise PatternError(f"optimizer.{setting} {pattern!r} matches no parameter{hint}")

@@ -128,10 +128,10 @@ class LaidOut:
     def exact_bytes(self) -> dict[str, int]:
         """Bytes per device by class: what shardings say, to the byte."""
         return {
-            "parameters": _local_bytes(self.state["params"]),
+            "parameters": _local_bytes([self.state["params"], self.state.get("frozen", {})]),
             "optimizer": _local_bytes(self.state["opt_state"]),
             "other_state": _local_bytes(
-                {k: v for k, v in self.state.items() if k not in ("params", "opt_state")}
+                {k: v for k, v in self.state.items() if k not in ("params", "frozen", "opt_state")}
             ),
             "batch": _local_bytes(self.batch),
         }
@@ -143,15 +143,14 @@ def lay_out(experiment: Experiment, devices: list[Any]) -> LaidOut:
     from objectives.base import build as build_objective
     from partitioning.layouts import LAYOUTS
     from partitioning.mesh import make_mesh
-    from pretrain.optimizer import make_optimizer
-    from pretrain.setup import abstract_batch, step_settings
+    from pretrain.setup import abstract_batch, step_settings, trained_parts
     from pretrain.state import abstract_state, carry_of
     from pretrain.step import make_train_step
 
     e = experiment
     mesh, layout, model = make_mesh(e.mesh, devices=devices), LAYOUTS[e.layout], build(e.model)
     objective = build_objective(e.objective, tokenizer=_any_tokenizer(e.model), model=e.model)
-    optimizer = make_optimizer(e.optimizer, model.letters, steps=e.steps)
+    parts, optimizer = trained_parts(e, model)
     state = abstract_state(
         model,
         optimizer,
@@ -160,8 +159,9 @@ def lay_out(experiment: Experiment, devices: list[Any]) -> LaidOut:
         dtype=e.precision.params,
         carry=carry_of(objective),
         rows=e.batch,
+        parts=parts,
     )
-    step = make_train_step(model, objective, optimizer, step_settings(e, components=22))
+    step = make_train_step(model, objective, optimizer, step_settings(e, components=22), parts)
     batch = abstract_batch(objective, rows=e.batch, length=e.length, mesh=mesh)
     return LaidOut(
         experiment=e,

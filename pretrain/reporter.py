@@ -57,7 +57,7 @@ class Reporter:
             figures = evaluate_heldout(
                 s.model,
                 s.objective,
-                state["params"],
+                s.whole(state),
                 s.store,
                 length=s.experiment.length,
                 rows=e.rows,
@@ -102,7 +102,7 @@ class Reporter:
         made = samples(
             s.model,
             s.objective,
-            state["params"],
+            s.whole(state),
             s.store,
             length=s.experiment.length,
             prompts=e.sample_prompts,

@@ -209,6 +209,7 @@ class _Session:
                 dtype=dtype,
                 carry=carry_of(s.objective),
                 rows=e.batch,
+                parts=s.parts,
             ),
         )
 

@@ -1,5 +1,6 @@
 """From an experiment to what the loop runs: data, model, optimizer, mesh, the compiled step."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +15,13 @@ from models.count import flops_per_token
 from models.model import Model
 from objectives.base import Objective
 from objectives.base import build as build_objective
-from partitioning.axes import Layout
+from partitioning.axes import Layout, partition
 from partitioning.layouts import LAYOUTS
 from partitioning.mesh import make_mesh
 from pretrain.experiment import Experiment, validate
 from pretrain.hardware import model_flops_utilization
-from pretrain.optimizer import make_optimizer, parameter_names
+from pretrain.optimizer import make_optimizer
+from pretrain.parts import Parts, flat, parts_of
 from pretrain.schedule import make_schedule
 from pretrain.state import State, abstract_state, carry_of
 from pretrain.step import StepSettings, batch_sharding, compile_step, make_train_step
@@ -39,6 +41,15 @@ class Setup:
     mesh: Mesh
     layout: Layout
     abstract: State
+    parts: Parts
+
+    def whole(self, state: State) -> Any:
+        """The model's parameters of a state, trained and frozen together, as the step, evaluation
+        and export have them; arrays on the mesh."""
+        if "frozen" not in state:
+            return state["params"]
+        with partition(self.mesh, self.layout):
+            return self.parts.whole(state["params"], state["frozen"])
 
 
 def set_up(experiment: Experiment, *, store: Any) -> Setup:
@@ -77,7 +88,7 @@ def set_up(experiment: Experiment, *, store: Any) -> Setup:
     if check := getattr(objective, "check", None):
         check(order.take)
     model = build(experiment.model)
-    optimizer = make_optimizer(experiment.optimizer, model.letters, steps=experiment.steps)
+    parts, optimizer = trained_parts(experiment, model)
     mesh, layout = make_mesh(experiment.mesh), LAYOUTS[experiment.layout]
     abstract = abstract_state(
         model,
@@ -87,6 +98,7 @@ def set_up(experiment: Experiment, *, store: Any) -> Setup:
         dtype=experiment.precision.params,
         carry=carry_of(objective),
         rows=experiment.batch,
+        parts=parts,
     )
     return Setup(
         experiment=experiment,
@@ -99,14 +111,28 @@ def set_up(experiment: Experiment, *, store: Any) -> Setup:
         mesh=mesh,
         layout=layout,
         abstract=abstract,
+        parts=parts,
     )
+
+
+def trained_parts(
+    experiment: Experiment, model: Model
+) -> tuple[Parts, optax.GradientTransformation]:
+    """What an experiment trains of a model, and the optimizer that does it. Raises PatternError."""
+    e = experiment
+    shapes = {
+        name: x.shape for name, x in flat(jax.eval_shape(model.init, jax.random.key(0))).items()
+    }
+    parts = parts_of(model.letters, shapes, trainable=e.trainable, first_layer=e.first_layer)
+    optimizer = make_optimizer(e.optimizer, parts.letters, steps=e.steps, whole=shapes)
+    return parts, optimizer
 
 
 def compiled_step(s: Setup) -> jax.stages.Compiled:
     """The training step of this run, compiled for its mesh."""
     e = s.experiment
     settings = step_settings(e, components=len(s.order.components))
-    step = make_train_step(s.model, s.objective, s.optimizer, settings)
+    step = make_train_step(s.model, s.objective, s.optimizer, settings, s.parts)
     batch = abstract_batch(s.objective, rows=e.batch, length=e.length, mesh=s.mesh)
     return compile_step(step, s.abstract, batch, mesh=s.mesh, layout=s.layout)
 
@@ -166,11 +192,17 @@ def utilization(s: Setup) -> Callable[[float], float | None]:
 
 
 def parameter_table(s: Setup) -> list[dict[str, Any]]:
-    """[{"name", "shape", "letters", "count"}] in tree order."""
-    names = jax.tree.leaves(parameter_names(s.model.letters))
-    letters = jax.tree.leaves(s.model.letters)
-    shapes = jax.tree.leaves(s.abstract["params"])
-    return [
-        {"name": name, "shape": list(x.shape), "letters": each, "count": x.size}
-        for name, each, x in zip(names, letters, shapes, strict=True)
-    ]
+    """[{"name", "shape", "letters", "count", "trained"}] in tree order; trained: how many of count
+    are."""
+    letters = flat(s.model.letters)
+    trained, frozen = flat(s.abstract["params"]), flat(s.abstract.get("frozen", {}))
+    table = []
+    for name, each in letters.items():
+        here = [tree[name].shape for tree in (frozen, trained) if name in tree]
+        shape = [sum(x[0] for x in here), *here[0][1:]] if each else []
+        size = trained[name].size if name in trained else 0
+        count = math.prod(shape)
+        table.append(
+            {"name": name, "shape": shape, "letters": each, "count": count, "trained": size}
+        )
+    return table

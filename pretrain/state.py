@@ -1,7 +1,7 @@
 """The training state: its shapes, its placement, its birth.
 
-{"params", "opt_state", "step"}, and "carry" where the objective carries something from batch to
-batch (objectives/base.py).
+{"params", "opt_state", "step"}; "frozen" where not all of a model is trained (pretrain/parts.py),
+and "carry" where the objective carries something from batch to batch (objectives/base.py).
 """
 
 from collections.abc import Mapping
@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from models.model import Model
 from partitioning.axes import Layout, partition, placements
+from pretrain.parts import Parts, everything
 
 State = dict[str, Any]
 
@@ -31,19 +32,40 @@ def make_init(
     dtype: str,
     carry: Mapping[str, str] | None = None,
     rows: int = 0,
+    parts: Parts | None = None,
 ) -> Any:
     """key -> State with parameters in `dtype`; traceable. rows: those of a batch, for a carry."""
+    begin = begun(model, optimizer, carry=carry, rows=rows, parts=parts)
 
     def init(key: jax.Array) -> State:
-        params = jax.tree.map(lambda x: x.astype(dtype), model.init(key))
+        return begin(jax.tree.map(lambda x: x.astype(dtype), model.init(key)), key)
+
+    return init
+
+
+def begun(
+    model: Model,
+    optimizer: optax.GradientTransformation,
+    *,
+    carry: Mapping[str, str] | None = None,
+    rows: int = 0,
+    parts: Parts | None = None,
+) -> Any:
+    """(whole parameters, key) -> the State before the first update; traceable."""
+    chosen = parts or everything(model.letters)
+
+    def begin(whole: Any, key: jax.Array) -> State:
+        params, frozen = chosen.begin(whole, jax.random.fold_in(key, 1))
         state = {"params": params, "opt_state": optimizer.init(params), "step": jnp.int32(0)}
+        if chosen.frozen_letters:
+            state["frozen"] = frozen
         if not carry:
             return state
         sizes = model.config.sizes | {"B": rows}
         shapes = {name: [sizes[each] for each in letters] for name, letters in carry.items()}
         return state | {"carry": {name: jnp.zeros(shape) for name, shape in shapes.items()}}
 
-    return init
+    return begin
 
 
 def state_shardings(
@@ -52,11 +74,13 @@ def state_shardings(
     mesh: Mesh,
     layout: Layout,
     carry: Mapping[str, str] | None = None,
+    parts: Parts | None = None,
 ) -> State:
     """The state's tree of NamedShardings. What the optimizer keeps per parameter in that
     parameter's shape lies where the parameter lies, a carry where activations of its letters do;
     everything else is on every device."""
-    params = placements(model.letters, layout.at_rest, mesh)
+    chosen = parts or everything(model.letters)
+    params = placements(chosen.letters, layout.at_rest, mesh)
     everywhere = NamedSharding(mesh, P())
     placed = {
         _names(path): (param.shape, sharding)
@@ -75,6 +99,8 @@ def state_shardings(
 
     opt_state = jax.tree.map_with_path(like_its_parameter, abstract["opt_state"])
     state = {"params": params, "opt_state": opt_state, "step": everywhere}
+    if chosen.frozen_letters:
+        state["frozen"] = placements(chosen.frozen_letters, layout.at_rest, mesh)
     return state | {"carry": placements(dict(carry), layout.in_flight, mesh)} if carry else state
 
 
@@ -92,11 +118,12 @@ def abstract_state(
     dtype: str = "float32",
     carry: Mapping[str, str] | None = None,
     rows: int = 0,
+    parts: Parts | None = None,
 ) -> State:
     """The state as jax.ShapeDtypeStructs that carry their shardings; no memory is taken."""
-    init = make_init(model, optimizer, dtype=dtype, carry=carry, rows=rows)
+    init = make_init(model, optimizer, dtype=dtype, carry=carry, rows=rows, parts=parts)
     shapes = jax.eval_shape(init, jax.random.key(0))
-    shardings = state_shardings(model, shapes, mesh, layout, carry)
+    shardings = state_shardings(model, shapes, mesh, layout, carry, parts)
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
     )
@@ -112,12 +139,13 @@ def init_state(
     dtype: str = "float32",
     carry: Mapping[str, str] | None = None,
     rows: int = 0,
+    parts: Parts | None = None,
 ) -> State:
     """A fresh state, born where it lives: no device ever holds more than its part.
 
     The bits depend on the seed alone, not on the mesh or the layout.
     """
-    what: dict[str, Any] = {"dtype": dtype, "carry": carry, "rows": rows}
+    what: dict[str, Any] = {"dtype": dtype, "carry": carry, "rows": rows, "parts": parts}
     abstract = abstract_state(model, optimizer, mesh=mesh, layout=layout, **what)
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
     with partition(mesh, layout):

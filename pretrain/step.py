@@ -13,7 +13,11 @@ from jax.sharding import PartitionSpec as P
 from models.model import Model
 from objectives.base import Objective
 from partitioning.axes import Layout, at_rest, partition, spec
+from pretrain.parts import Parts, everything
 from pretrain.state import State
+
+# Names the random stream of `Parts.combine` beside the objective's.
+_OF_THE_PARTS = 0x9A275
 
 Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
@@ -37,7 +41,11 @@ class StepSettings:
 
 
 def make_train_step(
-    model: Model, objective: Objective, optimizer: optax.GradientTransformation, s: StepSettings
+    model: Model,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    s: StepSettings,
+    parts: Parts | None = None,
 ) -> Callable[[State, Batch], tuple[State, Metrics]]:
     """(state, batch) -> (state, metrics); traceable, to be compiled by `compile_step`.
 
@@ -45,11 +53,21 @@ def make_train_step(
     masks, microbatches and data parallelism change nothing. An update whose loss or gradient norm
     is no number leaves the state as it was, but for the step count (metrics["skipped"] = 1): what
     is carried from batch to batch too, so that rows may go on from the batch before the last.
-    """
 
-    def loss_fn(params: Any, batch: Batch, carry: Any, key: Any, denominators: Any) -> Any:
-        cast = jax.tree.map(lambda x: x.astype(s.compute), params)
-        module = model.merge(at_rest(cast, model.letters))
+    parts: what is trained, all of the model by default. The gradients, their norm and clipping, and
+    the optimizer are of the trained tree alone; state["frozen"] comes back as it was.
+    """
+    chosen = parts or everything(model.letters)
+
+    def placed(tree: Any, letters: Any) -> Any:
+        return at_rest(jax.tree.map(lambda x: x.astype(s.compute), tree), letters)
+
+    def loss_fn(
+        params: Any, frozen: Any, batch: Batch, carry: Any, key: Any, denominators: Any
+    ) -> Any:
+        trained, kept = placed(params, chosen.letters), placed(frozen, chosen.frozen_letters)
+        own_key = None if key is None else jax.random.fold_in(key, _OF_THE_PARTS)
+        module = model.merge(chosen.combine(trained, kept, own_key))
         if carry is None:
             losses, after = objective(module, batch, key), None
         else:
@@ -64,17 +82,18 @@ def make_train_step(
         by_component = _by_component(losses, batch, objective, s.components)
         return loss, (means | {"loss": loss} | by_component, after)
 
-    def gradients(params: Any, batch: Batch, carry: Any, key: Any, denominators: Any) -> Any:
+    def gradients(trees: Any, batch: Batch, carry: Any, key: Any, denominators: Any) -> Any:
         (_, (metrics, after)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
-            params, batch, carry, key, denominators
+            *trees, batch, carry, key, denominators
         )
-        return (at_rest(grads, model.letters), metrics), after
+        return (at_rest(grads, chosen.letters), metrics), after
 
     # Weight leaves of the terms that predict tokens, each once.
     predicted = dict.fromkeys(t.weight for t in objective.terms.values() if t.targets)
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
-        params = state["params"]
+        params, frozen = state["params"], state.get("frozen", {})
+        trees = (params, frozen)
         key = jax.random.fold_in(jax.random.key(s.seed), state["step"]) if s.dropout else None
         denominators = {
             name: jnp.maximum(jnp.sum(batch[term.weight]), 1.0)
@@ -87,9 +106,9 @@ def make_train_step(
         counted = {name: leaf for name, leaf in batch.items() if name != "row_crc"}
         rows = (counted, state.get("carry"))
         if s.microbatches == 1:
-            (grads, metrics), after = gradients(params, *rows, key, denominators)
+            (grads, metrics), after = gradients(trees, *rows, key, denominators)
         else:
-            (grads, metrics), after = _accumulate(gradients, params, rows, key, denominators, s)
+            (grads, metrics), after = _accumulate(gradients, trees, rows, key, denominators, s)
         norm = optax.tree.norm(grads)
         if s.clip_norm:
             factor = jnp.minimum(1.0, s.clip_norm / jnp.maximum(norm, 1e-16))
@@ -110,7 +129,8 @@ def make_train_step(
             "loss_tokens": sum(counts[name][1] for name in predicted),
             "row_crc": batch["row_crc"],
         }
-        return new | {"step": state["step"] + 1}, metrics
+        new["step"] = state["step"] + 1
+        return new | ({"frozen": frozen} if frozen else {}), metrics
 
     return step
 
@@ -181,7 +201,7 @@ def _by_component(
 
 def _accumulate(
     gradients: Callable[..., Any],
-    params: Any,
+    trees: Any,
     rows: tuple[Batch, Any],
     key: jax.Array | None,
     denominators: Any,
@@ -196,12 +216,12 @@ def _accumulate(
 
     def add(total: Any, part: Any) -> Any:
         (batch, carry), part_key = part
-        sums, after = gradients(params, batch, carry, part_key, denominators)
+        sums, after = gradients(trees, batch, carry, part_key, denominators)
         return jax.tree.map(jnp.add, total, sums), after
 
     first = jax.tree.map(lambda leaf: leaf[0], (split, keys))
     shapes, _ = jax.eval_shape(
-        lambda p, rows, k: gradients(p, *rows, k, denominators), params, *first
+        lambda t, rows, k: gradients(t, *rows, k, denominators), trees, *first
     )
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     total, after = jax.lax.scan(add, zeros, (split, keys))
