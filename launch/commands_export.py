@@ -12,7 +12,7 @@ from launch.commands_report import run_folder
 from launch.console import Refused, existing, narration, output, print_json, size
 from pretrain.exits import DONE, FAILED
 
-Format = Literal["hf", "onnx", "gguf", "ctranslate2", "stablehlo", "orbax-params"]
+Format = Literal["hf", "onnx", "gguf", "ctranslate2", "stablehlo", "elmo", "orbax-params"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +21,9 @@ class Export:
 
     hf: config.json, safetensors, tokenizer files and a model card, as transformers, vLLM and
     lm-eval read them. onnx: a graph for onnxruntime. gguf: one file for llama.cpp. ctranslate2: its
-    model folder. stablehlo: a program that JAX runs without our code. orbax-params: the parameters
-    for other JAX code. docs/stacks.md has what each needs and which families it can say.
+    model folder. stablehlo: a program that JAX runs without our code. elmo: options.json and HDF5 for
+    AllenNLP and bilm-tf. orbax-params: the parameters for other JAX code. docs/stacks.md has what
+    each needs and which families it can say.
 
     What was written is read back and must give the run's outputs before the folder gets its name.
 

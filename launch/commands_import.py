@@ -23,9 +23,11 @@ class Import:
     Example:
       gesso import downloads/gpt-neo-125m runs/neo
       gesso import downloads/gpt2 runs/gpt2 --vocab 50304 --store stores/mine
+      gesso import downloads/elmo runs/elmo --tokenizer vocab.txt --vocab 793471 --fresh "head*"
     """
 
-    # The folder with config.json and weights (safetensors or pytorch_model.bin).
+    # The folder: config.json and weights (safetensors or pytorch_model.bin), or ELMo's options.json
+    # and HDF5.
     folder: tyro.conf.Positional[str]
     # The run folder to make.
     run_folder: tyro.conf.Positional[str]
@@ -75,10 +77,11 @@ def take_over(options: Import, run_folder: Path) -> dict[str, Any]:
             fresh=options.fresh,
             seed=options.seed,
         )
-    if tokenizer.vocab_size > imported.config.vocab:
+    ids = _ids_of(tokenizer, imported.config)
+    if ids > imported.config.vocab:
         raise Refused(
-            f"the tokenizer has {tokenizer.vocab_size} ids and the model {imported.config.vocab}"
-            f" rows for them; give its own tokenizer, or --vocab {tokenizer.vocab_size}"
+            f"the tokenizer has {ids} ids and the model {imported.config.vocab} rows for them; give"
+            f" its own tokenizer, or --vocab {ids}"
         )
     import jax
 
@@ -116,6 +119,13 @@ def _tokenizer(options: Import) -> Any:
         raise Refused(
             f"{error}; name another with --tokenizer (a folder, a file, or bytes)"
         ) from None
+
+
+def _ids_of(tokenizer: Any, config: Any) -> int:
+    """The ids that the model needs a row for: of ELMo the classes of its softmax, if it has one."""
+    if getattr(config, "head", "") == "none" and config.reads == "characters":
+        return 0
+    return getattr(tokenizer, "classes", tokenizer.vocab_size)
 
 
 def _experiment(options: Import, config: Any) -> Any:

@@ -6,6 +6,7 @@ set -euo pipefail
 usage() {
   cat <<'TEXT'
 usage: launch/gpu_slurm.sh [options] -- GESSO-ARGUMENTS...
+       launch/gpu_slurm.sh [options] --array FILE
 
   --name NAME            of the job (default: gesso)
   --nodes N              machines (default 1)
@@ -18,6 +19,9 @@ usage: launch/gpu_slurm.sh [options] -- GESSO-ARGUMENTS...
   --restarts N           requeues before giving up (default 100)
   --log FILE             SLURM's output file (default: NAME-%j.log)
   --setup FILE           a script every process reads first: module load, export NAME=value, ...
+  --array FILE           a job array: every line is the `gesso ...` command of one job, as
+                         `gesso sweep NAME --show commands` prints them
+  --at-once N            jobs of the array that run at a time (default: as many as there is room for)
   --dry-run              print the sbatch command instead of running it
 
 The checkout, its .venv (make one on a node: bash launch/venv.sh .venv cuda) and the run folder must
@@ -27,6 +31,9 @@ which is all a requeue does.
 Example:
   launch/gpu_slurm.sh --nodes 4 --time 24:00:00 --partition h100 \
     -- pretrain gpt-j-6b --folder /shared/runs/j --data.store /shared/pile --mesh.fsdp 32
+
+  gesso sweep NAME --folder /shared/sweep --show commands >trials
+  launch/gpu_slurm.sh --gpus-per-node 1 --array trials     # then: gesso sweep NAME --folder /shared/sweep
 
 Exit status: sbatch's; 2 the request is wrong.
 TEXT
@@ -42,6 +49,7 @@ quoted() { printf '%q ' "$@"; } # one shell word per argument, whatever is in it
 read_options() {
   name=gesso nodes=1 gpus_per_node=8 tasks=gpu cpus_per_task=8 time='' save_seconds=180
   partition='' account='' qos='' constraint='' restarts=100 log='' setup='' dry_run=no
+  array='' at_once=0
   gesso_arguments=()
   while (($#)); do
     case $1 in
@@ -56,7 +64,7 @@ read_options() {
       exit 0
       ;;
     --name | --nodes | --gpus-per-node | --tasks | --cpus-per-task | --time | --save-seconds | \
-      --partition | --account | --qos | --constraint | --restarts | --log | --setup)
+      --partition | --account | --qos | --constraint | --restarts | --log | --setup | --array | --at-once)
       (($# > 1)) || refuse "$1 needs a value"
       local variable=${1#--}
       printf -v "${variable//-/_}" '%s' "$2"
@@ -69,8 +77,14 @@ read_options() {
 
 check_options() {
   local each
-  ((${#gesso_arguments[@]})) || refuse 'say what to run after --, for instance: -- pretrain ...'
-  for each in nodes gpus_per_node cpus_per_task save_seconds restarts; do
+  if [[ -n $array ]]; then
+    ((${#gesso_arguments[@]} == 0)) || refuse '--array FILE says what to run: nothing goes after --'
+    [[ -s $array ]] || refuse "--array $(quoted "$array")is not a file with a command in every line"
+    array=$(realpath -- "$array")
+  else
+    ((${#gesso_arguments[@]})) || refuse 'say what to run after --, for instance: -- pretrain ...'
+  fi
+  for each in nodes gpus_per_node cpus_per_task save_seconds restarts at_once; do
     [[ ${!each} =~ ^[0-9]+$ ]] || refuse "--${each//_/-} $(quoted "${!each}")must be a whole number"
   done
   ((nodes > 0 && cpus_per_task > 0)) || refuse '--nodes and --cpus-per-task must be at least 1'
@@ -92,7 +106,7 @@ main() {
   [[ $tasks == node || $gpus_per_node == 0 ]] || per_node=$gpus_per_node
   local command=(
     sbatch "--job-name=$name" "--nodes=$nodes" "--ntasks-per-node=$per_node"
-    "--cpus-per-task=$cpus_per_task" "--output=${log:-$name-%j.log}" --open-mode=append
+    "--cpus-per-task=$cpus_per_task" "--output=${log:-$name-$( [[ -n $array ]] && echo %A_%a || echo %j).log}" --open-mode=append
     --requeue "--signal=TERM@$save_seconds"
   )
   ((gpus_per_node == 0)) || command+=("--gpus-per-node=$gpus_per_node")
@@ -101,6 +115,14 @@ main() {
   [[ -z $account ]] || command+=("--account=$account")
   [[ -z $qos ]] || command+=("--qos=$qos")
   [[ -z $constraint ]] || command+=("--constraint=$constraint")
+  if [[ -n $array ]]; then
+    local last
+    last=$(($(wc -l <"$array") - 1)) # every line ends with a newline, as sweep prints them
+    ((last >= 0)) || refuse "--array $(quoted "$array")holds no whole line"
+    ((at_once == 0)) || last=$last%$at_once
+    command+=("--array=0-$last")
+    gesso_arguments=(--array "$array")
+  fi
   [[ -z $setup ]] || setup=$(realpath -- "$setup")
   command+=("$checkout/launch/slurm_job.sh" "$checkout" "$restarts" "$setup" "${gesso_arguments[@]}")
   if [[ $dry_run == yes ]]; then

@@ -10,6 +10,20 @@ fi
 checkout=$1 restarts=$2 setup=$3
 shift 3
 
+# A job of an array: its line of the file, read as a shell would read it but without doing anything.
+words='
+import os, shlex, sys
+line = open(sys.argv[1]).read().splitlines()[int(os.environ["SLURM_ARRAY_TASK_ID"])]
+gesso, *words = shlex.split(line)
+assert gesso == "gesso", line
+sys.stdout.write("".join(each + "\0" for each in words))
+'
+if [[ $1 == --array ]]; then
+  mapfile -d '' -t line < <("$checkout/.venv/bin/python" -c "$words" "$2")
+  ((${#line[@]})) || exit 2
+  set -- "${line[@]}"
+fi
+
 # Single quotes: these variables are the task's.
 # shellcheck disable=SC2016
 task='[[ -z $1 ]] || source "$1"; exec "$2/.venv/bin/gesso" "${@:3}"'

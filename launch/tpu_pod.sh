@@ -10,25 +10,32 @@ usage: launch/tpu_pod.sh run    --name NAME --zone ZONE --type TYPE [options] --
        launch/tpu_pod.sh follow --name NAME --zone ZONE [options]
        launch/tpu_pod.sh status --name NAME --zone ZONE [options]
        launch/tpu_pod.sh stop   --name NAME --zone ZONE [options]
+       launch/tpu_pod.sh fetch  --name NAME --zone ZONE --folder RUN [--to FOLDER] [options]
        launch/tpu_pod.sh delete --name NAME --zone ZONE [options]
 
   run      create or reuse the slice, install, start the same gesso command on every worker, follow
            worker 0; restart after a preemption or failure until the command has succeeded.
            Interrupting this script leaves the job running; the same command attaches again.
-  follow   show worker 0's log          status   the slice, and the job on every worker
-  stop     end the job (it saves first) delete   delete the slice: the only end of its costs
+  follow   show worker 0's log              status   the slice, and the job on every worker
+  stop     end the job (it saves first)     delete   delete the slice: the only end of its costs
+  fetch    bring the run's report, as of now, and its records here (not its checkpoints)
 
   --name NAME          of the slice: lower-case letters, digits and -
   --zone ZONE          where, for instance us-east5-a
   --type TYPE          how many chips of which kind, for instance v5litepod-16 or v4-32
   --project PROJECT    default: gcloud's own
   --capacity KIND      on-demand (default), spot, queued or queued-spot
+  --slices N           as many slices of that type, joined over the data-centre network, for one
+                       run (default 1); more than one needs --capacity queued or queued-spot. Say it
+                       to the other actions, too
   --version RUNTIME    the image; by default the one for TYPE
   --setup FILE         a script run on every worker before the start: mount the disk of the run
                        folder, write `export NAME=value` lines to ~/gesso-env.sh, ...
   --restarts N         starts after the first one before giving up (default 100)
   --poll-seconds N     between looks at a slice that is not ready (default 30)
   --when-done KIND     keep (default) or delete the slice after success
+  --folder RUN         fetch: the run folder, as the command named it
+  --to FOLDER          fetch: where it comes to (default: the run folder's own name, here)
   --dry-run            print every command instead of running it
 
 The run folder must be on a disk that all workers share and that outlives the slice (--setup mounts
@@ -64,16 +71,16 @@ act() {
 read_options() {
   action=${1:-}
   case $action in
-  run | follow | status | stop | delete) shift ;;
+  run | follow | status | stop | fetch | delete) shift ;;
   -h | --help | help)
     usage
     exit 0
     ;;
-  '') refuse 'say what to do: run, follow, status, stop or delete' ;;
+  '') refuse 'say what to do: run, follow, status, stop, fetch or delete' ;;
   *) refuse "unknown action $(quoted "$action")" ;;
   esac
   name='' zone='' type='' project='' capacity=on-demand version='' setup='' when_done=keep
-  restarts=100 poll_seconds=30 dry_run=no gesso_arguments=()
+  restarts=100 poll_seconds=30 slices=1 folder='' to='' dry_run=no gesso_arguments=()
   while (($#)); do
     case $1 in
     --)
@@ -87,7 +94,7 @@ read_options() {
       exit 0
       ;;
     --name | --zone | --type | --project | --capacity | --version | --setup | --restarts | \
-      --poll-seconds | --when-done)
+      --poll-seconds | --when-done | --slices | --folder | --to)
       (($# > 1)) || refuse "$1 needs a value"
       local variable=${1#--}
       printf -v "${variable//-/_}" '%s' "$2"
@@ -113,6 +120,19 @@ check_options() {
   on-demand | spot | queued | queued-spot) ;;
   *) refuse "--capacity $(quoted "$capacity")must be on-demand, spot, queued or queued-spot" ;;
   esac
+  [[ $slices =~ ^[1-9][0-9]{0,3}$ ]] || refuse "--slices $(quoted "$slices")must be at least 1"
+  [[ $slices == 1 || $capacity == queued* ]] ||
+    refuse "--slices $slices needs --capacity queued or queued-spot: they come together or not at all"
+  nodes=("$name")
+  if ((slices > 1)); then # as Google numbers them
+    nodes=()
+    local i
+    for ((i = 0; i < slices; i++)); do nodes+=("$name-$i"); done
+  fi
+  if [[ $action == fetch ]]; then
+    [[ -n $folder && $folder != -* ]] || refuse 'say which run: --folder RUN'
+    to=${to:-$(basename -- "$folder")}
+  fi
   place=("--zone=$zone")
   [[ -z $project ]] || place+=("--project=$project")
   [[ $action == run ]] || return 0
@@ -133,34 +153,57 @@ image_for() { # Google's table of TPU software versions, for JAX
   esac
 }
 
-vm() { # vm VERB ARGUMENTS...: a gcloud command about the slice
-  local verb=$1
-  shift
-  act gcloud compute tpus tpu-vm "$verb" "$name" "${place[@]}" "$@"
+vm() { # vm SLICE VERB ARGUMENTS...: a gcloud command about one slice
+  act gcloud compute tpus tpu-vm "$2" "$1" "${place[@]}" "${@:3}"
 }
 
-on_workers() { # on_workers all|NUMBER COMMAND...: over ssh, every word quoted for the shell there
-  local which=$1
-  shift
+queued() { act gcloud compute tpus queued-resources "$1" "$name" "${place[@]}" "${@:2}"; }
+
+each_slice() { # each_slice FUNCTION ARGUMENTS...: with every slice as its first argument, at once
+  local node pid failed=0 started=()
+  if ((slices == 1)) || [[ $dry_run == yes ]]; then
+    for node in "${nodes[@]}"; do "$1" "$node" "${@:2}" || return; done
+    return
+  fi
+  for node in "${nodes[@]}"; do
+    "$1" "$node" "${@:2}" &
+    started+=("$!")
+  done
+  for pid in "${started[@]}"; do wait "$pid" || failed=$?; done
+  return "$failed"
+}
+
+on_slice() { # on_slice SLICE all|NUMBER COMMAND...: over ssh, every word quoted for the shell there
   # A connection to a slice that was taken away must end by itself.
-  vm ssh --quiet "--worker=$which" "--command=$(quoted "$@")" -- \
+  vm "$1" ssh --quiet "--worker=$2" "--command=$(quoted "${@:3}")" -- \
     -o ServerAliveInterval=20 -o ServerAliveCountMax=6
+}
+
+on_workers() { # on_workers all|NUMBER COMMAND...: of every slice, or one of the first
+  if [[ $1 == all ]]; then
+    each_slice on_slice "$@"
+  else
+    on_slice "${nodes[0]}" "$@"
+  fi
 }
 
 worker() { on_workers "$1" bash gesso-worker.sh "${@:2}"; }
 
-# The state of the slice, or of the request for it: a word of Google's, or NONE.
+# The state of the slices, or of the request for them: a word of Google's, or NONE. READY is all of
+# them; of several states the first other one counts.
 slice_state() {
-  local state
+  local state node
   if [[ $dry_run == yes ]]; then
-    vm describe '--format=value(state)' >&2
+    each_slice vm describe '--format=value(state)' >&2
     echo "${dry_state:-NONE}"
     return
   fi
-  state=$(described vm describe '--format=value(state)') || return
+  for node in "${nodes[@]}"; do
+    state=$(described vm "$node" describe '--format=value(state)') || return
+    [[ $state == READY ]] || break
+  done
   if [[ $state == NONE && $capacity == queued* ]]; then
-    state=$(described act gcloud compute tpus queued-resources describe "$name" "${place[@]}" \
-      '--format=value(state.state)') || return
+    state=$(described queued describe '--format=value(state.state)') || return
     # Granted, but the slice itself does not show yet.
     [[ $state != ACTIVE ]] || state=CREATING
   fi
@@ -187,18 +230,20 @@ create() {
   local spot=()
   [[ $capacity != *spot ]] || spot=(--spot)
   if [[ $capacity == queued* ]]; then
-    act gcloud compute tpus queued-resources create "$name" "${place[@]}" "--node-id=$name" \
-      "--accelerator-type=$type" "--runtime-version=$version" ${spot[@]+"${spot[@]}"}
+    local which=("--node-id=$name")
+    ((slices == 1)) || which=("--node-count=$slices" "--node-prefix=$name")
+    queued create "${which[@]}" "--accelerator-type=$type" "--runtime-version=$version" \
+      ${spot[@]+"${spot[@]}"}
   else
-    vm create "--accelerator-type=$type" "--version=$version" ${spot[@]+"${spot[@]}"}
+    vm "$name" create "--accelerator-type=$type" "--version=$version" ${spot[@]+"${spot[@]}"}
   fi
 }
 
 delete() {
   if [[ $capacity == queued* ]]; then
-    act gcloud compute tpus queued-resources delete "$name" "${place[@]}" --force --quiet
+    queued delete --force --quiet
   else
-    vm delete --quiet
+    vm "$name" delete --quiet
   fi
 }
 
@@ -212,7 +257,7 @@ ensure_slice() {
     case $state in
     READY) return ;;
     PREEMPTED | TERMINATED | SUSPENDED | FAILED) delete || say 'delete failed; will look again' ;;
-    STOPPED) vm start || say 'start failed; will look again' ;;
+    STOPPED) each_slice vm start || say 'start failed; will look again' ;;
     NONE)
       attempts=$((attempts + 1))
       ((attempts <= restarts + 1)) || give_up 'the slice could not be created'
@@ -246,11 +291,15 @@ pack() {
   [[ -z $setup ]] || act cp -- "$setup" "$package/gesso-setup.sh"
 }
 
+copy() { # copy SLICE FILES...: to every worker's home
+  act gcloud compute tpus tpu-vm scp --quiet "${@:2}" "$1:" "${place[@]}" --worker=all
+}
+
 # Brings checkout and environment to every worker and starts the command there.
 start() {
   local files=("$package/gesso.tar.gz" "$package/gesso-worker.sh")
   [[ -z $setup ]] || files+=("$package/gesso-setup.sh")
-  act gcloud compute tpus tpu-vm scp --quiet "${files[@]}" "$name:" "${place[@]}" --worker=all &&
+  each_slice copy "${files[@]}" &&
     worker all stop &&
     worker all unpack gesso.tar.gz &&
     { [[ -z $setup ]] || on_workers all bash gesso-setup.sh; } &&
@@ -315,6 +364,19 @@ status() {
 }
 
 stop() { worker all stop; }
+
+fetch() { # over ssh, for scp would read meaning into the folder's name
+  if [[ $dry_run == yes ]]; then
+    quoted mkdir -p -- "$to"
+    printf '\n%s | ' "$(worker 0 fetch "$folder")"
+    quoted tar -xzf - -C "$to"
+    echo
+    return
+  fi
+  mkdir -p -- "$to"
+  worker 0 fetch "$folder" | tar -xzf - -C "$to"
+  say "$to/report.html"
+}
 
 main() {
   read_options "$@"

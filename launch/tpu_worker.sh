@@ -11,10 +11,10 @@ main() {
   local action=${1:-help}
   shift || true
   case $action in
-  unpack | install | start | follow | status | stop | job) "$action" "$@" ;;
+  unpack | install | start | follow | status | stop | fetch | job) "$action" "$@" ;;
   *)
     echo 'usage: tpu_worker.sh unpack ARCHIVE | install | start GESSO-ARGUMENTS... |' \
-      'follow start|tail | status | stop (tpu_pod.sh calls it on every worker)' >&2
+      'follow start|tail | status | stop | fetch FOLDER (tpu_pod.sh calls it on every worker)' >&2
     return 2
     ;;
   esac
@@ -119,6 +119,12 @@ stop() {
     waited=$((waited + 1))
   done
   kill -KILL -- "-$pid" 2>/dev/null || true
+}
+
+fetch() { # a run folder's report, as of now, and its records: a compressed tar on stdout
+  cd -- "$job"
+  "$checkout/.venv/bin/gesso" report "$1" >&2 || echo 'no report could be written' >&2
+  tar -czf - -C "$1" --exclude=./checkpoints --exclude=./export --exclude=./run.lock .
 }
 
 main "$@"

@@ -107,13 +107,16 @@ def train(
         hooks.poll()
         stop = hooks.preempted(done)
         if stop or hooks.save_due(done) or done == steps:
+            # On record before it is saved: a run that dies in between would lack it for ever.
+            _report(*pending, clock, hooks, figures)
+            pending = None
             hooks.progress("save")
             hooks.save(done, state, next_row)
         if stop:
-            _report(*pending, clock, hooks, figures)
             return Outcome(state=state, step=done, next_row=next_row, ended="preempted")
         if hooks.evaluate_due(done):
-            _report(*pending, clock, hooks, figures)
+            if pending:
+                _report(*pending, clock, hooks, figures)
             pending, before = None, time.perf_counter()
             hooks.progress("evaluate")
             hooks.evaluate(done, state)

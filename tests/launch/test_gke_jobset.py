@@ -219,66 +219,8 @@ def test_what_gesso_refuses_is_not_repeated_and_a_failed_set_is_replaced(stand):
     )
 
 
-SETTINGS = {
-    "data.store": "embedded:bytes:0.3", "batch": 8, "length": 32, "model.layers": 2,
-    "model.embed": 32, "model.window": 16, "mesh.data": 4, "evaluation.every-steps": 0,
-    "evaluation.sample-every-steps": 0, "checkpoint.every-steps": 2, "logging.every-steps": 1,
-    "hosts.peer-timeout-seconds": 10,
-}  # fmt: skip
-
-
-def train(stand, *, run, steps, kill_at=0):
-    """Two pods train; with kill_at the second is killed once that checkpoint is there."""
-    if kill_at:
-        killer = (
-            "import os, pathlib, signal, sys, threading, time\n"
-            f"saved = pathlib.Path('{run}/checkpoints/{kill_at}/manifest.json')\n"
-            f"once = pathlib.Path('{stand}/killed')\n"
-            "def watch():\n"
-            "    while not saved.exists():\n"
-            "        time.sleep(0.01)\n"
-            "    once.touch()\n"
-            "    os.kill(os.getpid(), signal.SIGKILL)\n"
-            "if os.environ['JOB_COMPLETION_INDEX'] == '1' and not once.exists():\n"
-            "    threading.Thread(target=watch, daemon=True).start()\n"
-            "from launch.cli import main\n"
-            "sys.exit(main())\n"
-        )
-        (stand / "bin/gesso").write_text(f"#!{sys.executable}\n{killer}")
-        (stand / "bin/gesso").chmod(0o755)
-    words = [w for name, value in SETTINGS.items() for w in (f"--{name}", str(value))]
-    return jobset(
-        "run", *ASKED, "--pods", "2", "--restarts", "2", "--poll-seconds", "0",
-        "--", "pretrain", "debug-gpt-neo", "--folder", str(run), "--steps", str(steps), *words,
-        stand=stand,
-    )  # fmt: skip
-
-
-def losses(run):
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    trained = [r for r in records if r["kind"] == "train"]
-    return {r["step"]: (r["loss"], r["batch_crc32"]) for r in trained}
-
-
-@pytest.mark.slow
-def test_two_pods_train_and_after_one_is_killed_they_go_on_exactly(stand):
-    killed = train(stand, run=stand / "run", steps=40, kill_at=4)
-    assert killed.returncode == 0, killed.stderr
-    first = (stand / "pod-0-0.0.log").read_text().strip().splitlines()[-1]
-    assert "process 1" in first and "its process ended" in first, first
-    assert "continuing after step" in (stand / "run/log.txt").read_text()
-    environment = json.loads((stand / "run/environment.json").read_text())
-    assert environment["devices"]["processes"] == 2
-    (stand / "state").unlink()
-    (stand / "bin/gesso").unlink()
-    whole = train(stand, run=stand / "whole", steps=40)
-    assert whole.returncode == 0, whole.stderr
-    assert losses(stand / "run") == losses(stand / "whole")
-    assert len(losses(stand / "whole")) == 40
-
-
 def test_the_pods_find_each_other(stand):
-    """What partitioning.scheduler makes of the manifest's variables, on the fast side."""
+    """What partitioning.scheduler makes of the manifest's variables."""
     from partitioning.scheduler import detect
 
     done = jobset("manifest", *ASKED, "--pods", "3", "--", "list", stand=stand)

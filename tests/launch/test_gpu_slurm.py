@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -125,3 +126,29 @@ def test_two_tasks_train_one_run_and_a_failure_is_requeued(stand):
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert records[-1]["event"] == "done" and records[-1]["step"] == 2
     assert json.loads((run / "environment.json").read_text())["devices"]["processes"] == 2
+
+
+def test_an_array_runs_the_line_of_each_job(stand, tmp_path):
+    """The trials of a sweep; what stands in a line is words, and nothing runs it."""
+    commands = [["gesso", "pretrain", *HOSTILE[:-1], f"--steps={i}"] for i in range(3)]
+    (stand / "trials").write_text("".join(shlex.join(each) + "\n" for each in commands))
+    done = slurm("--array", "trials", "--at-once", "2", "--dry-run", stand=stand)
+    words = shlex.split(done.stdout)
+    assert "--array=0-2%2" in words and "--output=gesso-%A_%a.log" in words
+    checkout = stand / "checkout/.venv/bin"
+    checkout.mkdir(parents=True)
+    (checkout / "python").symlink_to(sys.executable)
+    (checkout / "gesso").write_text('#!/bin/bash\nprintf \'%s\\0\' "$@" >"$STAND/asked"\n')
+    (checkout / "gesso").chmod(0o755)
+    job = [str(LAUNCH / "slurm_job.sh"), str(stand / "checkout"), "0", "", "--array", "trials"]
+    for i, command in enumerate(commands):
+        environ = os.environ | {"SLURM_ARRAY_TASK_ID": str(i), "SLURM_NTASKS": "1"}
+        subprocess.run(["bash", *job], check=True, cwd=stand, env=environ)
+        assert (stand / "asked").read_text().split("\0")[:-1] == command[1:]
+    assert not (stand / "pwned").exists()
+
+
+def test_an_array_of_nothing_is_refused(stand):
+    (stand / "trials").touch()
+    assert slurm("--array", "trials", stand=stand).returncode == 2
+    assert slurm("--array", "missing", stand=stand).returncode == 2

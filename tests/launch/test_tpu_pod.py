@@ -38,7 +38,9 @@ argv = sys.argv[1:]
 with (stand / "calls").open("a") as calls:
     calls.write(json.dumps(argv) + "\\n")
 state, verb = stand / "state", argv[3]
-workers = [stand / "w0", stand / "w1"]
+slices = int((stand / "slices").read_text()) if (stand / "slices").exists() else 1
+first = 2 * int(argv[4].rpartition("-")[2]) if slices > 1 and verb == "ssh" else 0
+workers = [stand / f"w{first}", stand / f"w{first + 1}"]
 if verb == "describe":
     if (stand / "broken").exists():
         sys.exit("ERROR: (gcloud) PERMISSION_DENIED: not yours")
@@ -50,15 +52,20 @@ elif verb == "create":
     if short.exists():
         short.unlink()
         sys.exit("ERROR: no more capacity")
-    for worker in workers:
+    counts = [each.partition("=")[2] for each in argv if each.startswith("--node-count=")]
+    (stand / "slices").write_text(counts[0] if counts else "1")
+    for number in range(2 * int(counts[0] if counts else 1)):
+        worker = stand / f"w{number}"
         shutil.rmtree(worker, ignore_errors=True)
         worker.mkdir()
     state.write_text("READY")
 elif verb == "delete":
     state.unlink()
 elif verb == "scp":
-    for path in [each for each in argv[4:] if not each.startswith("--")][:-1]:
-        for worker in workers:
+    *paths, to = [each for each in argv[4:] if not each.startswith("--")]
+    first = 2 * int(to[:-1].rpartition("-")[2]) if slices > 1 else 0
+    for path in paths:
+        for worker in (stand / f"w{first}", stand / f"w{first + 1}"):
             shutil.copy(path, worker)
 elif verb == "ssh":
     which = next(each for each in argv if each.startswith("--worker=")).partition("=")[2]
@@ -80,10 +87,14 @@ elif verb == "ssh":
 GESSO = """\
 import json, os, pathlib, signal, sys, time
 home, stand = pathlib.Path(os.environ["HOME"]), pathlib.Path(os.environ["STAND"])
-with (stand / f"asked-{home.name}").open("a") as asked:
-    asked.write(json.dumps(sys.argv[1:]) + "\\n")
+if sys.argv[1:2] != ["report"]:
+    with (stand / f"asked-{home.name}").open("a") as asked:
+        asked.write(json.dumps(sys.argv[1:]) + "\\n")
 starts = len((stand / f"asked-{home.name}").read_text().splitlines())
 outcome = (stand / "outcomes").read_text().split()[starts - 1]
+if sys.argv[1:2] == ["report"]:
+    pathlib.Path(sys.argv[2], "report.html").write_text("as of now")
+    sys.exit()
 print("working on it", os.environ.get("FROM_SETUP", ""), flush=True)
 if outcome == "slow":
     time.sleep(3)
@@ -304,6 +315,38 @@ def test_queued_capacity_asks_for_a_queued_resource(stand: Stand) -> None:
     (created,) = stand.calls("create")
     assert created[2] == "queued-resources"
     assert {"--node-id=neo", "--runtime-version=v2-alpha-tpuv5-lite", "--spot"} <= set(created)
+
+
+def test_several_slices_run_the_same_command_and_come_and_go_together(stand: Stand) -> None:
+    several = ["--slices", "2", "--capacity", "queued-spot"]
+    done = stand.pod("run", *SLICE, *several, "--", "pretrain", *HOSTILE, outcomes="preempt 0")
+    assert done.returncode == 0, done.stderr
+    assert all(stand.asked(worker) == [["pretrain", *HOSTILE]] * 2 for worker in range(4))
+    created = stand.calls("create")
+    assert len(created) == 2, "one slice was preempted: all of them are made anew"
+    assert {"--node-count=2", "--node-prefix=neo", "--spot"} <= set(created[0])
+    assert [each[2] for each in stand.calls("delete")] == ["queued-resources"]
+    status = stand.pod("status", *WHERE, *several)
+    assert sorted(status.stdout.splitlines()) == ["ended 0"] * 4
+    alone = stand.pod("run", *SLICE, "--slices", "2", "--", "pretrain", "x")
+    assert alone.returncode == 2 and "queued" in alone.stderr
+
+
+def test_fetches_the_report_and_the_records(stand: Stand) -> None:
+    assert stand.pod("run", *SLICE, "--", "pretrain", "x").returncode == 0
+    run = stand.folder / "w0/gesso-job/runs/a b; touch pwned"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints/big").touch()
+    (run / "metrics.jsonl").write_text("{}\n")
+    fetch = ["fetch", *WHERE, "--folder", "runs/a b; touch pwned"]
+    assert stand.pod(*fetch).returncode == 0
+    here = stand.folder / "a b; touch pwned"
+    assert {each.name for each in here.iterdir()} == {"metrics.jsonl", "report.html"}
+    assert (here / "report.html").read_text() == "as of now"
+    assert stand.pod(*fetch, "--to", "there").returncode == 0
+    assert (stand.folder / "there/report.html").exists()
+    assert stand.pod("fetch", *WHERE).returncode == 2
+    assert not (stand.folder / "w0/gesso-job/pwned").exists()
 
 
 def test_deletes_on_request(stand: Stand) -> None:
