@@ -24,7 +24,7 @@ class Hooks:
     record: a train record (docs/metrics.md), on logged steps. save: start a checkpoint.
     evaluate: held-out loss and samples. poll: raise what went wrong in the background.
     due: is this a step to save at, to evaluate at. preempted: has a host been told to stop.
-    progress: the phase the loop is in, for the hang watchdog.
+    progress: the phase the loop is in, for the hang watchdog and the spans ("wait": for devices).
     """
 
     record: Callable[[dict[str, Any]], None]
@@ -99,7 +99,9 @@ def train(
         hooks.progress("step")
         with jax.transfer_guard("disallow"):
             state, metrics = step_fn(state, batch.arrays)
+        hooks.progress("wait")
         settle(metrics)
+        hooks.progress("step")
         next_row = batch.rows[1]
         pending, ready = (done, batch, metrics), pending
         if ready:
@@ -129,7 +131,9 @@ def train(
 def _report(
     step: int, batch: Any, metrics: Any, clock: _Clock, hooks: Hooks, figures: Figures
 ) -> None:
+    hooks.progress("wait")
     values = jax.device_get(metrics)
+    hooks.progress("step")
     clock.waited += batch.wait_seconds
     clock.tokens += int(values["tokens"])
     clock.steps += 1

@@ -17,6 +17,7 @@ from pretrain.report_facts import (
     typical,
 )
 from pretrain.report_figures import written
+from pretrain.report_hosts import hosts
 from pretrain.report_page import Bar, Hero, Page, Section, Stat, Status, groups, said
 from pretrain.report_sections import (
     LOSS,
@@ -39,6 +40,7 @@ def run_page(run: RunFacts, version: str) -> Page:
         samples(run),
         corpus(run),
         model(run),
+        hosts(run),
         Section(
             key="experiment",
             title="Experiment",

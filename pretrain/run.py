@@ -29,8 +29,10 @@ from pretrain.records import logging_to, write_baselines, write_corpus, write_re
 from pretrain.reporter import Reporter
 from pretrain.runlock import RunLock
 from pretrain.setup import Setup, compiled_step, counted_leaves, set_up, utilization
+from pretrain.spans import Spans, probe, read_spans
 from pretrain.start import has_imported, imported_state
 from pretrain.state import State, carry_of, init_state
+from pretrain.stragglers import host_times, verdicts
 from pretrain.supervise import Supervisor
 
 LOG = logging.getLogger("gesso")
@@ -146,6 +148,7 @@ class _Session:
         setup, e = self.setups[phase], self.setup.experiment
         step_fn = self._compile(setup, metrics, begun.step)
         loader = self._loader(setup, begun.next_row)
+        spans = self._spans(setup, reporter)
         end = phase_ends(e)[phase]
         outcome = train(
             begun.state,
@@ -155,14 +158,14 @@ class _Session:
             steps=end,
             next_row=begun.next_row,
             hooks=Hooks(
-                record=reporter.record,
+                record=spans.record,
                 save=functools.partial(self._save, setup),
                 save_due=self.checkpoints.due,
                 evaluate=reporter.evaluate,
                 evaluate_due=reporter.due,
                 poll=self.checkpoints.poll,
                 preempted=preemption.reached,
-                progress=self.supervisor.progress,
+                progress=spans.progress,
             ),
             figures=Figures(
                 terms=tuple(setup.objective.terms),
@@ -175,6 +178,7 @@ class _Session:
             ),
         )
         loader.close()
+        spans.close()
         if outcome.ended == "done" and end < e.steps:
             LOG.info("phase %d ended after step %d", phase + 1, end)
             return dataclasses.replace(outcome, next_row=0)
@@ -244,6 +248,20 @@ class _Session:
         self.stack.callback(loader.close)
         return loader
 
+    def _spans(self, s: Setup, reporter: Reporter) -> Spans:
+        devices = list(s.mesh.devices.flat)
+        spans = Spans(
+            self.folder,
+            self.hosts,
+            progress=self.supervisor.progress,
+            record=reporter.record,
+            overlapped=devices[0].platform != "cpu" or len(devices) == 1,
+        )
+        self.stack.callback(spans.close)
+        if self.hosts.count > 1:
+            spans.write({"step": 0, "probe": probe()})
+        return spans
+
     def _save(self, setup: Setup, step: int, state: State, next_row: int) -> None:
         info = {
             "data": setup.order.state(next_row),
@@ -268,6 +286,8 @@ class _Session:
             write_corpus(self.folder, self.setup)
             if reporter.last_evaluation is not None:
                 write_baselines(self.folder, self.setup)
+            for told in verdicts(host_times(read_spans(self.folder))):
+                LOG.warning("%s", told)
             page = write_report([self.folder], self.folder / "report.html")
             LOG.info("report: %s", page)
         LOG.info("%s after step %d", outcome.ended, outcome.step)
