@@ -16,6 +16,9 @@ from models.model import Model, build
 
 _BUCKET = 32  # rows are padded to a multiple of this, so that few lengths are compiled
 
+# What is looked at, as evaluation.sentences.plan has it.
+SETTINGS = {"contexts": 5, "words": 200, "matched": 5, "seed": 0}
+
 Sums = dict[str, jax.Array]
 
 
@@ -25,11 +28,11 @@ def contextuality(
     tokenizer: Any,
     sentences: Sequence[Sentence],
     *,
-    contexts: int = 5,
-    words: int = 200,
-    matched: int = 5,
+    contexts: int = SETTINGS["contexts"],
+    words: int = SETTINGS["words"],
+    matched: int = SETTINGS["matched"],
     batch: int = 32,
-    seed: int = 0,
+    seed: int = SETTINGS["seed"],
     compute: str = "float32",
     told: Callable[[int], Any] = int,
 ) -> dict[str, Any]:

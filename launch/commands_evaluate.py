@@ -20,7 +20,7 @@ class Evaluate:
     Bits per byte compare models whatever their tokenizers. Beside them stand those of a unigram
     model over tokens and of a 3-gram model over bytes, fitted to the training documents.
 
-    What these find is kept in RUN/evaluations/ and shown by `gesso report`. docs/evaluation.md
+    What these find is kept in RUN/evaluations/ and shown in RUN/report.html. docs/evaluation.md
     defines every figure.
 
     Examples:
@@ -92,7 +92,10 @@ class Evaluate:
             print_json(found)
         else:
             show(found, title=f"{of or way}: {folder} after step {found['step']:,}")
-        narration().print(f"kept in {path}", style="dim", markup=False)
+        from pretrain.report import write_report
+
+        page = write_report([folder], folder / "report.html")
+        narration().print(f"kept in {path} and shown in {page}", style="dim", markup=False)
         return DONE
 
     def _way(self) -> str:
@@ -178,6 +181,20 @@ class Evaluate:
             shots=self.shots,
         )
         return found, " ".join(self.harness), show_harness
+
+    def _contextuality(self, folder: Path) -> tuple[dict[str, Any], str, Any]:
+        from launch.evaluate_contextuality import contextuality, show_contextuality
+
+        found = contextuality(
+            folder,
+            step=self.step,
+            text=self.text,
+            store=self.store,
+            components=self.components or None,
+            sentences=self.sentences,
+            batch=self.batch,
+        )
+        return found, Path(self.text).stem, show_contextuality
 
 
 # Which options belong to which way.

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from pretrain.progress import duration, short
+from pretrain.report_evaluations import tasks_compared
 from pretrain.report_facts import (
     Curve,
     RunFacts,
@@ -27,8 +28,10 @@ def comparison_page(runs: Sequence[RunFacts], version: str) -> Page:
     """The page of two runs or more, in the order given."""
     names = _names(runs)
     colors = [i + 1 if i < COLORS else 0 for i in range(len(runs))]
+    compared = tasks_compared(runs, names)
     sections = [
         _differences(runs, names, colors),
+        *([compared] if compared.table else []),
         _curves(runs, names, colors),
         _components(runs, names, colors),
         Section(

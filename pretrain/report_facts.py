@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from pretrain.evaluations import read_evaluations
 from pretrain.metrics import Record, read_metrics
 
 BASELINES = {"unigram": "unigram over tokens", "byte_3gram": "3-gram over bytes"}
@@ -32,7 +33,8 @@ class Curve:
 class RunFacts:
     """One run. Records are in step order, each step once; of one written twice, the later.
 
-    missing: files that are not there or cannot be read. Their facts are empty.
+    kept: what `gesso evaluate` found (pretrain/evaluations.py). missing: files that are not there
+    or cannot be read. Their facts are empty.
     """
 
     name: str
@@ -43,6 +45,7 @@ class RunFacts:
     parameters: list[dict[str, Any]]
     train: list[Record]
     evaluations: list[Record]
+    kept: list[Record]
     samples: list[Record]
     events: list[Record]
     missing: tuple[str, ...]
@@ -106,6 +109,7 @@ def read_run(folder: str | os.PathLike[str]) -> RunFacts:
         parameters=[row for row in files["parameters"] or [] if isinstance(row, dict)],
         train=_once(records, "train"),
         evaluations=_once(records, "evaluation"),
+        kept=read_evaluations(folder),
         samples=_once(records, "sample"),
         events=[record for record in records if record["kind"] == "event"],
         missing=tuple(

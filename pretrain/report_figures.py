@@ -63,12 +63,15 @@ _STYLE = {
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """A line of a figure. color: 1 to 8, or 0 for the rest. dots: mark its points."""
+    """A line of a figure. color: 1 to 8, or 0 for the rest. dots: mark its points. label: "" is a
+    line to compare with, in no legend. value: what the legend says beside it; "": its last value.
+    """
 
     label: str
     curve: Curve
     color: int
     dots: bool = False
+    value: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +85,7 @@ class Level:
 @dataclass(frozen=True, kw_only=True)
 class Plot:
     """A figure to be drawn. key: unique on the page. unit: of y, in words. form: how y is written.
+    axis: what x is, in words.
 
     smoothing "window" draws each curve faintly and its moving mean over it. scale "log" falls
     back to linear where nothing is positive. settle "tail" leaves the first few steps out of the
@@ -99,6 +103,7 @@ class Plot:
     settle: Literal["whole", "tail"] = "whole"
     floor: float | None = None
     note: str = ""
+    axis: str = "step"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +147,9 @@ def draw(plot: Plot) -> Figure | None:
         buffer = io.StringIO()
         canvas.savefig(buffer, format="svg", transparent=True)
     last = {s.label: _last(line) for s, line in lines}
-    summary = ", ".join(f"{label} {written(value, plot.form)}" for label, value in last.items())
+    summary = ", ".join(
+        f"{label} {written(value, plot.form)}" for label, value in last.items() if label
+    )
     return Figure(
         key=plot.key,
         title=plot.title,
@@ -150,7 +157,11 @@ def draw(plot: Plot) -> Figure | None:
         note=plot.note,
         svg=_page_svg(buffer.getvalue(), plot.key, f"{plot.title}, {plot.unit}. Last: {summary}"),
         data=Markup(_script_json(data)),
-        legend=[(s.label, s.color, written(last[s.label], plot.form)) for s in series],
+        legend=[
+            (s.label, s.color, s.value or written(last[s.label], plot.form))
+            for s in series
+            if s.label
+        ],
     )
 
 
@@ -221,15 +232,18 @@ def _limits(axes: Axes, plot: Plot, lines: Sequence[Curve], raw: Sequence[Curve]
 
 
 def _ticks(axes: Axes, plot: Plot) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 2.5, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short_tick(x)))
+    whole = all((each.curve.x == np.round(each.curve.x)).all() for each in plot.series)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=whole, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda x, _: _short_tick(x) if whole else _tick(x, "number"))
+    )
     if axes.get_yscale() == "log":
         axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5), numticks=7))
         axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: _tick(y, plot.form)))
-    axes.set_xlabel("step", labelpad=3)
+    axes.set_xlabel(plot.axis, labelpad=3)
 
 
 def _draw_level(axes: Axes, level: Level, *, name: str) -> None:
@@ -277,11 +291,12 @@ def _last(c: Curve) -> float:
 def _hover(axes: Axes, plot: Plot, lines: Sequence[tuple[Series, Curve]]) -> dict[str, Any]:
     """What the page's script needs to find the value under the pointer."""
     box = axes.get_window_extent()
-    points = [(s, decimate(line, limit=600)) for s, line in lines]
+    points = [(s, decimate(line, limit=600)) for s, line in lines if s.label]
     return {
         "x": [*axes.get_xlim()],
         "y": [*axes.get_ylim()],
         "log": axes.get_yscale() == "log",
+        "axis": plot.axis,
         "box": [box.x0, _HEIGHT - box.y1, box.x1, _HEIGHT - box.y0],
         "series": [
             {

@@ -4,6 +4,7 @@ import datetime
 import math
 
 from pretrain.progress import duration, short
+from pretrain.report_evaluations import layers, tasks
 from pretrain.report_facts import (
     BASELINES,
     RunFacts,
@@ -37,6 +38,8 @@ def run_page(run: RunFacts, version: str) -> Page:
         training(run),
         heldout(run),
         terms(run),
+        tasks(run),
+        layers(run),
         samples(run),
         corpus(run),
         model(run),

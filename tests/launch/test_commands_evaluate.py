@@ -11,6 +11,7 @@ import pytest
 from data.config import DataConfig
 from data.tokenizer import load_tokenizer, save_tokenizer
 from launch import cli
+from launch.evaluate_contextuality import show_contextuality
 from launch.evaluate_harness import show_harness
 from models import GPTConfig, build
 from pretrain.checkpoint import Checkpoints
@@ -135,6 +136,22 @@ def test_a_mistyped_task_is_refused(workplace: Path, gesso: Gesso, tmp_path: Pat
     assert status == REFUSED and "arc_easy" in err
 
 
+def test_contextuality(workplace: Path, gesso: Gesso, tmp_path: Path) -> None:
+    lines = [f"{who} saw the {what}" for who in ("a dog", "she", "one cat") for what in "xyz"]
+    (tmp_path / "lines.txt").write_text("\n".join([*lines, "one", lines[0]]) + "\n")
+    asked = ["evaluate", workplace / "one", "--contextuality", "--text", tmp_path / "lines.txt"]
+    status, out, _ = gesso(*asked, "--json")
+    found = json.loads(out)
+    assert status == DONE
+    assert len(found["layers"]) == CONFIG.layers + 1 and found["sentences"] == 9
+    assert found["left_out"] == {"repeated": 1, "short": 1, "unclear": 0}
+    assert "Contextuality by layer" in (workplace / "one" / "report.html").read_text()
+    show_contextuality(found, title="")
+    (tmp_path / "lines.txt").write_text("a b\nc d\n")
+    status, _, err = gesso(*asked)
+    assert status == REFUSED and "no word is in 5 of the 2 sentences" in err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -144,6 +161,8 @@ def test_a_mistyped_task_is_refused(workplace: Path, gesso: Gesso, tmp_path: Pat
         (["--choices", "q", "--rows", "3"], "--rows changes nothing here; it is for held-out text"),
         (["--choices", "quest"], "there is no file of questions quest"),
         (["--answers", "quest"], "there is no file of exercises quest"),
+        (["--contextuality", "--text", "q", "--store", "x"], "--text is a file of sentences"),
+        (["--contextuality", "--text", "gone.txt"], "there is no file of sentences gone.txt"),
         (["--choices", "q", "--limit", "1"], "--limit must be 2 or more"),
         (["--answers", "q", "--max-tokens", "0"], "--max-tokens must be at least 1"),
         (["--harness", "x", "--harness-path", "nowhere"], "there is no folder of tasks nowhere"),
