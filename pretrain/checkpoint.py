@@ -172,15 +172,17 @@ class Checkpoints:
 
         Damaged ones are renamed to rejected-STEP-... with a message; nothing is deleted but what
         an interrupted save left. `abstract_state`: jax.ShapeDtypeStructs with the shardings to load
-        to, of any mesh and process count. Raises CheckpointsCorrupt, StateMismatch,
-        CheckpointDiffers, folder_check.FolderUnusable.
+        to, of any mesh and process count, or a function of the step that gives them. Raises
+        CheckpointsCorrupt, StateMismatch, CheckpointDiffers, folder_check.FolderUnusable.
         """
-        self._on_first("prepare", lambda: self._prepare(array_files.tree_bytes(abstract_state)))
+        of_step = abstract_state if callable(abstract_state) else lambda step: abstract_state
+        largest = array_files.tree_bytes(of_step(sys.maxsize))
+        self._on_first("prepare", lambda: self._prepare(largest))
         found = self._on_first("steps", lambda: step_folders.candidates(self._folder, step))
         for candidate in found:
             problems = self._problems(candidate)
             if not problems:
-                return self._load(candidate, abstract_state)
+                return self._load(candidate, of_step(candidate))
             told = f"checkpoint {candidate} in {self._folder} is damaged: {_some(problems)}"
             if step is not None:
                 raise CheckpointsCorrupt(f"{told}; leave out the step to use the newest whole one")

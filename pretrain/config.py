@@ -37,6 +37,9 @@ class OptimizerConfig:
     "blocks/attention/q". Weight decay reaches what a `decay` pattern matches and no `no_decay`
     pattern does. multipliers scale the learning rate, the first match wins, and where there are
     any they must cover every parameter. A pattern that matches no parameter is an error.
+    layer_decay: the learning rate is multiplied by it once for every step down from what lies
+    behind the last layer: that takes 1, the last layer layer_decay, the one below its square, the
+    embeddings the most. ULMFiT's discriminative rates are 1 / 2.6.
     clip_norm: largest global norm of the gradients; 0 = never clipped.
     max_skipped_steps: updates in a row with a loss or gradient that is no number before the run
     gives up; each of them leaves the state as it was.
@@ -53,6 +56,7 @@ class OptimizerConfig:
     decay: tuple[str, ...] = ("*",)
     no_decay: tuple[str, ...] = ()
     multipliers: dict[str, float] = field(default_factory=dict)
+    layer_decay: float = 1.0
     clip_norm: float = 0.0
     max_skipped_steps: int = 10
 
@@ -68,6 +72,48 @@ class PhaseConfig:
     length: int
     batch: int
     microbatches: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """Up to and with update `until`, what is trained and how fast; the data goes on as it was.
+
+    trainable, first_layer: as in the experiment. learning_rate: the peak; 0 = the experiment's.
+    schedule: counts the updates of this stage. Parameters that were trained before keep their
+    moments; the others begin with fresh ones. All else of the optimizer is the experiment's.
+    """
+
+    until: int
+    trainable: tuple[str, ...] = ()
+    first_layer: int = 0
+    learning_rate: float = 0.0
+    schedule: ScheduleConfig = ScheduleConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartConfig:
+    """What a new run begins with, where not from scratch; a run that has a checkpoint goes on.
+
+    source: a run folder, or RUN/checkpoints/STEP; "" = none. encoder, decoder: the same, for the
+    two sides of an encoder-decoder (BERT2BERT); its cross-attention is fresh.
+    rename: {pattern of the source's names: what they are called here}, one * in each, such as
+    {"blocks/*": "encoder/blocks/*"}.
+    allow_fresh: patterns (fnmatch) of parameters that are drawn anew where the source has none of
+    that name and shape: a new head. All others must be there.
+    allow_changed: settings of the model in which the source may differ, such as "epsilon".
+    """
+
+    source: str = ""
+    encoder: str = ""
+    decoder: str = ""
+    rename: dict[str, str] = field(default_factory=dict)
+    allow_fresh: tuple[str, ...] = ()
+    allow_changed: tuple[str, ...] = ()
+
+    @property
+    def named(self) -> bool:
+        """Whether a source is named at all."""
+        return bool(self.source or self.encoder or self.decoder)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,6 +20,8 @@ from pretrain.config import (
     OptimizerConfig,
     PhaseConfig,
     PrecisionConfig,
+    StageConfig,
+    StartConfig,
 )
 
 
@@ -38,6 +40,9 @@ class Experiment:
     trainable: patterns (fnmatch) over parameter names such as "blocks/attention/q"; "!embed" takes
     out; () = everything. first_layer: layers below it are frozen, in every stack; -1: all but the
     last. What is frozen has no gradient and no optimizer memory.
+    stages: earlier parts of the run that train other parameters or at other rates, in order; after
+    the last one `trainable`, `first_layer`, the learning rate and its schedule hold, and the
+    schedule counts from there. start: what a new run begins with (docs/finetuning.md).
     layout: which mesh axes split which dims (docs/alphabet.md). seed: parameters and dropout
     (the data has its own).
     """
@@ -58,6 +63,8 @@ class Experiment:
     phases: tuple[PhaseConfig, ...] = ()
     trainable: tuple[str, ...] = ()
     first_layer: int = 0
+    stages: tuple[StageConfig, ...] = ()
+    start: StartConfig = StartConfig()
     seed: int = 0
     checkpoint: CheckpointConfig = CheckpointConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -171,6 +178,8 @@ def validate(experiment: Experiment, *, devices: int, tokenizer_vocab: int | Non
     problems = [
         *_counts(experiment),
         *_phases(experiment),
+        *_stages(experiment),
+        *_start(experiment),
         *_streams(experiment),
         *_model(experiment, tokenizer_vocab),
         *_optimizer(experiment),
@@ -210,6 +219,49 @@ def _phases(e: Experiment) -> list[str]:
     if all(a < b for a, b in zip([0, *ends], [*ends, e.steps], strict=True)):
         return []
     return [f"phases end after updates {ends}: these must rise, from 1 to below steps {e.steps}"]
+
+
+def _stages(e: Experiment) -> list[str]:
+    if not e.stages:
+        return []
+    ends = [stage.until for stage in e.stages]
+    problems = []
+    if not all(a < b for a, b in zip([0, *ends], [*ends, e.steps], strict=True)):
+        problems.append(
+            f"stages end after updates {ends}: these must rise, from 1 to below steps {e.steps}"
+        )
+    if e.phases:
+        problems.append("stages and phases in one run: leave out one; a stage keeps its rows")
+    if e.optimizer.name in ("adafactor", "muon"):
+        problems.append(
+            f"optimizer {e.optimizer.name} has no rule for parameters that begin to be trained in"
+            " the middle of a run; use adamw, adamw_bert, lion or adagrad with stages"
+        )
+    if any(stage.learning_rate < 0 for stage in e.stages):
+        problems.append("a stage's learning_rate cannot be negative; 0 is the experiment's own")
+    return problems
+
+
+def _start(e: Experiment) -> list[str]:
+    s = e.start
+    problems = []
+    if s.source and (s.encoder or s.decoder):
+        problems.append(
+            "start.source is of the whole model: give it, or start.encoder and .decoder"
+        )
+    if (s.encoder or s.decoder) and e.model.family != "encoder_decoder":
+        problems.append(
+            f"start.encoder and start.decoder are the sides of a model of the family"
+            f" encoder_decoder, not of {e.model.family}: use start.source"
+        )
+    if not s.named and (s.rename or s.allow_fresh or s.allow_changed):
+        problems.append(
+            "start.rename, allow_fresh and allow_changed have no effect without a source"
+        )
+    for old, new in s.rename.items():
+        if old.count("*") != new.count("*") or old.count("*") > 1:
+            problems.append(f"start.rename {old!r} to {new!r}: one * in each, or none in both")
+    return problems
 
 
 def _streams(e: Experiment) -> list[str]:
@@ -256,6 +308,8 @@ def _optimizer(e: Experiment) -> list[str]:
         )
     if min(o.weight_decay, o.clip_norm, s.warmup_steps, s.decay_steps) < 0:
         problems.append("optimizer: weight_decay, clip_norm, warmup and decay cannot be negative")
+    if not 0 < o.layer_decay <= 1:
+        problems.append(f"optimizer.layer_decay must be in (0, 1], not {o.layer_decay}")
     if s.kind == "constant" and s.decay_steps:
         problems.append("optimizer.schedule.decay_steps has no effect on a constant schedule")
     return problems

@@ -1,7 +1,7 @@
 """Optax optimizers by name, with decay masks and learning-rate multipliers by parameter name."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ import optax
 from optax import contrib
 
 from pretrain.config import OptimizerConfig
+from pretrain.layer_rates import layer_scales, scaled
 from pretrain.parts import PatternError, matches, refuse_unused
 from pretrain.schedule import make_schedule
 
@@ -26,11 +27,14 @@ def make_optimizer(
     *,
     steps: int,
     whole: Mapping[str, Sequence[int]] | None = None,
+    counts: Literal["one", "each"] = "one",
 ) -> optax.GradientTransformation:
     """The optimizer of parameters that are spelled by `letters` ({"embed": "VD", ...}).
 
     whole: the shapes of all the model's parameters by name, where `letters` may be only those that
-    are trained: patterns may name the others too.
+    are trained: patterns may name the others too, and layer_decay counts the layers in it.
+    counts: "each" parameter, and layer, counts its updates for Adam's bias correction, so that some
+    may begin later than others (a run in stages).
 
     Gradients arrive clipped (the step does it). Raises PatternError for patterns that match no
     parameter and for parameters that no multiplier covers.
@@ -42,9 +46,10 @@ def make_optimizer(
     the weights of the layers; all else takes AdamW with b1 and b2.
     """
     names = parameter_names(letters)
+    whole = whole or {}
     known = list(whole or jax.tree.leaves(names))
     schedule = make_schedule(config.schedule, steps=steps)
-    parts = [_core(config, letters)]
+    parts = [_core(config, letters, counts)]
     if config.weight_decay:
         parts.append(
             optax.add_decayed_weights(config.weight_decay, mask=_decayed(config, names, known))
@@ -56,13 +61,18 @@ def make_optimizer(
         parts.append(
             optax.stateless(lambda updates, _: jax.tree.map(lambda u, s: u * s, updates, scale))
         )
+    if config.layer_decay != 1:
+        scales = layer_scales(config.layer_decay, letters, whole)
+        parts.append(optax.stateless(lambda updates, _: scaled(updates, scales)))
     parts.append(
         optax.scale_by_learning_rate(lambda t: config.learning_rate * schedule(jnp.asarray(t)))
     )
     return optax.chain(*parts)
 
 
-def _core(config: OptimizerConfig, letters: Any) -> optax.GradientTransformation:
+def _core(config: OptimizerConfig, letters: Any, counts: str) -> optax.GradientTransformation:
+    if config.name == "adamw" and counts == "each":
+        return _adam_counting_each(letters, b1=config.b1, b2=config.b2, epsilon=config.epsilon)
     if config.name == "adamw":
         return optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.epsilon)
     if config.name == "adamw_bert":
@@ -87,6 +97,41 @@ def _core(config: OptimizerConfig, letters: Any) -> optax.GradientTransformation
         muon_weight_dimension_numbers=lambda _: matrices,
     )
     return optax.chain(muon, optax.scale(-1.0))
+
+
+def _adam_counting_each(
+    letters: Any, *, b1: float, b2: float, epsilon: float
+) -> optax.GradientTransformation:
+    """optax.scale_by_adam, but every parameter, and every one of stacked layers, has a count of its
+    own: moments that begin at 0 later than others are corrected for it as if alone."""
+
+    def init(params: Any) -> optax.ScaleByAdamState:
+        count = jax.tree.map(
+            lambda p, each: jnp.zeros(p.shape[:1] if each.startswith("Z") else (), jnp.int32),
+            params,
+            letters,
+        )
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return optax.ScaleByAdamState(count=count, mu=zeros, nu=zeros)  # pyright: ignore
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, updates)
+        count = jax.tree.map(lambda n: n + 1, state.count)
+
+        def corrected(moment: jax.Array, n: jax.Array, b: float) -> jax.Array:
+            n = n.reshape(*n.shape, *[1] * (moment.ndim - n.ndim)).astype(jnp.float32)
+            return moment / (1 - b**n).astype(moment.dtype)
+
+        steps = jax.tree.map(
+            lambda m, v, n: corrected(m, n, b1) / (jnp.sqrt(corrected(v, n, b2)) + epsilon),
+            mu,
+            nu,
+            count,
+        )
+        return steps, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
+
+    return optax.GradientTransformation(init, update)
 
 
 def _adam_uncorrected(*, b1: float, b2: float, epsilon: float) -> optax.GradientTransformation:

@@ -17,6 +17,9 @@ import numpy as np
 
 from models.layer_parts import LayerParts, is_parts
 
+# What families call their stacks of layers; "source" is the cross-attention of an encoder-decoder.
+_STACKS = {"blocks", "layers", "source"}
+
 
 class PatternError(ValueError):
     """A pattern over parameter names that matches nothing, or a parameter none of them covers."""
@@ -73,7 +76,7 @@ def parts_of(
     names = flat(letters)
     chosen = trained_names(tuple(names), trainable)
     cut = {
-        name: _cut(each, shapes[name][0], first_layer) if each.startswith("Z") else 0
+        name: _cut(shapes[name][0], first_layer) if is_layers(name, each) else 0
         for name, each in names.items()
         if name in chosen
     }
@@ -135,6 +138,12 @@ def trained_names(names: Sequence[str], trainable: tuple[str, ...]) -> set[str]:
     return chosen
 
 
+def is_layers(name: str, letters: str) -> bool:
+    """Whether a parameter is of the model's stacked layers (and not, as ELMo's highways are, of a
+    stack inside its embeddings)."""
+    return letters.startswith("Z") and not _STACKS.isdisjoint(name.split("/"))
+
+
 def matches(name: str, patterns: Sequence[str]) -> bool:
     """Whether one of the patterns (fnmatch) matches a parameter's name."""
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
@@ -166,6 +175,6 @@ def nest(leaves: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _cut(letters: str, layers: int, first_layer: int) -> int:
+def _cut(layers: int, first_layer: int) -> int:
     """How many of the lowest layers are frozen."""
     return min(first_layer if first_layer >= 0 else max(layers + first_layer, 0), layers)

@@ -150,7 +150,7 @@ def lay_out(experiment: Experiment, devices: list[Any]) -> LaidOut:
     e = experiment
     mesh, layout, model = make_mesh(e.mesh, devices=devices), LAYOUTS[e.layout], build(e.model)
     objective = build_objective(e.objective, tokenizer=_any_tokenizer(e.model), model=e.model)
-    parts, optimizer = trained_parts(e, model)
+    parts, optimizer = trained_parts(e, model, range(e.steps))
     state = abstract_state(
         model,
         optimizer,

@@ -4,14 +4,17 @@ import contextlib
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from partitioning.hosts import Hosts
 from pretrain.experiment import to_json
 from pretrain.folder import environment, write_json
+from pretrain.origins import Beginning, spoken, table
+from pretrain.parts import flat
 from pretrain.setup import Setup, parameter_table
 
 LOG = logging.getLogger("gesso")
@@ -27,6 +30,40 @@ def write_records(folder: Path, setup: Setup, hosts: Hosts) -> None:
     if not (folder / "tokenizer").exists():
         save_tokenizer(setup.tokenizer, folder / "tokenizer")
     write_corpus(folder, setup)
+
+
+def write_beginning(folder: Path, setups: Sequence[Setup], begins: Beginning) -> None:
+    """Write start.json and log its table: of every parameter where it comes from and what of it is
+    trained. setups: one per stage."""
+    rows = table(begins, {row["name"]: _told(row, setups) for row in parameter_table(setups[-1])})
+    sources = {
+        side or "source": {"run": str(each.run), "step": each.step}
+        for side, each in begins.sources.items()
+    }
+    write_json(
+        folder / "start.json",
+        {"sources": sources, "parameters": rows, "left": list(begins.left)},
+    )
+    for side, each in sources.items():
+        LOG.info("%s: step %d of %s", side, each["step"], each["run"])
+    for line in spoken(rows):
+        LOG.info("%s", line)
+    if begins.left:
+        LOG.info("not taken from there: %s", ", ".join(begins.left))
+
+
+def _told(row: dict[str, Any], setups: Sequence[Setup]) -> str:
+    """What of a parameter is trained in each stage, said once where all are alike."""
+    said = []
+    for setup in setups:
+        trained = flat(setup.abstract["params"]).get(row["name"])
+        if trained is None:
+            said.append("frozen")
+        elif trained.size == row["count"]:
+            said.append("trained")
+        else:
+            said.append(f"top {trained.shape[0]} of {row['shape'][0]} layers")
+    return said[0] if len(set(said)) == 1 else ", ".join(said)
 
 
 def write_corpus(folder: Path, setup: Setup) -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,17 +22,32 @@ from pretrain.folder import claim, versions
 from pretrain.loop import Figures, Hooks, Outcome, train
 from pretrain.metrics import Metrics, read_metrics
 from pretrain.open import store_of
-from pretrain.phases import phase_ends, phase_experiment, phase_of_update
+from pretrain.origins import Beginning
+from pretrain.phases import phase_ends, phase_of_update
 from pretrain.preemption import Preemption
 from pretrain.progress import Progress
-from pretrain.records import logging_to, write_baselines, write_corpus, write_records
+from pretrain.records import (
+    logging_to,
+    write_baselines,
+    write_beginning,
+    write_corpus,
+    write_records,
+)
 from pretrain.reporter import Reporter
 from pretrain.runlock import RunLock
 from pretrain.setup import Setup, compiled_step, counted_leaves, set_up, utilization
-from pretrain.spans import Spans, probe, read_spans
-from pretrain.start import has_imported, imported_state
-from pretrain.state import State, carry_of, init_state
-from pretrain.stragglers import host_times, verdicts
+from pretrain.stages import next_stage
+from pretrain.start import (
+    base_of,
+    decided,
+    fresh_state,
+    imported_state,
+    saved,
+    sought,
+    started_state,
+    with_base,
+)
+from pretrain.state import State
 from pretrain.supervise import Supervisor
 
 LOG = logging.getLogger("gesso")
@@ -70,9 +85,11 @@ def run(
         supervisor.progress("data")
         store = store_of(experiment)
         setups = tuple(
-            set_up(phase_experiment(experiment, phase), store=store)
-            for phase in range(len(experiment.phases) + 1)
+            set_up(experiment, store=store, phase=phase)
+            for phase in range(len(phase_ends(experiment)))
         )
+        start_from = decided(setups[0], folder / "checkpoints")
+        begins = sought(setups[0]) if start_from == "start" else None
         lock = None
         if hosts.process == 0:
             folder.mkdir(parents=True, exist_ok=True)
@@ -86,6 +103,8 @@ def run(
             LOG.warning("all %d steps lie within the warmup of %d", experiment.steps, warmup)
         if hosts.process == 0:
             write_records(folder, setups[-1], hosts)
+            if begins is not None:
+                write_beginning(folder, setups, begins)
         checkpoints = Checkpoints(
             folder / "checkpoints", experiment.checkpoint, hosts=hosts, lock=lock, log=LOG.info
         )
@@ -97,14 +116,17 @@ def run(
             supervisor=supervisor,
             checkpoints=checkpoints,
             stack=stack,
+            start_from=start_from,
+            begins=begins,
         )
         return session.train()
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Session:
-    """One call of `run` once its folder is its own. setups: one per phase, the last the run's own.
-    stack: what is closed when it ends."""
+    """One call of `run` once its folder is its own. setups: one per phase or stage, the last the
+    run's own. stack: what is closed when it ends. start_from, begins, base: see
+    pretrain/start.py."""
 
     setups: tuple[Setup, ...]
     folder: Path
@@ -112,6 +134,9 @@ class _Session:
     supervisor: Supervisor
     checkpoints: Checkpoints
     stack: contextlib.ExitStack
+    start_from: str
+    begins: Beginning | None
+    base: dict[str, Any] = field(default_factory=dict)
 
     @property
     def setup(self) -> Setup:
@@ -132,6 +157,9 @@ class _Session:
         outcome = Outcome(state=state, step=step, next_row=next_row, ended="done")
         while outcome.step < e.steps and outcome.ended == "done":
             phase = phase_of_update(e, outcome.step + 1)
+            if e.stages and phase != (before := phase_of_update(e, outcome.step)):
+                state = next_stage(self.setups[before], self.setups[phase], outcome.state)
+                outcome = dataclasses.replace(outcome, state=state)
             reporter.setup = self.setups[phase]
             outcome = self._train_phase(phase, outcome, metrics, reporter, preemption)
         return self._finish(outcome, metrics, reporter)
@@ -148,7 +176,6 @@ class _Session:
         setup, e = self.setups[phase], self.setup.experiment
         step_fn = self._compile(setup, metrics, begun.step)
         loader = self._loader(setup, begun.next_row)
-        spans = self._spans(setup, reporter)
         end = phase_ends(e)[phase]
         outcome = train(
             begun.state,
@@ -158,14 +185,14 @@ class _Session:
             steps=end,
             next_row=begun.next_row,
             hooks=Hooks(
-                record=spans.record,
+                record=reporter.record,
                 save=functools.partial(self._save, setup),
                 save_due=self.checkpoints.due,
                 evaluate=reporter.evaluate,
                 evaluate_due=reporter.due,
                 poll=self.checkpoints.poll,
                 preempted=preemption.reached,
-                progress=spans.progress,
+                progress=self.supervisor.progress,
             ),
             figures=Figures(
                 terms=tuple(setup.objective.terms),
@@ -178,44 +205,38 @@ class _Session:
             ),
         )
         loader.close()
-        spans.close()
         if outcome.ended == "done" and end < e.steps:
-            LOG.info("phase %d ended after step %d", phase + 1, end)
-            return dataclasses.replace(outcome, next_row=0)
+            LOG.info("%s %d ended after step %d", "stage" if e.stages else "phase", phase + 1, end)
+            # A phase reads the corpus from its first row; a stage goes on with the rows.
+            return outcome if e.stages else dataclasses.replace(outcome, next_row=0)
         return outcome
 
     def _start(self) -> tuple[int, int, State]:
         """(updates done, next row, state): the newest complete checkpoint's, or a fresh state's."""
-        s, e = self.setup, self.setup.experiment
+        e, first = self.setup.experiment, self.setups[0]
         self.supervisor.progress("restore")
-        if has_imported(self.folder / "checkpoints"):
+        if self.start_from == "imported":
             LOG.info("starting from the imported parameters in %s", self.folder)
-            return 0, 0, imported_state(s, self.folder / "checkpoints")
-        restored = self.checkpoints.restore(s.abstract)
+            return 0, 0, imported_state(first, self.folder / "checkpoints")
+        restored = self.checkpoints.restore(self._abstract_at)
         if restored is not None:
             phase = phase_of_update(e, min(restored.step, e.steps))
             next_row = self.setups[phase].order.resume(restored.info["data"])
-            if restored.step == phase_ends(e)[phase] < e.steps:
+            if restored.step == phase_ends(e)[phase] < e.steps and not e.stages:
                 next_row = 0
             LOG.info("continuing after step %d, row %d", restored.step, next_row)
-            return restored.step, next_row, restored.state
+            state = with_base(self.setups[phase], restored.state, restored.info)
+            return restored.step, next_row, state
+        if self.begins is not None:
+            return 0, 0, started_state(first, self.begins)
         self.supervisor.progress("compile")
-        dtype = e.precision.params
-        return (
-            0,
-            0,
-            init_state(
-                s.model,
-                s.optimizer,
-                seed=e.seed,
-                mesh=s.mesh,
-                layout=s.layout,
-                dtype=dtype,
-                carry=carry_of(s.objective),
-                rows=e.batch,
-                parts=s.parts,
-            ),
-        )
+        return 0, 0, fresh_state(first)
+
+    def _abstract_at(self, step: int) -> State:
+        """The state as a checkpoint after `step` updates has it."""
+        e = self.setup.experiment
+        setup = self.setups[phase_of_update(e, min(step, e.steps))]
+        return saved(setup, setup.abstract)
 
     def _has_ended(self, step: int) -> bool:
         """Whether the last call wrote all there is; it may have died after the last checkpoint."""
@@ -248,20 +269,6 @@ class _Session:
         self.stack.callback(loader.close)
         return loader
 
-    def _spans(self, s: Setup, reporter: Reporter) -> Spans:
-        devices = list(s.mesh.devices.flat)
-        spans = Spans(
-            self.folder,
-            self.hosts,
-            progress=self.supervisor.progress,
-            record=reporter.record,
-            overlapped=devices[0].platform != "cpu" or len(devices) == 1,
-        )
-        self.stack.callback(spans.close)
-        if self.hosts.count > 1:
-            spans.write({"step": 0, "probe": probe()})
-        return spans
-
     def _save(self, setup: Setup, step: int, state: State, next_row: int) -> None:
         info = {
             "data": setup.order.state(next_row),
@@ -269,7 +276,10 @@ class _Session:
             "environment": versions(),
             "tokenizer": self.setup.tokenizer.fingerprint,
         }
-        self.checkpoints.save(step, state, info)
+        if not self.base:  # one pass over the frozen parameters, which never change
+            self.base.update(base_of(setup, state))
+        info |= self.base
+        self.checkpoints.save(step, saved(setup, state), info)
 
     def _finish(self, outcome: Outcome, metrics: Metrics, reporter: Reporter) -> RunResult:
         done = outcome.ended == "done"
@@ -286,8 +296,6 @@ class _Session:
             write_corpus(self.folder, self.setup)
             if reporter.last_evaluation is not None:
                 write_baselines(self.folder, self.setup)
-            for told in verdicts(host_times(read_spans(self.folder))):
-                LOG.warning("%s", told)
             page = write_report([self.folder], self.folder / "report.html")
             LOG.info("report: %s", page)
         LOG.info("%s after step %d", outcome.ended, outcome.step)

@@ -22,6 +22,7 @@ from pretrain.experiment import Experiment, validate
 from pretrain.hardware import model_flops_utilization
 from pretrain.optimizer import make_optimizer
 from pretrain.parts import Parts, flat, parts_of
+from pretrain.phases import phase_experiment, scheduled
 from pretrain.schedule import make_schedule
 from pretrain.state import State, abstract_state, carry_of
 from pretrain.step import StepSettings, batch_sharding, compile_step, make_train_step
@@ -29,7 +30,8 @@ from pretrain.step import StepSettings, batch_sharding, compile_step, make_train
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """Everything a run is made of, laid out on its mesh; no parameter exists yet."""
+    """Everything a run is made of, laid out on its mesh; no parameter exists yet. parts: what is
+    trained. schedule: the updates that the learning rate is scheduled over."""
 
     experiment: Experiment
     store: Any
@@ -42,6 +44,7 @@ class Setup:
     layout: Layout
     abstract: State
     parts: Parts
+    schedule: range
 
     def whole(self, state: State) -> Any:
         """The model's parameters of a state, trained and frozen together, as the step, evaluation
@@ -52,8 +55,9 @@ class Setup:
             return self.parts.whole(state["params"], state["frozen"])
 
 
-def set_up(experiment: Experiment, *, store: Any) -> Setup:
-    """Check everything that can be checked, then build. `store`: data.open_store(...).
+def set_up(experiment: Experiment, *, store: Any, phase: int | None = None) -> Setup:
+    """Check everything that can be checked, then build. `store`: data.open_store(...). phase: the
+    part of the run (pretrain/phases.py), the last by default.
 
     Raises ExperimentError, PatternError and the data's ValueErrors before any device memory is
     taken.
@@ -61,6 +65,8 @@ def set_up(experiment: Experiment, *, store: Any) -> Setup:
     from data.config import OrderConfig
     from data.order import order_of
 
+    schedule = scheduled(experiment, -1 if phase is None else phase)
+    experiment = experiment if phase is None else phase_experiment(experiment, phase)
     tokenizer = store.tokenizer()
     # Words beyond the classes are read by their characters, so no table needs a row for them.
     spelled = getattr(experiment.model, "reads", "") == "characters"
@@ -88,7 +94,7 @@ def set_up(experiment: Experiment, *, store: Any) -> Setup:
     if check := getattr(objective, "check", None):
         check(order.take)
     model = build(experiment.model)
-    parts, optimizer = trained_parts(experiment, model)
+    parts, optimizer = trained_parts(experiment, model, schedule)
     mesh, layout = make_mesh(experiment.mesh), LAYOUTS[experiment.layout]
     abstract = abstract_state(
         model,
@@ -112,35 +118,47 @@ def set_up(experiment: Experiment, *, store: Any) -> Setup:
         layout=layout,
         abstract=abstract,
         parts=parts,
+        schedule=schedule,
     )
 
 
 def trained_parts(
-    experiment: Experiment, model: Model
+    experiment: Experiment, model: Model, schedule: range
 ) -> tuple[Parts, optax.GradientTransformation]:
-    """What an experiment trains of a model, and the optimizer that does it. Raises PatternError."""
+    """What an experiment trains of a model, and the optimizer that does it. schedule: the updates
+    that the learning rate is scheduled over. Raises PatternError."""
     e = experiment
     shapes = {
         name: x.shape for name, x in flat(jax.eval_shape(model.init, jax.random.key(0))).items()
     }
     parts = parts_of(model.letters, shapes, trainable=e.trainable, first_layer=e.first_layer)
-    optimizer = make_optimizer(e.optimizer, parts.letters, steps=e.steps, whole=shapes)
+    optimizer = make_optimizer(
+        e.optimizer,
+        parts.letters,
+        steps=len(schedule),
+        whole=shapes,
+        counts="each" if e.stages else "one",
+    )
     return parts, optimizer
 
 
 def compiled_step(s: Setup) -> jax.stages.Compiled:
     """The training step of this run, compiled for its mesh."""
     e = s.experiment
-    settings = step_settings(e, components=len(s.order.components))
+    settings = step_settings(e, components=len(s.order.components), scheduled=s.schedule)
     step = make_train_step(s.model, s.objective, s.optimizer, settings, s.parts)
     batch = abstract_batch(s.objective, rows=e.batch, length=e.length, mesh=s.mesh)
     return compile_step(step, s.abstract, batch, mesh=s.mesh, layout=s.layout)
 
 
-def step_settings(experiment: Experiment, *, components: int) -> StepSettings:
-    """What an experiment says about its step. components: how many the data has."""
+def step_settings(
+    experiment: Experiment, *, components: int, scheduled: range | None = None
+) -> StepSettings:
+    """What an experiment says about its step. components: how many the data has. scheduled: the
+    updates that the learning rate is scheduled over, all by default."""
     e = experiment
-    schedule = make_schedule(e.optimizer.schedule, steps=e.steps)
+    updates = scheduled or range(e.steps)
+    schedule = make_schedule(e.optimizer.schedule, steps=len(updates))
     return StepSettings(
         compute=e.precision.compute,
         microbatches=e.microbatches,
@@ -148,7 +166,7 @@ def step_settings(experiment: Experiment, *, components: int) -> StepSettings:
         components=components,
         seed=e.seed,
         dropout=e.model.drops or getattr(e.objective, "draws", False),
-        learning_rate=lambda t: e.optimizer.learning_rate * schedule(t),
+        learning_rate=lambda t: e.optimizer.learning_rate * schedule(t - updates.start),
     )
 
 
