@@ -36,6 +36,7 @@ from pretrain.records import (
 from pretrain.reporter import Reporter
 from pretrain.runlock import RunLock
 from pretrain.setup import Setup, compiled_step, counted_leaves, set_up, utilization
+from pretrain.spans import Spans, probe, read_spans
 from pretrain.stages import next_stage
 from pretrain.start import (
     base_of,
@@ -48,6 +49,7 @@ from pretrain.start import (
     with_base,
 )
 from pretrain.state import State
+from pretrain.stragglers import host_times, verdicts
 from pretrain.supervise import Supervisor
 
 LOG = logging.getLogger("gesso")
@@ -176,6 +178,7 @@ class _Session:
         setup, e = self.setups[phase], self.setup.experiment
         step_fn = self._compile(setup, metrics, begun.step)
         loader = self._loader(setup, begun.next_row)
+        spans = self._spans(setup, reporter)
         end = phase_ends(e)[phase]
         outcome = train(
             begun.state,
@@ -185,14 +188,14 @@ class _Session:
             steps=end,
             next_row=begun.next_row,
             hooks=Hooks(
-                record=reporter.record,
+                record=spans.record,
                 save=functools.partial(self._save, setup),
                 save_due=self.checkpoints.due,
                 evaluate=reporter.evaluate,
                 evaluate_due=reporter.due,
                 poll=self.checkpoints.poll,
                 preempted=preemption.reached,
-                progress=self.supervisor.progress,
+                progress=spans.progress,
             ),
             figures=Figures(
                 terms=tuple(setup.objective.terms),
@@ -205,6 +208,7 @@ class _Session:
             ),
         )
         loader.close()
+        spans.close()
         if outcome.ended == "done" and end < e.steps:
             LOG.info("%s %d ended after step %d", "stage" if e.stages else "phase", phase + 1, end)
             # A phase reads the corpus from its first row; a stage goes on with the rows.
@@ -269,6 +273,20 @@ class _Session:
         self.stack.callback(loader.close)
         return loader
 
+    def _spans(self, s: Setup, reporter: Reporter) -> Spans:
+        devices = list(s.mesh.devices.flat)
+        spans = Spans(
+            self.folder,
+            self.hosts,
+            progress=self.supervisor.progress,
+            record=reporter.record,
+            overlapped=devices[0].platform != "cpu" or len(devices) == 1,
+        )
+        self.stack.callback(spans.close)
+        if self.hosts.count > 1:
+            spans.write({"step": 0, "probe": probe()})
+        return spans
+
     def _save(self, setup: Setup, step: int, state: State, next_row: int) -> None:
         info = {
             "data": setup.order.state(next_row),
@@ -296,6 +314,8 @@ class _Session:
             write_corpus(self.folder, self.setup)
             if reporter.last_evaluation is not None:
                 write_baselines(self.folder, self.setup)
+            for told in verdicts(host_times(read_spans(self.folder))):
+                LOG.warning("%s", told)
             page = write_report([self.folder], self.folder / "report.html")
             LOG.info("report: %s", page)
         LOG.info("%s after step %d", outcome.ended, outcome.step)
