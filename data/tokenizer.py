@@ -258,7 +258,7 @@ def _load_foreign(path: Path, *, eos: str) -> Tokenizer:
         from data.tokenizer_sentencepiece import load_model
 
         return load_model(path, eos=eos)
-    if path.name.endswith("vocab.txt"):
+    if path.name.endswith("vocab.txt") or path.match("vocab*.txt"):
         from data import tokenizer_words
 
         if tokenizer_words.is_vocabulary(path):

@@ -21,6 +21,7 @@ SPECIAL = ("</S>", "<S>", "<UNK>")
 EOS, BOS, UNK = range(3)
 VOCABULARY_FILE = "vocab.txt"
 SETTINGS_FILE = "words.json"
+BEYOND_FILE = "words_beyond.txt"  # of exports: words that are no classes of a softmax
 # The character ids of UnicodeCharsVocabulary (https://github.com/allenai/bilm-tf, bilm/data.py).
 CHARACTERS = 50
 BEGIN_SENTENCE, END_SENTENCE, BEGIN_WORD, END_WORD, PAD = range(256, 261)
@@ -179,6 +180,8 @@ def load_saved(folder: Path) -> WordTokenizer:
     except (ValueError, KeyError, TypeError) as error:
         raise TokenizerError(f"{path}: damaged settings ({error!r}); save it again") from None
     words = _lines(folder / VOCABULARY_FILE)
+    if (folder / BEYOND_FILE).is_file():
+        words += _lines(folder / BEYOND_FILE)
     return WordTokenizer(words, classes=classes, split=split, source=str(folder))
 
 
@@ -194,8 +197,10 @@ def is_vocabulary(path: Path) -> bool:
 
 def load_vocabulary(path: Path) -> WordTokenizer:
     """A published vocab.txt, a word per line; all of them are classes, and white space separates
-    words, for its texts were split before it was made."""
+    words, for its texts were split before it was made. Of an export of ours, the table that was."""
     words = _lines(path)
+    if path.name == VOCABULARY_FILE and (path.parent / SETTINGS_FILE).is_file():
+        return load_saved(path.parent)
     return WordTokenizer(words, classes=len(words), split="white_space", source=str(path))
 
 

@@ -1,5 +1,6 @@
 """Whether an exported folder is the model it was made of: read back, and run beside it."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,9 @@ def probe(config: Any, *, rows: int = 2, length: int = 16, seed: int = 0) -> dic
             batch[name] = random.integers(lowest, size, (rows, length), np.int32)
         elif name == "token_types":
             batch[name] = random.integers(0, size, (rows, length), np.int32)
+        elif name == "characters":
+            shape = (rows, length, config.characters)
+            batch[name] = random.integers(0, size, shape, np.int32)
         elif name in ("segments", "source_segments"):
             batch[name] = np.ones((rows, length), np.int32)
             batch[name][-1, -max(1, length // 4) :] = 0
@@ -78,8 +82,10 @@ def outputs(
 ) -> dict[str, np.ndarray]:
     """The model's outputs in float32, at places that are not padding."""
     model = build(config)
+    # What ELMo is read for are its layers; a softmax it may not have.
+    apply = functools.partial(model.apply, hidden=config.family == "elmo")
     with jax.default_matmul_precision("highest"):
-        made = jax.jit(model.apply)(dict(params), batch)
+        made = jax.jit(apply)(dict(params), batch)
     mask = batch.get("segments", np.ones_like(next(iter(batch.values())))) != 0
     return {
         name: np.asarray(x, np.float32)[mask]

@@ -13,11 +13,10 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from export.fields import Fields
-from export.formats import Format, format_of
+from export.formats import Format
+from export.kinds import kind_of
 from export.tables import Place, Resize, Row, Slot, check, flat, nest, places, read_parameters
 from export.tensor_files import FolderError, Tensors, TensorSpec, some
-from export.weights import open_weights, read_json
 from models import build
 from models.model import Model, Params
 
@@ -30,6 +29,8 @@ TOKENIZER_FILES = (
     "vocab.json",
     "merges.txt",
     "vocab.txt",
+    "words.json",
+    "words_beyond.txt",
     "spiece.model",
     "sentencepiece.model",
     "tokenizer.model",
@@ -81,7 +82,8 @@ def read_folder(
     fresh: Sequence[str] = (),
     seed: int = 0,
 ) -> Imported:
-    """The checkpoint in a folder as `save_pretrained` writes it, from safetensors or .bin files.
+    """The checkpoint in a folder: as `save_pretrained` writes it, from safetensors or .bin files,
+    or ELMo's options.json and HDF5.
 
     vocab: rows of the table (0: as published), to fit a mesh or more tokens; further rows are the
         mean of the published ones, so that none is likelier than an average token.
@@ -112,18 +114,15 @@ def open_folder(
     fresh: Sequence[str] = (),
 ) -> Opened:
     """`read_folder` up to the point where tensors are read: everything is checked but values."""
-    folder = Path(path)
-    if not folder.is_dir():
-        raise FolderError(f"there is no folder {folder}")
-    record = read_json(folder / "config.json")
-    form = format_of(record)
-    fields = Fields(record, source=str(folder / "config.json"))
+    kind = kind_of(Path(path))
+    form, fields = kind.format, kind.fields
     config = form.read(fields)
     fields.close()
-    named, buffers = _named(open_weights(folder), form)
-    config, tied = _settle_ties(form.settle(config, named.specs), form, named)
+    named, buffers = _named(kind.weights(config), form)
+    drawn = {row.theirs for row in form.table(config) if _matches(row.ours, fresh)}
+    config, tied = _settle_ties(form.settle(config, named.specs.keys() | drawn), form, named)
     if problems := config.problems():
-        raise FolderError(f"{folder / 'config.json'}: {'; '.join(problems)}")
+        raise FolderError(f"{fields.source}: {'; '.join(problems)}")
     config, resized = _resize(config, vocab=vocab, positions=positions)
     model = build(config)
     table, absent = _without(form.table(config), named, fresh)
@@ -243,11 +242,15 @@ def _without(
     for row in table:
         spelled = re.compile(re.sub(r"\\\{[A-Z]\\\}", r"\\d+", re.escape(row.theirs)))
         there = any(spelled.fullmatch(name) for name in source.specs)
-        if not there and any(fnmatch.fnmatch(row.ours, pattern) for pattern in fresh):
+        if not there and _matches(row.ours, fresh):
             absent.append(row.ours)
         else:
             kept.append(row)
     return kept, absent
+
+
+def _matches(path: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatch(path, pattern) for pattern in patterns)
 
 
 def _drawn(model: Model, paths: Sequence[str], seed: int) -> dict[str, np.ndarray]:

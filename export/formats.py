@@ -29,7 +29,7 @@ class Format:
     reader of these files knows, and what it cannot say). table: the rows of a config. canonical: a
     name found in a file to the table's spelling, or None for a buffer that is no weight. ties: what
     may be there twice, for a config. copies: {tensor: the name it is written under once more}.
-    settle: the config with what the tensors' names add to it.
+    settle: the config with what the tensors' names add to it, those that will be drawn included.
     """
 
     model_type: str
@@ -82,7 +82,8 @@ def format_for(config: Any) -> Format:
         if nearest is None or len(problems) < len(nearest):
             nearest = problems
     if nearest is None:
-        raise FolderError(f"models of the family {config.family} have no published format")
+        other = "; use the format elmo" if config.family == "elmo" else ""
+        raise FolderError(f"transformers has no model of the family {config.family}{other}")
     raise FolderError(
         "no published format has a model of these settings; the nearest lacks: "
         + "; ".join(nearest)

@@ -29,10 +29,18 @@ def new_export(folder: str | Path) -> Iterator[Path]:
 
 
 def finished(
-    part: Path, folder: str | Path, *, model_type: str, dtype: str, agreement: Agreement
+    part: Path,
+    folder: str | Path,
+    *,
+    model_type: str,
+    dtype: str,
+    agreement: Agreement,
+    tensors: Mapping[str, int] | None = None,
 ) -> Written:
-    """Leave the record that makes the folder an export of ours; what was written."""
-    about = {"format": 1, "model_type": model_type, "dtype": dtype}
+    """Leave the record that makes the folder an export of ours; what was written. tensors: their
+    checksums, where we read the folder again."""
+    about: dict[str, Any] = {"format": 1, "model_type": model_type, "dtype": dtype}
+    about |= {"tensors": dict(tensors)} if tensors else {}
     (part / RECORD).write_text(json.dumps(about, indent=1) + "\n")
     files = {
         path.relative_to(part).as_posix(): path.stat().st_size

@@ -13,13 +13,14 @@ from export.tables import flat, nest
 from export.tensor_files import FolderError
 from models import build
 
-Stack = Literal["onnx", "gguf", "ctranslate2", "stablehlo", "orbax-params"]
+Stack = Literal["onnx", "gguf", "ctranslate2", "stablehlo", "elmo", "orbax-params"]
 STACKS: tuple[Stack, ...] = get_args(Stack)
 _HOME: dict[Stack, str] = {
     "onnx": "export.onnx_model",
     "gguf": "export.gguf_model",
     "ctranslate2": "export.ctranslate2_model",
     "stablehlo": "export.stablehlo",
+    "elmo": "export.elmo_folder",
     "orbax-params": "export.orbax_params",
 }
 

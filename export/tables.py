@@ -28,7 +28,7 @@ class Row:
     ours: a parameter's path; with "{q,k,v}" in it several, which share one tensor along the dim "*"
         of the layout.
     theirs: a tensor's name; "{Z}" makes it one tensor per layer.
-    layout: the tensor's dims in our letters; letters in brackets share a dim.
+    layout: the tensor's dims in our letters; letters in brackets share a dim; "()" is a dim of 1.
     transform: a named change of values (export.transforms), where a layout does not suffice.
     """
 
@@ -243,7 +243,7 @@ def _place(row: Row, slots: Mapping[str, Slot], resized: Mapping[str, Resize]) -
     letters, shape = slots[ours[0]]
     assert all(slots[each] == slots[ours[0]] for each in ours), row
     index = "".join(re.findall(r"\{([A-Z])\}", row.theirs))
-    groups = tuple(a or b for a, b in re.findall(r"\(([A-Z*]+)\)|([A-Z*])", row.layout))
+    groups = tuple(a or b for a, b in re.findall(r"\(([A-Z*]*)\)|([A-Z*])", row.layout))
     sizes = dict(zip(letters, shape, strict=True)) | {FUSED: len(ours)}
     apart = index + "".join(groups)
     assert sorted(apart) == sorted(letters + (FUSED if braced else "")), (row, letters)

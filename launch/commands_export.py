@@ -21,9 +21,9 @@ class Export:
 
     hf: config.json, safetensors, tokenizer files and a model card, as transformers, vLLM and
     lm-eval read them. onnx: a graph for onnxruntime. gguf: one file for llama.cpp. ctranslate2: its
-    model folder. stablehlo: a program that JAX runs without our code. elmo: options.json and HDF5 for
-    AllenNLP and bilm-tf. orbax-params: the parameters for other JAX code. docs/stacks.md has what
-    each needs and which families it can say.
+    model folder. stablehlo: a program that JAX runs without our code. elmo: options.json and HDF5,
+    for AllenNLP and bilm-tf. orbax-params: the parameters for other JAX code. docs/stacks.md has
+    what each needs and which families it can say.
 
     What was written is read back and must give the run's outputs before the folder gets its name.
 

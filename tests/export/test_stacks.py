@@ -13,7 +13,7 @@ def test_every_format_has_a_writer_that_leaves_an_export(tmp_path):
     config, params = CONFIGS["gpt2"], random_params(CONFIGS["gpt2"])
     for name in ("gguf", "flatbuffers", "onnx"):
         pytest.importorskip(name)
-    for format in STACKS:
+    for format in set(STACKS) - {"elmo"}:  # of its own family: test_elmo_folder.py
         written = write_stack(tmp_path / format, config, params, format=format)
         assert written.folder == tmp_path / format
         assert written.files.keys() >= {"gesso_export.json"}

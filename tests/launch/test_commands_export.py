@@ -117,3 +117,42 @@ def test_other_formats_go_through_the_command_too(imported, tmp_path, capsys):
         assert cli.main([*command, *each]) == REFUSED
         assert "neither a model card nor shards" in capsys.readouterr().err
     assert (out / "model.bin").is_file()
+
+
+def test_elmo_comes_in_and_goes_out_through_the_commands(tmp_path, capsys):
+    """A folder without a softmax gets one drawn; what comes out is what AllenNLP reads."""
+    h5py = pytest.importorskip("h5py")
+    from data.tokenizer_words import train
+    from export.elmo_folder import write
+    from export.folder import slots
+    from export.tables import nest
+    from models import ELMoConfig, build
+
+    sizes = {"vocab": 20, "character_embed": 2, "embed": 4, "cell": 6, "layers": 1}
+    config = ELMoConfig(**sizes, filters=((2, 3),), head="none")
+    random = np.random.default_rng(0)
+    shapes = {path: slot.shape for path, slot in slots(build(config)).items()}
+    params = nest({p: random.normal(0, 0.3, s).astype(np.float32) for p, s in shapes.items()})
+    words = train([" ".join(f"w{i}" for i in range(n)) for n in range(30)], classes=20, cap=20)
+    write(tmp_path / "published", config, params, tokenizer=words)
+    command = ["import", str(tmp_path / "published"), str(tmp_path / "run"), "--fresh", "head*"]
+    capsys.readouterr()
+    assert cli.main([*command, "--json"]) == DONE
+    made = json.loads(capsys.readouterr().out)
+    assert made["family"] == "elmo" and made["tokenizer"] == {"kind": "words", "vocab_size": 20}
+    assert "2 fresh: head_table; head_bias" in made["told"]
+    out = str(tmp_path / "out")
+    assert cli.main(["export", str(tmp_path / "run"), out, "--format", "elmo"]) == DONE
+    with h5py.File(tmp_path / "published" / "weights.hdf5") as a:
+        names = []
+        a.visititems(lambda name, x: names.append(name) if hasattr(x, "shape") else None)
+        with h5py.File(tmp_path / "out" / "weights.hdf5") as b:
+            assert all(np.array_equal(a[name], b[name]) for name in names)
+    with h5py.File(tmp_path / "out" / "softmax.hdf5") as b:
+        assert b["softmax/W"].shape == (20, 4)
+    assert cli.main(["export", str(tmp_path / "run"), str(tmp_path / "hf")]) == REFUSED
+    assert "use the format elmo" in capsys.readouterr().err
+    assert cli.main(["import", str(tmp_path / "out"), str(tmp_path / "again")]) == DONE
+    before, _ = load_params(tmp_path / "run" / "checkpoints")
+    after, _ = load_params(tmp_path / "again" / "checkpoints")
+    assert np.array_equal(before["head_table"], after["head_table"])

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from elmo_pack_reader import ELMoPack, to_ours, to_theirs, with_bounds
+from elmo_pack_reader import ELMoPack, with_bounds
 
 from models import build
 from models.elmo_mix import ScalarMix
@@ -134,7 +134,7 @@ def test_gradients(pack, changes):
     case = "ragged" if "grad/case" not in z.files else str(z["grad/case"])
     batch, ids = with_bounds(z[f"{case}/char_ids"]), z[f"{case}/token_ids"]
     gradient = jax.jit(jax.grad(lambda p: total(model, p, batch, ids)))(pack.params)
-    ours, theirs = to_theirs(gradient), pack.tensors("grads")
+    ours, theirs = pack.write(gradient), pack.tensors("grads")
     assert ours.keys() == theirs.keys()
     norm = float(z["grad/global_norm"])
     for name, want in theirs.items():
@@ -169,8 +169,6 @@ def test_twenty_steps_of_adamw(pack):
         fall = t["end_lr"] + (t["peak_lr"] - t["end_lr"]) * 0.5 * (1 + jnp.cos(turn))
         return jnp.where(i < t["warmup_steps"], ramp, fall)
 
-    theirs = to_theirs(pack.params)
-    decayed = to_ours({name: np.full(x.shape, x.ndim >= 2) for name, x in theirs.items()})
     optimizer = optax.chain(
         optax.clip_by_global_norm(t["grad_clip_norm"]),
         optax.adamw(
@@ -179,13 +177,13 @@ def test_twenty_steps_of_adamw(pack):
             b2=t["beta2"],
             eps=t["eps"],
             weight_decay=t["weight_decay"],
-            mask=jax.tree.map(lambda each: bool(each.all()), decayed),
+            mask=pack.decays(),
         ),
     )
     (loss, norm), params = trajectory(pack, optimizer)
     assert np.abs(loss - z["train/loss"]).max() <= 5e-5
     assert np.abs(norm / z["train/grad_norm"] - 1).max() <= 1e-4
-    ours = to_theirs(params)
+    ours = pack.write(params)
     for name, want in pack.tensors("params_after").items():
         assert np.abs(ours[name] - want).max() <= TRAJECTORY, name
 
@@ -231,5 +229,6 @@ def test_a_wrong_field_shows(pack, change):
 def test_the_reader_reads_both_ways(pack):
     letters = build(pack.config).letters
     assert jax.tree.structure(letters) == jax.tree.structure(pack.params)
-    back = to_ours(to_theirs(pack.params))
-    assert jax.tree.all(jax.tree.map(np.array_equal, back, pack.params))
+    tensors, back = pack.tensors("lm_weights") | pack.tensors("softmax"), pack.write(pack.params)
+    assert back.keys() == tensors.keys()
+    assert all((back[name] == tensors[name]).all() for name in tensors)

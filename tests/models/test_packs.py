@@ -61,7 +61,7 @@ def inside(got, want, mask, tolerance):
 @pytest.mark.parametrize("attention", ["dense", "blocks"])
 def test_logits_losses_and_hidden_states(pack, attention):
     model = build(dataclasses.replace(pack.config, attention=attention))
-    params = pack.read(pack.tensors("model"), model.letters)
+    params = pack.params
     apply = jax.jit(functools.partial(model.apply, hidden=True))
     for case in CASES:
         batch, z = batch_of(pack, case), pack.z
@@ -78,10 +78,10 @@ def test_logits_losses_and_hidden_states(pack, attention):
 @pytest.mark.parametrize("remat", ["none", "full", "save_qkv_attention_mlp"])
 def test_gradients(pack, remat):
     model = build(dataclasses.replace(pack.config, remat=remat))
-    params = pack.read(pack.tensors("model"), model.letters)
+    params = pack.params
     batch, labels = batch_of(pack, "right"), pack.z["right/labels"]
     gradient = jax.jit(jax.grad(lambda params: loss_of(model, params, batch, labels)))(params)
-    ours, theirs = pack.write(gradient, model.letters), pack.tensors("grads")
+    ours, theirs = pack.write(gradient), pack.tensors("grads")
     assert ours.keys() == theirs.keys()
     norm = float(pack.z["grad/global_norm"])
     for name, want in theirs.items():
@@ -92,7 +92,7 @@ def test_gradients(pack, remat):
 def test_greedy_with_a_cache(pack):
     """Left-padded prompts of different lengths, one prefill, then a token at a time."""
     model, z = build(pack.config), pack.z
-    params = pack.read(pack.tensors("model"), model.letters)
+    params = pack.params
     tokens, mask, want = (
         z[f"greedy/{name}"] for name in ("input_ids", "attention_mask", "new_ids")
     )
@@ -114,7 +114,7 @@ def test_greedy_with_a_cache(pack):
 
 def test_a_trajectory_of_20_steps(pack):
     model, z, t = build(pack.config), pack.z, pack.manifest["train"]
-    params = pack.read(pack.tensors("model"), model.letters)
+    params = pack.params
 
     def rate(i):
         ramp = t["peak_lr"] * (i + 1) / t["warmup_steps"]
@@ -154,15 +154,14 @@ def test_a_trajectory_of_20_steps(pack):
         assert abs(float(loss) - z["train/loss"][i]) <= TRAJECTORY, f"step {i}"
         assert abs(float(norm) / z["train/grad_norm"][i] - 1) <= NORM, f"step {i}"
     if pack.family in ("gpt_j", "gpt_neo"):  # the others have parameters without a true gradient
-        ours = pack.write(params, model.letters)
+        ours = pack.write(params)
         for name, want in pack.tensors("params_after").items():
             assert np.abs(ours[name] - want).max() <= 1e-4, name
 
 
 def test_the_reader_reads_both_ways(pack):
-    letters = build(pack.config).letters
     tensors = pack.tensors("model")
-    back = pack.write(pack.read(tensors, letters), letters)
+    back = pack.write(pack.params)
     assert all((back[name] == tensors[name]).all() for name in tensors)
     assert back.keys() == tensors.keys()
 
@@ -187,8 +186,7 @@ MUTATIONS = {
 def test_a_wrong_field_shows(family, change):
     """The packs would catch a field that is read wrongly: each moves the logits past tolerance."""
     pack = Pack(family)
-    letters = build(pack.config).letters
-    params = pack.read(pack.tensors("model"), letters)
+    params = pack.params
     model = build(dataclasses.replace(pack.config, **change))
     if change.get("norm") == "pre":
         ones = np.ones(pack.config.embed, np.float32)

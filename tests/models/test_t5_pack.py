@@ -6,20 +6,17 @@ it is 4.3e-4.
 
 import dataclasses
 import functools
-import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from pack_reader import PACKS, flat, nest
-from safetensors.numpy import load_file
+from pack_reader import Pack, flat, nest, token_mean
 
 from evaluation.generate_seq2seq import continuations
-from models import Seq2SeqConfig, build
+from models import build
 
-FOLDER = PACKS / "t5" / "open"
 LOGITS, LOSS, TRAJECTORY, NORM = 5e-5, 2e-5, 5e-5, 1e-4
 
 
@@ -31,23 +28,10 @@ def highest():
 
 @pytest.fixture(scope="module")
 def pack():
-    if not FOLDER.is_dir():
-        pytest.skip(f"no reference packs at {PACKS}: they lie beside the checkout in shared/")
-    return Pack()
+    return T5Pack("t5")
 
 
-class Pack:
-    def __init__(self):
-        self.z = np.load(FOLDER / "reference.npz")
-        self.train = json.loads((FOLDER / "manifest.json").read_text())["train"]
-        self.config = t5_config(json.loads((FOLDER / "config.json").read_text()))
-        self.model = build(self.config)
-        self.table = table_of(self.config)
-        self.params = self.read(self.tensors("model"))
-
-    def tensors(self, name):
-        return load_file(FOLDER / f"{name}.safetensors")
-
+class T5Pack(Pack):
     def batch(self, case, i=...):
         z, labels = self.z, self.z[f"{case}/labels"][i]
         # Their decoder reads its own targets one place later, and pads are read like any token.
@@ -58,107 +42,6 @@ class Pack:
         mask = z[f"{case}/attention_mask"][i].astype(np.int32)
         batch = {"source": z[f"{case}/input_ids"][i], "source_segments": mask, "tokens": tokens}
         return batch, labels
-
-    def read(self, tensors):
-        """Their tensors -> our params; the table must name all of both."""
-        letters, params, used = flat(self.model.letters), {}, set()
-        for ours, theirs, layout in self.table:
-            layers = self.layers(ours) if "{Z}" in theirs else 1
-            names = [theirs.replace("{Z}", str(i)) for i in range(layers)]
-            used |= set(names)
-            parts = [ours_of(tensors[name], layout, letters[ours], self.sizes) for name in names]
-            params[ours] = np.stack(parts) if "{Z}" in theirs else parts[0]
-        assert used == tensors.keys() and params.keys() == letters.keys()
-        return nest(params)
-
-    def write(self, params):
-        """Our params -> their tensors."""
-        letters, params, tensors = flat(self.model.letters), flat(params), {}
-        for ours, theirs, layout in self.table:
-            array = np.asarray(params[ours])
-            for i, each in enumerate(array if "{Z}" in theirs else [array]):
-                name = theirs.replace("{Z}", str(i))
-                tensors[name] = theirs_of(each, layout, letters[ours])
-        return tensors
-
-    def layers(self, ours):
-        c = self.config
-        return c.encoder_layers if ours.startswith("encoder") else c.decoder_layers
-
-    @property
-    def sizes(self):
-        return self.config.sizes
-
-
-def ours_of(tensor, layout, letters, sizes):
-    order, letters = layout.replace("(", "").replace(")", ""), letters.lstrip("Z")
-    x = tensor.reshape([sizes[each] for each in order])
-    return x.transpose([order.index(each) for each in letters])
-
-
-def theirs_of(array, layout, letters):
-    order, letters = layout.replace("(", "").replace(")", ""), letters.lstrip("Z")
-    x = array.transpose([letters.index(each) for each in order])
-    if layout.startswith("("):
-        return x.reshape(-1, x.shape[-1])
-    return x.reshape(x.shape[0], -1) if layout.endswith(")") else x
-
-
-def table_of(config):
-    """Rows: our parameter, their tensor ({Z}: one per layer), their letters ((NH) is one dim)."""
-    rows = [("embed", "shared.weight", "VD")]
-    rows += [("head_table", "lm_head.weight", "VD")] if config.head == "untied" else []
-    for side, sublayers in (("encoder", ("Self",)), ("decoder", ("Self", "EncDec"))):
-        ours, theirs = f"{side}/layers", f"{side}.block.{{Z}}.layer"
-        first = f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-        rows.append((f"{side}/relative_bias/table", first, "RN"))
-        rows.append((f"{side}/norm/scale", f"{side}.final_layer_norm.weight", "D"))
-        for number, kind in enumerate(sublayers):
-            attention = {"Self": "attention", "EncDec": "source_attention"}[kind]
-            norm = {"Self": "attention_norm", "EncDec": "source_norm"}[kind]
-            rows.append((f"{ours}/{norm}/scale", f"{theirs}.{number}.layer_norm.weight", "D"))
-            for our, their, layout in (*((x, x, "(NH)D") for x in "qkv"), ("out", "o", "D(NH)")):
-                name = f"{theirs}.{number}.{kind}Attention.{their}.weight"
-                rows.append((f"{ours}/{attention}/{our}", name, layout))
-        last = len(sublayers)
-        up = [("up", "wi")] if config.gating == "plain" else [("gate", "wi_0"), ("up", "wi_1")]
-        rows.append((f"{ours}/mlp_norm/scale", f"{theirs}.{last}.layer_norm.weight", "D"))
-        for our, their, layout in (*((a, b, "FD") for a, b in up), ("down", "wo", "DF")):
-            name = f"{theirs}.{last}.DenseReluDense.{their}.weight"
-            rows.append((f"{ours}/mlp/{our}", name, layout))
-    return rows
-
-
-def t5_config(c):
-    """A Hugging Face config.json -> Seq2SeqConfig, every field that changes a number."""
-    names = {"relu": "relu", "gelu_new": "gelu_tanh", "gelu": "gelu", "silu": "silu"}
-    return Seq2SeqConfig(
-        vocab=c["vocab_size"],
-        encoder_layers=c["num_layers"],
-        decoder_layers=c["num_decoder_layers"],
-        embed=c["d_model"],
-        heads=c["num_heads"],
-        head_dim=c["d_kv"],
-        mlp=c["d_ff"],
-        position_encoding="relative",
-        relative_buckets=c["relative_attention_num_buckets"],
-        relative_distance=c["relative_attention_max_distance"],
-        embedding_scale="none",
-        head="tied" if c["tie_word_embeddings"] else "untied",
-        head_scale="rsqrt_embed" if c["scale_decoder_outputs"] else "none",
-        norm_kind="rms",
-        attention_scale="none",
-        gating="gated" if c["is_gated_act"] else "plain",
-        activation=names[c["dense_act_fn"]],
-        start=c["decoder_start_token_id"],
-        epsilon=c["layer_norm_epsilon"],
-    )
-
-
-def token_mean(logits, labels):
-    """The reference's loss: the mean over all targets of the batch, -100 ignored, nothing moved."""
-    nll = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(labels, 0))
-    return jnp.sum(nll * (labels != -100)) / jnp.sum(labels != -100)
 
 
 def worst(got, want, mask):
@@ -203,7 +86,7 @@ def test_greedy_ids(pack):
 
 
 def test_a_trajectory_of_20_steps(pack):
-    t = pack.train
+    t = pack.manifest["train"]
 
     def rate(i):
         ramp = t["peak_lr"] * (i + 1) / t["warmup_steps"]

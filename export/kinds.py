@@ -1,0 +1,44 @@
+"""What kind of checkpoint a folder is: whose config is in it, and how its weights are stored."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from export import elmo
+from export.fields import Fields
+from export.formats import Format, format_of
+from export.tensor_files import FolderError, Tensors
+from export.weights import open_weights, read_json
+
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """fields: of its config. weights: opens its tensors, when the config is known."""
+
+    fields: Fields
+    format: Format
+    weights: Callable[[Any], Tensors]
+
+
+def kind_of(folder: Path) -> Kind:
+    """A folder of transformers (config.json) or of ELMo (options.json).
+
+    Raises FolderError for a folder with neither, and for a model type that is not known.
+    """
+    if not folder.is_dir():
+        raise FolderError(f"there is no folder {folder}")
+    path = folder / CONFIG
+    if path.is_file():
+        record = read_json(path)
+        fields = Fields(record, source=str(path))
+        return Kind(fields, format_of(record), lambda config: open_weights(folder))
+    if (fields := elmo.options_in(folder)) is not None:
+        return Kind(fields, elmo.FORMAT, lambda config: elmo.weights_in(folder))
+    there = ", ".join(sorted(each.name for each in folder.iterdir())[:8]) or "no files"
+    raise FolderError(
+        f"{folder} is no checkpoint that is known: it has neither a {CONFIG} (transformers) nor an"
+        f" *{elmo.OPTIONS} (ELMo); there are {there}"
+    )
