@@ -37,17 +37,12 @@ def evaluate(
     Raises MissingLibrary without lm_eval, ValueError for a task that there is not and for one that
     cannot be read or answered.
     """
-    try:
-        from jinja2 import TemplateError
-        from lm_eval import evaluator
-
-        from evaluation.harness_model import HarnessModel
-    except ImportError as error:
-        raise MissingLibrary(
-            f"lm-evaluation-harness is not installed ({error}); install the extra: pip install"
-            " 'gesso[evaluate]'"
-        ) from error
     manager, names = known_tasks(tasks, include_path)
+    from jinja2 import TemplateError
+    from lm_eval import evaluator
+
+    from evaluation.harness_model import HarnessModel
+
     lm = HarnessModel(model, params, tokenizer, objective=objective, rows=rows, compute=compute)
     try:
         run: Any = evaluator.simple_evaluate
@@ -72,14 +67,19 @@ def evaluate(
 def known_tasks(
     tasks: Sequence[str], include_path: str | os.PathLike[str] = ""
 ) -> tuple[Any, list[str]]:
-    """(lm_eval's manager of tasks, the names asked for, patterns spelled out). ValueError for one
-    that there is not.
+    """(lm_eval's manager of tasks, the names asked for, patterns spelled out). Raises ValueError
+    for one that there is not, MissingLibrary without lm_eval.
 
     lm_eval's own tasks, which take seconds to list, are listed only where the folder has not all of
     them, or has groups, whose tasks may be lm_eval's.
     """
-    from lm_eval.tasks import TaskManager
-
+    try:
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise MissingLibrary(
+            f"lm-evaluation-harness is not installed ({error}); install the extra: pip install"
+            " 'gesso[evaluate]'"
+        ) from error
     if not tasks:
         raise ValueError("name at least one task")
     folder = os.fspath(include_path) or None

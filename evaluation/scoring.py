@@ -22,8 +22,8 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _INSTALL = "install the extra: pip install 'gesso[evaluate]'"
 
 
-class MissingLibrary(ImportError):
-    """A metric whose library is not installed. The message says which extra brings it."""
+class MissingLibrary(ImportError, ValueError):
+    """Something whose library is not installed. The message says which extra brings it."""
 
 
 def normalised(text: str) -> str:

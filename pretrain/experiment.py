@@ -183,6 +183,7 @@ def validate(experiment: Experiment, *, devices: int, tokenizer_vocab: int | Non
         *_streams(experiment),
         *_model(experiment, tokenizer_vocab),
         *_optimizer(experiment),
+        *experiment.evaluation.problems(),
     ]
     try:
         sizes = experiment.mesh.sizes(devices)

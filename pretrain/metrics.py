@@ -15,7 +15,7 @@ import numpy as np
 
 from pretrain.config import LoggingConfig
 
-Kind = Literal["train", "evaluation", "sample", "event"]
+Kind = Literal["train", "evaluation", "harness", "sample", "event"]
 Record = dict[str, Any]
 
 # JSON has no word for these; a loss that is no number must still be on record.
@@ -37,12 +37,13 @@ class Metrics:
     def __init__(
         self, folder: str | os.PathLike[str], config: LoggingConfig, *, resume_step: int
     ) -> None:
+        self.folder = Path(folder)
         self._file = -1
         self._tensorboard: Any = None
         self._wandb: Any = None
         if jax.process_index() != 0:
             return
-        folder = Path(folder)
+        folder = self.folder
         folder.mkdir(parents=True, exist_ok=True)
         if config.wandb:
             self._wandb = _start_wandb(folder, config.wandb)

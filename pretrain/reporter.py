@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+from evaluation.config import EvaluationConfig
 from partitioning.hosts import Hosts
 from pretrain.metrics import Metrics
 from pretrain.progress import Progress
@@ -21,6 +22,10 @@ class Reporter:
         self._evaluated_at = -1
         self._unigrams: dict[int, dict[str, Any]] = {}  # of each phase's length
         self.last_evaluation: dict[str, Any] | None = None
+        if (asked := setup.experiment.evaluation).harness:
+            from evaluation.harness import known_tasks
+
+            known_tasks(asked.harness, asked.harness_path)  # refused before the first update
 
     def record(self, record: dict[str, Any]) -> None:
         """Write and show a train record (docs/metrics.md)."""
@@ -38,15 +43,19 @@ class Reporter:
     def evaluated(self, step: int) -> bool:
         """Whether there is nothing (more) to evaluate after `step` updates."""
         e = self.setup.experiment.evaluation
-        return step == self._evaluated_at or not (e.every_steps or e.sample_every_steps)
+        return step == self._evaluated_at or not any(self._frequencies(e))
 
     def due(self, step: int) -> bool:
-        """Whether held-out loss or samples are due after `step` updates."""
-        e = self.setup.experiment.evaluation
-        return any(n and step % n == 0 for n in (e.every_steps, e.sample_every_steps))
+        """Whether held-out loss, samples or tasks are due after `step` updates."""
+        frequencies = self._frequencies(self.setup.experiment.evaluation)
+        return any(n and step % n == 0 for n in frequencies)
+
+    @staticmethod
+    def _frequencies(e: EvaluationConfig) -> tuple[int, ...]:
+        return e.every_steps, e.sample_every_steps, e.harness_every_steps
 
     def evaluate(self, step: int, state: State) -> None:
-        """Held-out loss and samples; at the end both, in between each at its own frequency."""
+        """Held-out loss, samples, tasks; at the end all, in between each at its own frequency."""
         s, e = self.setup, self.setup.experiment.evaluation
         last = step == s.experiment.steps
         self._evaluated_at = step
@@ -76,6 +85,34 @@ class Reporter:
             self._metrics.write({"kind": "evaluation", "step": step, **figures})
         if e.sample_every_steps and (last or step % e.sample_every_steps == 0):
             self._sample(step, state)
+        if e.harness_every_steps and (last or step % e.harness_every_steps == 0):
+            self._ask(step, state)
+
+    def _ask(self, step: int, state: State) -> None:
+        """Tasks of lm-evaluation-harness, on the mesh of the run; every process takes part."""
+        from evaluation.harness import evaluate
+        from pretrain.evaluations import write_evaluation
+
+        s, e = self.setup, self.setup.experiment.evaluation
+        found = evaluate(
+            s.model,
+            s.whole(state),
+            s.tokenizer,
+            e.harness,
+            e.harness_path,
+            e.harness_limit,
+            objective=s.experiment.objective,
+            compute=s.experiment.precision.compute,
+        )
+        asked = {"tasks": found["tasks"], "groups": found["groups"], "limit": found["limit"]}
+        self._metrics.write({"kind": "harness", "step": step, **asked})
+        if self._first:
+            folder, name = self._metrics.folder, " ".join(e.harness)
+            write_evaluation(folder, "harness", step=step, of=name, figures=found | {"step": step})
+            for task, figures in found["tasks"].items():
+                known = {name: value for name, value in figures.items() if "_stderr," not in name}
+                said = ", ".join(f"{n} {v:.4f}" for n, v in known.items() if v is not None)
+                LOG.info("step %d: %s %s", step, task, said.replace(",none", ""))
 
     def _unigram(self, step: int) -> dict[str, Any]:
         """What a unigram model reaches on the same held-out rows: measured once per row length."""

@@ -6,6 +6,7 @@ Skipped where lm_eval is not installed. The tasks are files: no network.
 import json
 import math
 from types import SimpleNamespace
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 pytest.importorskip("lm_eval")
 
 from data.tokenizer import load_tokenizer
+from evaluation.config import EvaluationConfig
 from evaluation.generate import generate
 from evaluation.harness import evaluate
 from evaluation.harness_model import HarnessModel
@@ -22,6 +24,11 @@ from partitioning.axes import placements
 from partitioning.config import MeshConfig
 from partitioning.layouts import LAYOUTS
 from partitioning.mesh import make_mesh
+from pretrain.config import LoggingConfig
+from pretrain.evaluations import read_evaluations
+from pretrain.experiment import Experiment, ExperimentError, validate
+from pretrain.metrics import Metrics, read_metrics
+from pretrain.reporter import Reporter
 
 pytestmark = pytest.mark.filterwarnings("default")  # those of lm_eval and datasets
 
@@ -190,6 +197,45 @@ def test_a_mesh_changes_nothing(made, found, folder):
 def test_a_limit_is_kept_and_said(made, folder):
     few = evaluate(*made, ["ours_choices"], folder, 2)
     assert few["counts"]["ours_choices"] == {"original": 3, "effective": 2} and few["limit"] == 2
+
+
+def test_it_is_asked_during_training(made, folder, tmp_path):
+    model, params, tokenizer = made
+    evaluation = EvaluationConfig(
+        harness=("ours_choices",), harness_every_steps=2, harness_path=str(folder), harness_limit=2
+    )
+    experiment = Experiment(name="x", model=CONFIG, evaluation=evaluation, steps=5)
+    setup: Any = SimpleNamespace(
+        experiment=experiment, model=model, tokenizer=tokenizer, whole=lambda state: state
+    )
+    hosts: Any = SimpleNamespace(process=0)
+    with Metrics(tmp_path, LoggingConfig(tensorboard=False), resume_step=0) as metrics:
+        reporter = Reporter(setup, metrics, cast(Any, None), hosts)
+        assert [step for step in range(1, 5) if reporter.due(step)] == [2, 4]
+        for step in (2, 5):
+            assert not reporter.evaluated(step)
+            reporter.evaluate(step, params)
+    alone = evaluate(*made, ["ours_choices"], folder, 2)
+    records = [each for each in read_metrics(tmp_path) if each["kind"] == "harness"]
+    assert [each["step"] for each in records] == [2, 5]
+    assert records[0]["tasks"] == alone["tasks"]
+    kept = read_evaluations(tmp_path)
+    assert [each["step"] for each in kept] == [2, 5]
+    assert kept[1]["figures"]["documents"] == alone["documents"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"harness": ("x",)}, "give both"),
+        ({"harness_every_steps": 3}, "give both"),
+        ({"harness_path": "tasks"}, "no effect"),
+    ],
+)
+def test_what_cannot_take_effect_is_refused(settings, message):
+    evaluation = EvaluationConfig(**settings)
+    with pytest.raises(ExperimentError, match=message):
+        validate(Experiment(name="x", model=CONFIG, length=48, evaluation=evaluation), devices=1)
 
 
 def test_what_is_not_there_is_refused(made, folder, tmp_path):
