@@ -17,6 +17,7 @@ _NAMES = """
     chunk_size_feed_forward cross_attention_hidden_size _attn_implementation_autoset
     bos_token_id eos_token_id pad_token_id sep_token_id decoder_start_token_id prefix
     forced_bos_token_id forced_eos_token_id task_specific_params
+    output_past eos_token_ids _num_labels
     max_length min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty
     temperature top_k top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size
     encoder_no_repeat_ngram_size bad_words_ids num_return_sequences remove_invalid_values

@@ -13,7 +13,6 @@ from suffixes import checked
 import models
 from models import BERTConfig, build
 from models.attention import cudnn, dense
-from models.bert_config import from_published
 from models.count import flops_per_token, parameters
 
 SHAPE = {"vocab": 64, "positions": 48, "embed": 32, "heads": 4, "mlp": 64}
@@ -297,87 +296,6 @@ def test_suffixes_are_kept():
 def test_contradictory_fields_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         build(dataclasses.replace(ALL, **fields))
-
-
-PUBLISHED = {
-    "model_type": "bert",
-    "architectures": ["BertForMaskedLM"],
-    "attention_probs_dropout_prob": 0.1,
-    "hidden_act": "gelu",
-    "hidden_dropout_prob": 0.2,
-    "hidden_size": 48,
-    "initializer_range": 0.03,
-    "intermediate_size": 96,
-    "layer_norm_eps": 1e-5,
-    "max_position_embeddings": 50,
-    "num_attention_heads": 4,
-    "num_hidden_layers": 3,
-    "type_vocab_size": 1,
-    "vocab_size": 60,
-    "position_embedding_type": "absolute",
-    "use_cache": True,
-    "pad_token_id": 1,
-}
-
-
-def test_a_published_config_is_read_field_by_field():
-    shared = {
-        "vocab": 60,
-        "positions": 50,
-        "token_types": 1,
-        "layers": 3,
-        "embed": 48,
-        "heads": 4,
-        "mlp": 96,
-        "epsilon": 1e-5,
-        "embedding_dropout": 0.2,
-        "attention_dropout": 0.1,
-        "residual_dropout": 0.2,
-        "init_std": 0.03,
-    }
-    assert from_published(PUBLISHED) == BERTConfig(**shared)
-    roberta = {**PUBLISHED, "model_type": "roberta", "hidden_act": "gelu_new"}
-    roberta |= {
-        "architectures": ["RobertaForTokenClassification"],
-        "id2label": dict.fromkeys("abc"),
-    }
-    assert from_published(roberta) == BERTConfig(
-        **shared,
-        first_position=2,
-        init="normal",
-        outputs=("tag",),
-        labels=3,
-        head_dropout=0.2,
-        activation="gelu_tanh",
-    )
-    first = {k: v for k, v in PUBLISHED.items() if k not in ("architectures", "model_type")}
-    assert from_published(first).outputs == ("mlm", "nsp")
-    regression = {"architectures": ["BertForSequenceClassification"], "num_labels": 1}
-    read = from_published({**PUBLISHED, **regression, "classifier_dropout": 0.0})
-    assert (read.outputs, read.labels, read.head_dropout) == (("classify",), 1, 0.0)
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"position_embedding_type": "relative_key"}, "position_embedding_type 'relative_key' is"),
-        ({"hidden_act": "swish"}, "hidden_act 'swish' is not supported, only gelu"),
-        ({"is_decoder": True}, "is_decoder True is not supported"),
-        ({"model_type": "electra"}, "model_type 'electra' is not bert or roberta"),
-        ({"architectures": ["BertForMultipleChoice"]}, "architectures .* is not known"),
-        ({"is_encoder_decoder": True}, "is_encoder_decoder True is not supported"),
-        ({"embedding_size": 128}, "embedding_size is a field that is not known"),
-        ({"hidden_act": "x", "pruned_heads": {"0": [1]}}, "pruned_heads .*; hidden_act 'x'"),
-    ],
-)
-def test_what_a_published_config_says_and_no_model_does_is_refused(fields, message):
-    with pytest.raises(ValueError, match=message):
-        from_published({**PUBLISHED, **fields})
-
-
-def test_a_published_config_without_a_field_it_needs_is_refused():
-    with pytest.raises(ValueError, match="vocab_size is missing"):
-        from_published({k: v for k, v in PUBLISHED.items() if k != "vocab_size"})
 
 
 @pytest.mark.parametrize(
