@@ -57,6 +57,9 @@ COMMANDS = {
         "launch.commands_tokenizer:Inspect", "what a tokenizer does to a text"
     ),
     "pretrain": Command("launch.commands_pretrain:pretrain", "run an experiment, or continue it"),
+    "finetune": Command(
+        "launch.commands_finetune:finetune", "the same training, begun with another run's model"
+    ),
     "sweep": Command(
         "launch.commands_sweep:RunSweep", "many runs of one experiment, and what came of them"
     ),
@@ -64,7 +67,8 @@ COMMANDS = {
         "launch.commands_plan:plan", "before chips are rented: does it fit, how fast, which mesh"
     ),
     "evaluate": Command(
-        "launch.commands_evaluate:Evaluate", "held-out loss, perplexity and bits per byte of a run"
+        "launch.commands_evaluate:Evaluate",
+        "held-out figures of a run; questions, written answers, harness tasks, word vectors",
     ),
     "generate": Command("launch.commands_generate:Generate", "let a run continue your text"),
     "import": Command(
