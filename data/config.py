@@ -43,6 +43,35 @@ class ExamplesConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FrameConfig:
+    """How the examples of a task store (data/task_store.py) become rows; its objective says it.
+
+    first, between, last: ids written before an example's texts, between two of them and after them.
+    per_row: the most examples of a row, each a segment of its own; 1: one example per row.
+    cut: what a text that is too long loses: its end, its start, or its middle, of which a share
+        `head_share` of what is kept comes from the start. Of two texts the longer one loses first.
+    chunks: windows that a text is read in, each as long as the model's rows; above 1 there is one
+        example per row, of this many windows.
+    stride: tokens from one window of a text with an answer in it to the next. question: the most
+        tokens of the question before it.
+    """
+
+    first: tuple[int, ...]
+    between: tuple[int, ...]
+    last: tuple[int, ...]
+    per_row: int = 1
+    cut: Literal["end", "start", "middle"] = "end"
+    head_share: float = 0.25
+    chunks: int = 1
+    stride: int = 128
+    question: int = 64
+
+    def overhead(self, texts: int) -> int:
+        """Places of a row that an example of so many texts takes beside its tokens."""
+        return len(self.first) + (texts - 1) * len(self.between) + len(self.last)
+
+
+@dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """Which token store, in which order.
 
@@ -77,7 +106,7 @@ class OrderConfig:
     overhead: tokens of a row kept free for every piece in it (BERT's [CLS] and [SEP]).
     companions: whether rows carry text of another document beside each of their pieces.
     streams: places of a batch, of packing stream alone (0 otherwise).
-    examples: of a store of instruction examples only.
+    examples: of a store of instruction examples only. frame: of a task store only.
     The rest as in DataConfig.
     """
 
@@ -92,6 +121,7 @@ class OrderConfig:
     skip: tuple[tuple[int, int], ...] = ()
     wait_seconds: float = 600
     examples: ExamplesConfig = ExamplesConfig()
+    frame: FrameConfig | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from data.config import OrderConfig
 from data.counts import CountsFile
 from data.eras import Recent, Stopped
 from data.instruction_draws import Draws
-from data.instruction_rows import fitting, packed, rows_of
+from data.instruction_rows import Kept, fitting, packed, rows_of
 from data.mixture import BLOCK
 from data.permutation import make_key, permute
 from data.resume import check
@@ -56,6 +56,10 @@ class InstructionOrder:
     """
 
     waited_seconds = 0.0
+    # What a row is proved by when a saved state is resumed.
+    _proved: tuple[tuple[str, str], ...] = (
+        ("tokens", "<i4"), ("segments", "<i4"), ("lm_weight", "<f4"),
+    )  # fmt: skip
 
     def __init__(self, store: Any, config: OrderConfig) -> None:
         _check_config(config)
@@ -123,14 +127,7 @@ class InstructionOrder:
             pieces.append(held.pieces[np.arange(count.sum()) + np.repeat(shift, count)])
             counts.append(count)
             places.append(mine)
-        made = rows_of(
-            self.store,
-            np.concatenate(pieces),
-            np.concatenate(counts),
-            length=self.config.length,
-            room=self._room,
-            examples=self.config.examples,
-        )
+        made = self._laid_out(np.concatenate(pieces), np.concatenate(counts))
         if len(places) > 1:
             made_at = np.argsort(np.concatenate(places))
             made = {name: array[made_at] for name, array in made.items()}
@@ -181,6 +178,20 @@ class InstructionOrder:
         """
         return check(state, self._settings, self._passed)
 
+    def _used(self, pieces: np.ndarray, kept: Kept) -> np.ndarray:
+        """Tokens of each piece in its row, i64[n]."""
+        return kept.lengths
+
+    def _laid_out(self, pieces: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
+        return rows_of(
+            self.store,
+            pieces,
+            counts,
+            length=self.config.length,
+            room=self._room,
+            examples=self.config.examples,
+        )
+
     @functools.cached_property
     def _settings(self) -> dict[str, Any]:
         config, mixture = self.config, self.draws.mixture.record()
@@ -213,6 +224,8 @@ class InstructionOrder:
         # What the number of rows of a pass depends on beside the store.
         config, mixture = self.config, self.draws.mixture.record()
         parts = (VERSION, config.length, config.overhead, config.seed, self.pass_examples, mixture)
+        if config.frame:
+            parts = (*parts, config.frame)
         return "instructions-" + hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
     def _passed(self, next_row: int) -> dict[str, Any]:
@@ -220,7 +233,7 @@ class InstructionOrder:
         canary = None
         if next_row > 0:
             made, crc = self.take(np.array([next_row - 1])), 0
-            for name, form in (("tokens", "<i4"), ("segments", "<i4"), ("lm_weight", "<f4")):
+            for name, form in self._proved:
                 crc = zlib.crc32(made[name].astype(form).tobytes(), crc)
             canary = {"row": next_row - 1, "crc32": crc}
         return {"consumed": self.consumed(next_row), "canary": canary}
@@ -266,7 +279,7 @@ class InstructionOrder:
         shuffled[permute(np.arange(len(component)), len(component), key=key)] = component
         by_row = np.argsort(row, kind="stable")
         count = np.bincount(row, minlength=len(component))
-        tokens = np.bincount(row, weights=kept.lengths, minlength=len(component))
+        tokens = np.bincount(row, weights=self._used(pieces, kept), minlength=len(component))
         first = np.concatenate(([0], np.cumsum(count)))
         return _Pass(pieces[by_row], first, shuffled, tokens.astype(np.int64))
 

@@ -39,16 +39,20 @@ class StoreDamaged(RuntimeError):
 
 
 def open_store(folder: str | Path, *, wait_seconds: float = 0.0) -> Any:
-    """Open a token store, finished or not: a Store, or an InstructionStore of finetune's making.
+    """Open a token store, finished or not: a Store, or one of examples (InstructionStore,
+    TaskStore), which finetune makes.
 
     wait_seconds: how long to wait for a builder that is only starting.
     Raises ValueError, with the nearest name there is, where no token store is.
     """
     from data.instruction_store import InstructionStore, is_instruction_store
+    from data.task_store import TaskStore, is_task_store
 
     folder = Path(folder).expanduser()
     if is_instruction_store(folder):
         return InstructionStore(folder)
+    if is_task_store(folder):
+        return TaskStore(folder)
     deadline = time.monotonic() + wait_seconds
     while not (folder / "meta.json").exists():
         if time.monotonic() >= deadline:

@@ -34,7 +34,7 @@ def items_of(source: SourceConfig) -> Iterator[Item]:
         return
     path = existing(source.path)
     if source.format in ("tsv", "csv"):
-        yield from _table(path, source.format)
+        yield from table(path, source.format)
     elif source.format == "natural_instructions":
         yield from _natural(path)
     else:
@@ -73,7 +73,8 @@ def read_text(path: Path) -> bytes:
         raise ValueError(f"{path}: cannot be read: {error}") from None
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str | tuple[str, str], str]]:
+def lines(path: Path) -> Iterator[tuple[int, str | tuple[str, str], str]]:
+    """(number from 1, text or (reason, detail), head) of each line. ValueError for an empty one."""
     content = read_text(path)
     if not content:
         raise ValueError(f"{path}: the file is empty")
@@ -97,7 +98,7 @@ def _json_items(path: Path) -> Iterator[Item]:
         for number, record in enumerate(_whole_json(path, content), 1):
             yield _item(f"{path}, item {number}", record, str(record)[:HEAD])
         return
-    for number, text, head in _lines(path):
+    for number, text, head in lines(path):
         place = f"{path}:{number}"
         if isinstance(text, tuple):
             yield Item(place, text, head)
@@ -188,8 +189,10 @@ def _natural_task(place: str, name: str, task: Any) -> Iterator[Item]:
         yield Item(place, ("missing_field", "no examples in this task"), str(task)[:HEAD], name)
 
 
-def _table(path: Path, kind: str) -> Iterator[Item]:
-    header: list[str] = []
+def table(path: Path, kind: str, *, columns: tuple[str, ...] = ()) -> Iterator[Item]:
+    """The rows of a "tsv" or "csv" by their columns' names: those of its first line, or `columns`
+    of a file without such a line."""
+    header = list(columns)
     for place, cells, head in _quoted(path) if kind == "csv" else _tabbed(path):
         if isinstance(cells, tuple):
             yield Item(place, cells, head)
@@ -205,7 +208,7 @@ def _table(path: Path, kind: str) -> Iterator[Item]:
 
 
 def _tabbed(path: Path) -> Iterator[tuple[str, list[str] | tuple[str, str], str]]:
-    for number, text, head in _lines(path):
+    for number, text, head in lines(path):
         cells = text if isinstance(text, tuple) else text.split("\t")
         yield f"{path}:{number}", cells, head
 

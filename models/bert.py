@@ -9,8 +9,9 @@ from flax import nnx
 
 from models.attention import Kind, Rows
 from models.bert_config import BERTConfig
-from models.bert_heads import Dense, MaskedHead
+from models.bert_heads import MaskedHead
 from models.blocks import run
+from models.dense import Dense
 from models.gpt import Block
 from models.layers import (
     LayerNorm,
@@ -21,6 +22,7 @@ from models.layers import (
     stack,
     truncated,
 )
+from models.text_head import at_places
 from partitioning.axes import in_use, shard
 
 Batch = Mapping[str, jax.Array]
@@ -122,6 +124,11 @@ class BERT(nnx.Module):
     def next_sentence(self, x_BPD: jax.Array) -> jax.Array:
         """float32 [B, P, 2] of the features at pairs' first tokens; 0: the second text follows."""
         return _needed(self.nsp, "nsp")(self.pool(x_BPD), "BPD", dtype="float32")
+
+    def of_texts(self, x_BLD: jax.Array, batch: Batch) -> jax.Array:
+        """What `classify` reads of each text, BPD: the features of its first token. batch:
+        "begins" i32[B, P], where the texts begin."""
+        return at_places(x_BLD, batch["begins"])
 
     def classify(self, x_BPD: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """float32 BPY, labels of the texts whose first tokens have these features."""

@@ -22,6 +22,7 @@ from models.layers import (
     stack,
 )
 from models.rotary import angles
+from models.text_head import TextHead
 from partitioning.axes import einsum, in_use, shard
 
 ACTIVATIONS = {
@@ -163,6 +164,9 @@ class GPT(nnx.Module):
             param(head, "VD", sizes=sizes, std=std) if config.head == "untied" else None
         )
         self.head_bias = constant(0.0, "V", sizes=sizes) if "head" in config.biases else None
+        # A key of its own: with or without this head the other parameters have the same bits.
+        labelled = "classify" in config.outputs
+        self.classifier = TextHead(config, jax.random.fold_in(key, 4)) if labelled else None
 
     @staticmethod
     def inputs(config: GPTConfig) -> dict[str, int | None]:
@@ -172,11 +176,26 @@ class GPT(nnx.Module):
     def outputs(
         self, batch: Mapping[str, jax.Array], key: jax.Array | None, *, hidden: bool
     ) -> dict[str, jax.Array]:
-        """{"logits": f32[B, L, V], "hidden"?: [Z + 1, B, L, D]}."""
-        if not hidden:
-            return {"logits": self.logits(self.features(batch, key))}
-        layers_ZBLD = self.hidden(batch, key)
-        return {"logits": self.logits(layers_ZBLD[-1]), "hidden": layers_ZBLD}
+        """{"logits": f32[B, L, V], "hidden"?: [Z + 1, B, L, D]} and, of a model with labels,
+        "labels" [B, Y], of each row as one text."""
+        made = {"hidden": self.hidden(batch, key)} if hidden else {}
+        x_BLD = made["hidden"][-1] if hidden else self.features(batch, key)
+        made["logits"] = self.logits(x_BLD)
+        if self.classifier is not None:
+            whole = (batch["segments"] > 0) if "segments" in batch else jnp.ones_like(x_BLD[..., 0])
+            segments_BL = whole.astype(jnp.int32)
+            last_B1 = (jnp.arange(x_BLD.shape[1]) * segments_BL).max(1, keepdims=True)
+            texts = {"ends": last_B1, "segments": segments_BL}
+            made["labels"] = self.classify(self.of_texts(x_BLD, texts))[:, 0]
+        return made
+
+    def of_texts(self, x_BLD: jax.Array, batch: Mapping[str, jax.Array]) -> jax.Array:
+        """What `classify` reads of each text, BPD: see models.text_head.TextHead.read."""
+        return self._labels().read(x_BLD, batch)
+
+    def classify(self, x_BPD: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """float32 BPY, logits of the labels of texts with these features."""
+        return self._labels()(x_BPD, key)
 
     def features(self, batch: Mapping[str, jax.Array], key: jax.Array | None = None) -> jax.Array:
         """What the head reads, BLD. No key, no dropout."""
@@ -225,6 +244,11 @@ class GPT(nnx.Module):
         else:
             turns = angles(positions_BL, dims=c.rotary_dims, base=c.rotary_base)
         return shard(x_BLD, "BLD"), Rows(batch.get("segments"), turns)
+
+    def _labels(self) -> TextHead:
+        if self.classifier is None:
+            raise ValueError('this model has no "classify"; name it in model.outputs')
+        return self.classifier
 
     def _run(
         self, batch: Mapping[str, jax.Array], key: jax.Array | None, output: Any

@@ -7,6 +7,7 @@ AttentionKind = Literal["global", "local"]
 Padding = Literal["row", "reach", "later"]
 Bias = Literal["qkv", "attention_out", "mlp", "head"]
 Remat = Literal["none", "full", "dots", "save_attention", "save_qkv_attention_mlp"]
+_DROPOUTS = ("embedding_dropout", "attention_dropout", "residual_dropout", "head_dropout")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,9 @@ class GPTConfig:
         takes what it has read of the row), the places a real token would reach (GPT-Neo), or the
         real tokens after it (GPT-1).
     biases: which products have one. head: "tied" uses the embedding table.
+    outputs: "classify" gives a head that says one of `labels` labels of a text (1: a number) behind
+        the language model's. pooling: of the text's features, see models/text_head.py.
+        head_dropout: of what it reads.
     residual_init: what `init_std` is for the two products that write to the residual: "same",
         "layers" = init_std / sqrt(layers) (GPT-Neo), "depth" = init_std / sqrt(2 layers) (GPT-2),
         "wang" = 2 / (layers sqrt(embed)) (GPT-J, GPT-NeoX).
@@ -60,11 +64,15 @@ class GPTConfig:
     padding: Padding = "row"
     biases: tuple[Bias, ...] = ("qkv", "attention_out", "mlp")
     head: Literal["tied", "untied"] = "tied"
+    outputs: tuple[Literal["classify"], ...] = ()
+    labels: int = 0
+    pooling: Literal["last", "concat"] = "last"
     activation: Literal["gelu_tanh", "gelu", "relu"] = "gelu_tanh"
     epsilon: float = 1e-5
     embedding_dropout: float = 0.0
     attention_dropout: float = 0.0
     residual_dropout: float = 0.0
+    head_dropout: float = 0.0
     init_std: float = 0.02
     residual_init: Literal["same", "layers", "depth", "wang"] = "same"
     remat: Remat = "none"
@@ -80,7 +88,7 @@ class GPTConfig:
         ]
         found += [
             f"model.{name} must be at least 0 and below 1, not {getattr(self, name)}"
-            for name in ("embedding_dropout", "attention_dropout", "residual_dropout")
+            for name in _DROPOUTS
             if not 0 <= getattr(self, name) < 1
         ]
         if self.heads > 0 and self.embed % self.heads:
@@ -101,6 +109,16 @@ class GPTConfig:
                 f"model.pattern {self.pattern} and model.window {self.window} contradict each"
                 " other: local layers need a window of at least 1, global ones take none (0)"
             )
+        if (self.labels > 0) != bool(self.outputs) or self.labels < 0:
+            found.append(
+                f"model.labels {self.labels} and model.outputs {self.outputs} contradict each"
+                ' other: "classify" has at least 1 label'
+            )
+        if not self.outputs and (self.head_dropout or self.pooling != "last"):
+            found.append(
+                'model.head_dropout and model.pooling have no effect without "classify" in'
+                " model.outputs"
+            )
         if self.attention == "cudnn" and self.attention_dropout:
             found.append(
                 "model.attention cudnn has no attention_dropout: set it to 0, or use blocks"
@@ -115,7 +133,7 @@ class GPTConfig:
     @property
     def drops(self) -> bool:
         """Whether a training step draws random numbers."""
-        return max(self.embedding_dropout, self.attention_dropout, self.residual_dropout) > 0
+        return any(getattr(self, name) > 0 for name in _DROPOUTS)
 
     @property
     def longest(self) -> int:
@@ -137,7 +155,7 @@ class GPTConfig:
             "N": self.heads,
             "H": self.head_dim,
             "F": self.mlp,
-        }
+        } | ({"Y": self.labels} if self.labels else {})
 
     @property
     def kinds(self) -> tuple[AttentionKind, ...]:

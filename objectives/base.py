@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 import jax
 import numpy as np
 
-from objectives.config import ObjectiveConfig
+from objectives.config import TASKS, ObjectiveConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,8 @@ class Objective(Protocol):
     The objective then also has `carried(module, batch, key, carry)`, which gives what `__call__`
     does and the carry after it. Most objectives have neither.
     companions: whether rows come with rows of other documents ("other_tokens", ...), as next
-    sentence prediction needs.
+    sentence prediction needs. frame (of TASKS alone): how labelled examples become rows; these also
+    have `scored`, which gives what `__call__` does and what is predicted.
     """
 
     terms: Mapping[str, Term]
@@ -72,17 +73,26 @@ _HOME = {
     "denoise": ("objectives.denoise", "Denoise"),
     "seq2seq": ("objectives.seq2seq", "Seq2SeqLM"),
     "mixed": ("objectives.mixed", "Mixed"),
+    "classify": ("objectives.classify", "Classify"),
+    "regress": ("objectives.classify", "Regress"),
+    "tag": ("objectives.tag", "Tag"),
+    "qa": ("objectives.qa", "QA"),
 }
 
 
-def build(config: ObjectiveConfig, *, tokenizer: Any = None, model: Any = None) -> Objective:
+def build(
+    config: ObjectiveConfig, *, tokenizer: Any = None, model: Any = None, store: Any = None
+) -> Objective:
     """The objective of a config. tokenizer, model: the store's tokenizer and the model's config,
-    which those objectives need that place special tokens.
+    which those objectives need that place special tokens. store: that of labelled examples, for
+    objectives of TASKS; None where only shapes are asked for.
 
-    Raises ValueError for one that cannot be: contradictory fields, or ids that the tokenizer or the
-    model does not have.
+    Raises ValueError for one that cannot be: contradictory fields, ids that the tokenizer or the
+    model does not have, or a store of another task.
     """
     if problems := config.problems():
         raise ValueError("; ".join(problems))
     module, name = _HOME[config.kind]
-    return getattr(importlib.import_module(module), name)(config, tokenizer=tokenizer, model=model)
+    made = getattr(importlib.import_module(module), name)
+    task = {"store": store} if config.kind in TASKS else {}
+    return made(config, tokenizer=tokenizer, model=model, **task)

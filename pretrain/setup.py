@@ -72,7 +72,9 @@ def set_up(experiment: Experiment, *, store: Any, phase: int | None = None) -> S
     spelled = getattr(experiment.model, "reads", "") == "characters"
     ids = getattr(tokenizer, "classes", tokenizer.vocab_size) if spelled else tokenizer.vocab_size
     validate(experiment, devices=jax.device_count(), tokenizer_vocab=ids)
-    objective = build_objective(experiment.objective, tokenizer=tokenizer, model=experiment.model)
+    objective = build_objective(
+        experiment.objective, tokenizer=tokenizer, model=experiment.model, store=store
+    )
     data = experiment.data
     order = order_of(
         store,
@@ -87,6 +89,7 @@ def set_up(experiment: Experiment, *, store: Any, phase: int | None = None) -> S
             mixture=data.mixture,
             skip=data.skip,
             examples=data.examples,
+            frame=getattr(objective, "frame", None),
             wait_seconds=data.wait_seconds,
         ),
     )
