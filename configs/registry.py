@@ -18,6 +18,7 @@ _EXPERIMENTS = {
     "debug-transformer": ("configs.seq2seq", "debug_transformer"),
     "debug-elmo": ("configs.elmo", "debug_elmo"),
     "debug-mixed": ("configs.mixed", "debug_mixed"),
+    "debug-ulmfit": ("configs.finetune", "debug_ulmfit"),
     "quickstart": ("configs.debug", "quickstart"),
     "bert-base": ("configs.bert", "bert_base"),
     "bert-large": ("configs.bert", "bert_large"),
@@ -44,6 +45,8 @@ _EXPERIMENTS = {
     "t5-v1.1-small": ("configs.seq2seq", "t5_v1_1_small"),
     "t5-v1.1-base": ("configs.seq2seq", "t5_v1_1_base"),
     "t5-v1.1-base-ul2": ("configs.mixed", "t5_v1_1_base_ul2"),
+    "ulmfit-lm": ("configs.finetune", "ulmfit_lm"),
+    "ulmfit-gradual": ("configs.finetune", "ulmfit_gradual"),
 }
 
 

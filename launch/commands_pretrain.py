@@ -55,9 +55,12 @@ def pretrain(arguments: list[str]) -> int:
     return run(asked.experiment, folder=asked.folder, named=asked.named).status
 
 
-def read(arguments: list[str]) -> Asked:
+def read(
+    arguments: list[str], *, command: str = "pretrain", experiment: Experiment | None = None
+) -> Asked:
     """["gpt-neo-125m", "--mesh.fsdp", "8"] -> the experiment and its folder. Imports no JAX.
-    In place of a name, a run folder: the experiment that it records.
+    In place of a name, a run folder: the experiment that it records. experiment: what the settings
+    change, that of the name by default. command: what it was asked by.
 
     Raises ValueError for an unknown experiment, SystemExit(2) for an unknown setting.
     """
@@ -65,14 +68,15 @@ def read(arguments: list[str]) -> Asked:
 
     name, *settings = arguments
     recorded = Path(name) / "experiment.json"
-    experiment = _stored(Path(name)) if recorded.is_file() else registry.experiment(name)
+    if experiment is None:
+        experiment = _stored(Path(name)) if recorded.is_file() else registry.experiment(name)
     folder = name if recorded.is_file() else f"runs/{experiment.name}"
     about = f"The run in {name}." if recorded.is_file() else registry.describe(name)
     asked = parse(
         _options(experiment, folder),
         settings,
-        prog=f"gesso pretrain {name}",
-        description=about + "\n\n(gesso pretrain --help says how to use it.)",
+        prog=f"gesso {command} {name}",
+        description=about + f"\n\n(gesso {command} --help says how to use it.)",
     )
     named = frozenset(
         each.removeprefix("--").partition("=")[0].replace("-", "_")

@@ -134,7 +134,7 @@ def match(
 
 def table(begun: Beginning, trained: Mapping[str, str]) -> list[dict[str, Any]]:
     """[{"name", "shape", "origin", "from", "trained"}] of every parameter. trained: what is said of
-    each by name ("all", "none", "layers 2 to 3 of 4")."""
+    each by name ("frozen > top 2 > trained")."""
     return [
         {
             "name": each.name,

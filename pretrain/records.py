@@ -53,7 +53,8 @@ def write_beginning(folder: Path, setups: Sequence[Setup], begins: Beginning) ->
 
 
 def _told(row: dict[str, Any], setups: Sequence[Setup]) -> str:
-    """What of a parameter is trained in each stage, said once where all are alike."""
+    """What of a parameter is trained in each stage, said once where all are alike: "frozen",
+    "trained", or of how many of its layers, "top 2"."""
     said = []
     for setup in setups:
         trained = flat(setup.abstract["params"]).get(row["name"])
@@ -62,8 +63,8 @@ def _told(row: dict[str, Any], setups: Sequence[Setup]) -> str:
         elif trained.size == row["count"]:
             said.append("trained")
         else:
-            said.append(f"top {trained.shape[0]} of {row['shape'][0]} layers")
-    return said[0] if len(set(said)) == 1 else ", ".join(said)
+            said.append(f"top {trained.shape[0]}")
+    return said[0] if len(set(said)) == 1 else " > ".join(said)
 
 
 def write_corpus(folder: Path, setup: Setup) -> None:

@@ -36,7 +36,7 @@ class Source:
     @property
     def folder(self) -> Path:
         """Where the checkpoint's files are."""
-        return self.run / "checkpoints" / str(self.step)
+        return self.run.absolute() / "checkpoints" / str(self.step)
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Of a parameter, all layers together."""

@@ -168,6 +168,24 @@ def state_of(s: Setup, whole: Any) -> State:
         return made(whole, jax.random.key(e.seed))
 
 
+def resized(x: jax.Array, shape: tuple[int, ...], letters: str, known: int) -> jax.Array:
+    """`x` with more or fewer rows of the vocabulary (V) and of positions (S). Further ids begin as
+    the mean of those the tokenizer has, so that none is likelier than an average token; further
+    positions repeat the first ones."""
+    for axis, (letter, size) in enumerate(zip(letters, shape, strict=True)):
+        rows = jnp.moveaxis(x, axis, 0)
+        had = rows.shape[0]
+        if size < had:
+            rows = rows[:size]
+        elif size > had and letter == "V":
+            mean = rows[: min(known, had)].mean(0, dtype=jnp.float32).astype(rows.dtype)
+            rows = jnp.concatenate([rows, jnp.broadcast_to(mean, (size - had, *rows.shape[1:]))])
+        elif size > had:
+            rows = rows[jnp.arange(size) % had]
+        x = jnp.moveaxis(rows, 0, axis)
+    return x
+
+
 def _loaded(
     s: Setup, source: Source, origins: list[Origin], abstract: Mapping[str, Any]
 ) -> dict[str, jax.Array]:
@@ -191,7 +209,7 @@ def _loaded(
             made[origin.name] = parts[0]
             continue
         join = jax.jit(
-            lambda parts, origin=origin: _resized(
+            lambda parts, origin=origin: resized(
                 jnp.concatenate(parts) if parts[1:] else parts[0],
                 origin.shape,
                 letters[origin.name],
@@ -201,24 +219,6 @@ def _loaded(
         )
         made[origin.name] = join(parts)
     return made
-
-
-def _resized(x: jax.Array, shape: tuple[int, ...], letters: str, known: int) -> jax.Array:
-    """`x` with more or fewer rows of the vocabulary (V) and of positions (S). Further ids begin as
-    the mean of those the tokenizer has, so that none is likelier than an average token; further
-    positions repeat the first ones."""
-    for axis, (letter, size) in enumerate(zip(letters, shape, strict=True)):
-        rows = jnp.moveaxis(x, axis, 0)
-        had = rows.shape[0]
-        if size < had:
-            rows = rows[:size]
-        elif size > had and letter == "V":
-            mean = rows[: min(known, had)].mean(0, dtype=jnp.float32).astype(rows.dtype)
-            rows = jnp.concatenate([rows, jnp.broadcast_to(mean, (size - had, *rows.shape[1:]))])
-        elif size > had:
-            rows = rows[jnp.arange(size) % had]
-        x = jnp.moveaxis(rows, 0, axis)
-    return x
 
 
 def _drawn(s: Setup, names: list[str], abstract: Mapping[str, Any]) -> dict[str, jax.Array]:

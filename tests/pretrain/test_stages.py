@@ -113,10 +113,10 @@ def test_a_start_is_told_parameter_by_parameter(source, whole):
     told = json.loads((whole / "start.json").read_text())
     assert told["sources"] == {"source": {"run": str(source), "step": 2}}
     rows = {row["name"]: row for row in told["parameters"]}
-    assert rows["blocks/mlp/up"]["trained"] == "top 1 of 2 layers, trained, trained"
-    assert rows["embed"]["trained"] == "frozen, frozen, trained"
+    assert rows["blocks/mlp/up"]["trained"] == "top 1 > trained > trained"
+    assert rows["embed"]["trained"] == "frozen > frozen > trained"
     assert {row["origin"] for row in rows.values()} == {"loaded"}
-    assert "top 1 of 2 layers" in (whole / "log.txt").read_text()
+    assert "top 1 > trained" in (whole / "log.txt").read_text()
 
 
 @pytest.mark.parametrize("stop", [2, 3, 6])

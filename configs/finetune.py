@@ -1,0 +1,110 @@
+"""Fine-tuning in ULMFiT's way: slower below, and layer by layer from the top."""
+
+from data.config import DataConfig
+from evaluation.config import EvaluationConfig
+from models.config import GPTConfig
+from pretrain.config import (
+    CheckpointConfig,
+    LoggingConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    StageConfig,
+)
+from pretrain.experiment import Experiment
+
+# Slanted triangular: a tenth of the updates up, the rest down, from and to 1/32 of the peak
+# (https://arxiv.org/abs/1801.06146, section 3.2).
+_SLANTED = ScheduleConfig(kind="stlr", final=1 / 32)
+# Discriminative: each layer at 1/2.6 of the rate of the one above; Adam's b1 0.7, b2 0.99
+# (section 4.1). The paper's peak, 0.004, is an LSTM's; a Transformer takes a tenth.
+_DISCRIMINATIVE = OptimizerConfig(
+    learning_rate=4e-4,
+    schedule=_SLANTED,
+    b1=0.7,
+    b2=0.99,
+    layer_decay=1 / 2.6,
+    weight_decay=0.01,
+    no_decay=("*bias", "*norm*"),
+    clip_norm=1.0,
+)
+# The layers and what is behind them. The tables come last; that of words is the head, too.
+_LAYERS = ("blocks/*", "norm/*")
+
+
+def ulmfit_lm() -> Experiment:
+    """ULMFiT's second step (https://arxiv.org/abs/1801.06146, section 3.2): a language model taken
+    to other text, all layers at once, each at 1/2.6 of the rate above it, the rate slanted.
+
+        gesso import downloads/gpt2 runs/gpt2
+        gesso corpus build mine/*.jsonl --folder my-store --tokenizer runs/gpt2/tokenizer
+        gesso finetune ulmfit-lm --start runs/gpt2 --data.store my-store
+
+    The model is the source's, a decoder of any size. The paper's model is an LSTM, its peak rate
+    0.004. Not measured at this size; `debug-ulmfit` is.
+    """
+    return Experiment(
+        name="ulmfit-lm",
+        model=GPTConfig(
+            vocab=50257,
+            positions=1024,
+            layers=12,
+            embed=768,
+            heads=12,
+            mlp=3072,
+            residual_dropout=0.1,
+            embedding_dropout=0.1,
+        ),
+        data=DataConfig(store="my-store"),
+        optimizer=_DISCRIMINATIVE,
+        steps=2000,
+        batch=32,
+        length=512,
+        checkpoint=CheckpointConfig(every_steps=500),
+        evaluation=EvaluationConfig(every_steps=500, rows=256),
+    )
+
+
+def ulmfit_gradual() -> Experiment:
+    """`ulmfit-lm` unfrozen from the top (section 3.3): the last layer, then two, four, eight, all
+    of them, and at last the table of words; each stage with a slanted triangle of its own.
+
+        gesso finetune ulmfit-gradual --start runs/gpt2 --data.store my-store
+    """
+    import dataclasses
+
+    tops = ((200, -1), (400, -2), (600, -4), (800, -8), (1000, 0))
+    return dataclasses.replace(
+        ulmfit_lm(),
+        name="ulmfit-gradual",
+        stages=tuple(
+            StageConfig(until=until, trainable=_LAYERS, first_layer=top, schedule=_SLANTED)
+            for until, top in tops
+        ),
+    )
+
+
+def debug_ulmfit() -> Experiment:
+    """Gradual unfreezing at toy size: the last layer, the last two, all four, everything, on the
+    embedded corpus as bytes.
+
+        gesso pretrain debug-gpt-neo
+        gesso finetune debug-ulmfit --start runs/debug-gpt-neo
+
+    Twenty seconds on 2 cores, four compiled steps.
+    """
+    return Experiment(
+        name="debug-ulmfit",
+        model=GPTConfig(vocab=264, positions=256, layers=4, embed=64, heads=4, mlp=256),
+        data=DataConfig(store="embedded:bytes:2", seed=1),
+        optimizer=_DISCRIMINATIVE,
+        steps=40,
+        batch=16,
+        length=128,
+        stages=tuple(
+            StageConfig(until=until, trainable=_LAYERS, first_layer=top, schedule=_SLANTED)
+            for until, top in ((10, -1), (20, -2), (30, 0))
+        ),
+        checkpoint=CheckpointConfig(every_steps=20),
+        evaluation=EvaluationConfig(every_steps=40, rows=8),
+        logging=LoggingConfig(every_steps=5),
+    )
