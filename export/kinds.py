@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export import elmo
+from export import elmo, slim
 from export.fields import Fields
 from export.formats import Format, format_of
 from export.tensor_files import FolderError, Tensors
@@ -24,12 +24,16 @@ class Kind:
 
 
 def kind_of(folder: Path) -> Kind:
-    """A folder of transformers (config.json) or of ELMo (options.json).
+    """A folder of transformers (config.json), of ELMo (options.json) or of mesh-transformer-jax
+    (shard_0).
 
-    Raises FolderError for a folder with neither, and for a model type that is not known.
+    Raises FolderError for a folder with none of them, and for a model type that is not known.
     """
     if not folder.is_dir():
         raise FolderError(f"there is no folder {folder}")
+    if (shards := slim.shards_in(folder)) is not None:
+        fields = slim.fields_in(folder, shards)
+        return Kind(fields, slim.FORMAT, lambda config: slim.SlimTensors(shards, config))
     path = folder / CONFIG
     if path.is_file():
         record = read_json(path)
@@ -39,6 +43,6 @@ def kind_of(folder: Path) -> Kind:
         return Kind(fields, elmo.FORMAT, lambda config: elmo.weights_in(folder))
     there = ", ".join(sorted(each.name for each in folder.iterdir())[:8]) or "no files"
     raise FolderError(
-        f"{folder} is no checkpoint that is known: it has neither a {CONFIG} (transformers) nor an"
-        f" *{elmo.OPTIONS} (ELMo); there are {there}"
+        f"{folder} is no checkpoint that is known: it has no {CONFIG} (transformers),"
+        f" *{elmo.OPTIONS} (ELMo) or shard_0 (mesh-transformer-jax); there are {there}"
     )

@@ -26,8 +26,8 @@ class Import:
       gesso import downloads/elmo runs/elmo --tokenizer vocab.txt --vocab 793471 --fresh "head*"
     """
 
-    # The folder: config.json and weights (safetensors or pytorch_model.bin), or ELMo's options.json
-    # and HDF5.
+    # The folder: config.json and weights (safetensors or pytorch_model.bin), ELMo's options.json and
+    # HDF5, or mesh-transformer-jax's shards with the JSON of their training.
     folder: tyro.conf.Positional[str]
     # The run folder to make.
     run_folder: tyro.conf.Positional[str]
