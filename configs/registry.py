@@ -19,6 +19,7 @@ _EXPERIMENTS = {
     "debug-elmo": ("configs.elmo", "debug_elmo"),
     "debug-mixed": ("configs.mixed", "debug_mixed"),
     "debug-ulmfit": ("configs.finetune", "debug_ulmfit"),
+    "debug-classify": ("configs.tasks", "debug_classify"),
     "quickstart": ("configs.debug", "quickstart"),
     "bert-base": ("configs.bert", "bert_base"),
     "bert-large": ("configs.bert", "bert_large"),
@@ -45,6 +46,9 @@ _EXPERIMENTS = {
     "t5-v1.1-small": ("configs.seq2seq", "t5_v1_1_small"),
     "t5-v1.1-base": ("configs.seq2seq", "t5_v1_1_base"),
     "t5-v1.1-base-ul2": ("configs.mixed", "t5_v1_1_base_ul2"),
+    "finetune-classify": ("configs.tasks", "finetune_classify"),
+    "finetune-qa": ("configs.tasks", "finetune_qa"),
+    "gpt1-classify": ("configs.tasks", "gpt1_classify"),
     "ulmfit-lm": ("configs.finetune", "ulmfit_lm"),
     "ulmfit-gradual": ("configs.finetune", "ulmfit_gradual"),
 }

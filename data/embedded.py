@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 # Part of the cache's folder name: raised when the documents, tokenizers or store settings change.
 VERSION = 3
@@ -33,10 +33,12 @@ RECORD = "corpus.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Embedded:
-    """A parsed "embedded:KIND[:MEGABYTES]". megabytes: text in 10**6 bytes of UTF-8; 0: all."""
+    """A parsed "embedded:KIND[:MEGABYTES]". megabytes: text in 10**6 bytes of UTF-8; 0: all. holds:
+    "text", or of "embedded-task:..." excerpts of it to be told apart (data/embedded_task.py)."""
 
     kind: str
     megabytes: float = 0.0
+    holds: Literal["text", "task"] = "text"
 
 
 def parse_store(spec: str) -> Embedded | None:
@@ -45,7 +47,7 @@ def parse_store(spec: str) -> Embedded | None:
     Raises ValueError for "embedded" in a form that is not known, or mistyped.
     """
     head, *rest = spec.split(":")
-    if head != "embedded":
+    if head not in ("embedded", "embedded-task"):
         looks_meant = rest and rest[0] in KINDS
         if looks_meant and difflib.get_close_matches(head, ["embedded"], cutoff=0.7):
             raise ValueError(f"store {spec!r}: did you mean {'embedded:' + ':'.join(rest)!r}?")
@@ -55,14 +57,13 @@ def parse_store(spec: str) -> Embedded | None:
         close = difflib.get_close_matches(kind, KINDS, n=1) or ["bytes"]
         raise ValueError(
             f"store {spec!r}: tokenizers of the embedded corpus are {', '.join(KINDS)}; "
-            f"did you mean 'embedded:{close[0]}'?"
+            f"did you mean '{head}:{close[0]}'?"
         )
     size = rest[1] if len(rest) == 2 else "0"
     if len(rest) > 2 or not re.fullmatch(r"\d+(\.\d+)?", size):
-        raise ValueError(
-            f"store {spec!r}: expected embedded:KIND[:MEGABYTES], as embedded:{kind}:4"
-        )
-    return Embedded(kind=kind, megabytes=float(size))
+        raise ValueError(f"store {spec!r}: expected {head}:KIND[:MEGABYTES], as {head}:{kind}:4")
+    holds = "task" if head == "embedded-task" else "text"
+    return Embedded(kind=kind, megabytes=float(size), holds=holds)
 
 
 def ensure_store(
@@ -89,7 +90,17 @@ def ensure_store(
         with _locked(folder / "lock", say):
             if not (made / "complete.json").is_file():
                 _make(asked, folder, say)
-    return made / "store"
+    if asked.holds == "text":
+        return made / "store"
+    from data.embedded_task import TASK, make_task
+    from data.task_store import is_task_store
+
+    if not is_task_store(made / TASK):
+        with _locked(folder / "lock", say):
+            if not is_task_store(made / TASK):
+                say("embedded corpus: excerpts to be told apart, as a task store")
+                make_task(write_embedded(folder / "corpus", megabytes=asked.megabytes), made)
+    return made / TASK
 
 
 def embedded_shards(megabytes: float = 0, cache_folder: str | Path | None = None) -> list[Path]:

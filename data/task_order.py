@@ -67,7 +67,7 @@ class TaskHeldout:
     n)` gives them as TaskOrder.take does. items: "item" numbers these."""
 
     def __init__(self, store: Any, *, length: int, frame: FrameConfig, split: Split) -> None:
-        self._store, self._length, self._frame = store, length, frame
+        self._store, self._length, self.frame = store, length, frame
         self.items: Items = items_of(store, split, frame, length=length)
         size = sizes(self.items, frame, length=length)
         row, rows = packed(size, np.zeros_like(size), length=length, overhead=0)
@@ -88,7 +88,7 @@ class TaskHeldout:
             self._pieces[self._first[start] : self._first[start + n]],
             self._count[start : start + n],
             length=self._length,
-            frame=self._frame,
+            frame=self.frame,
         )
         return made | {"component": np.zeros(n, np.int32), "row": np.arange(start, start + n)}
 

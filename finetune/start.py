@@ -12,7 +12,7 @@ from pretrain.experiment import Experiment, ExperimentError
 from pretrain.sources import open_source
 
 # What a fine-tuning experiment says of a model: its heads, its dropout, how it is computed.
-RECIPE = ("outputs", "labels", "*dropout", "remat", "unroll", "attention", "chunk_words")
+RECIPE = ("outputs", "labels", "pooling", "*dropout", "remat", "unroll", "attention", "chunk_words")
 
 
 def adopt(experiment: Experiment, start: StartConfig) -> Experiment:

@@ -255,10 +255,8 @@ def _start(e: Experiment) -> list[str]:
             f"start.encoder and start.decoder are the sides of a model of the family"
             f" encoder_decoder, not of {e.model.family}: use start.source"
         )
-    if not s.named and (s.rename or s.allow_fresh or s.allow_changed):
-        problems.append(
-            "start.rename, allow_fresh and allow_changed have no effect without a source"
-        )
+    if not s.named and (s.rename or s.allow_changed):
+        problems.append("start.rename and allow_changed have no effect without a source")
     for old, new in s.rename.items():
         if old.count("*") != new.count("*") or old.count("*") > 1:
             problems.append(f"start.rename {old!r} to {new!r}: one * in each, or none in both")

@@ -17,6 +17,7 @@ _FREE = (
     "*dropout",
     "outputs",
     "labels",
+    "pooling",
     "head",
     "vocab",
     "positions",

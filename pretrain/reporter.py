@@ -60,33 +60,61 @@ class Reporter:
         last = step == s.experiment.steps
         self._evaluated_at = step
         if e.every_steps and (last or step % e.every_steps == 0):
-            from evaluation.perplexity import evaluate_heldout
-            from evaluation.unigram import beside, spoken
-
-            figures = evaluate_heldout(
-                s.model,
-                s.objective,
-                s.whole(state),
-                s.store,
-                length=s.experiment.length,
-                rows=e.rows,
-                batch=s.experiment.batch,
-                mesh=s.mesh,
-                layout=s.layout,
-                compute=s.experiment.precision.compute,
-            )
-            if self._first:
-                figures = beside(figures, self._unigram(step))
-                said = [spoken(name, term) for name, term in figures["terms"].items()]
-                if (bits := figures["bits_per_byte"]) is not None:
-                    said.append(f"{bits:.4f} bits per byte")
-                LOG.info("step %d: held-out %s", step, ", ".join(said))
+            of_task = hasattr(s.objective, "frame")
+            figures = self._of_task(step, state) if of_task else self._of_text(step, state)
             self.last_evaluation = figures
             self._metrics.write({"kind": "evaluation", "step": step, **figures})
         if e.sample_every_steps and (last or step % e.sample_every_steps == 0):
             self._sample(step, state)
         if e.harness_every_steps and (last or step % e.harness_every_steps == 0):
             self._ask(step, state)
+
+    def _of_text(self, step: int, state: State) -> dict[str, Any]:
+        from evaluation.perplexity import evaluate_heldout
+        from evaluation.unigram import beside, spoken
+
+        s, e = self.setup, self.setup.experiment.evaluation
+        figures = evaluate_heldout(
+            s.model,
+            s.objective,
+            s.whole(state),
+            s.store,
+            length=s.experiment.length,
+            rows=e.rows,
+            batch=s.experiment.batch,
+            mesh=s.mesh,
+            layout=s.layout,
+            compute=s.experiment.precision.compute,
+        )
+        if self._first:
+            figures = beside(figures, self._unigram(step))
+            said = [spoken(name, term) for name, term in figures["terms"].items()]
+            if (bits := figures["bits_per_byte"]) is not None:
+                said.append(f"{bits:.4f} bits per byte")
+            LOG.info("step %d: held-out %s", step, ", ".join(said))
+        return figures
+
+    def _of_task(self, step: int, state: State) -> dict[str, Any]:
+        """Held-out examples of a task; every process takes part."""
+        from evaluation.tasks import evaluate_task
+
+        s, e = self.setup, self.setup.experiment
+        figures, _ = evaluate_task(
+            s.model,
+            s.objective,
+            s.whole(state),
+            s.store,
+            length=e.length,
+            batch=e.batch,
+            rows=e.evaluation.rows,
+            compute=e.precision.compute,
+        )
+        if self._first:
+            (name, score), *_ = figures["task"]["scores"].items()
+            floor = figures["task"]["floor"][name]
+            said = (step, figures["loss"], name, score, floor)
+            LOG.info("step %d: held-out loss %.4f, %s %.4f (floor %.4f)", *said)
+        return figures
 
     def _ask(self, step: int, state: State) -> None:
         """Tasks of lm-evaluation-harness, on the mesh of the run; every process takes part."""
