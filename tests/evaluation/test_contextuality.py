@@ -155,6 +155,7 @@ class Pieces:
         return np.array([each for word in made for each in word], np.uint32)
 
 
+@pytest.mark.slow  # two more families compiled
 def test_an_encoder_reads_its_frame_and_a_seq2seq_its_source():
     read = read_sentences(TEXTS, Pieces(), longest=16, framed=True)
     first = read.sentences[0]

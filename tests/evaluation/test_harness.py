@@ -183,6 +183,7 @@ def test_whole_texts_cost_every_token_once(made, found, logs):
     assert figures["bits_per_byte,none"] == pytest.approx(nats / size / math.log(2), rel=1e-5)
 
 
+@pytest.mark.slow  # test_choices.py does the same without lm_eval
 def test_a_mesh_changes_nothing(made, found, folder):
     model, params, tokenizer = made
     mesh = make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))
