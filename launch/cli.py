@@ -47,6 +47,10 @@ COMMANDS = {
     "instructions build": Command(
         "launch.commands_instructions:Build", "render and tokenize examples, once, into a store"
     ),
+    "task build": Command(
+        "launch.commands_task:Build", "labelled examples (GLUE, SQuAD, your own), once, to a store"
+    ),
+    "task inspect": Command("launch.commands_task:Inspect", "what is in a store of a task"),
     "tokenizer train": Command(
         "launch.commands_tokenizer:Train", "learn a sentencepiece or byte-level BPE vocabulary"
     ),

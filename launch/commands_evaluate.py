@@ -14,8 +14,9 @@ from pretrain.exits import DONE
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Held-out loss, perplexity and bits per byte of a run's newest checkpoint; or, where one of
-    --choices, --answers, --harness, --contextuality is given, that instead.
+    """Held-out loss, perplexity and bits per byte of a run's newest checkpoint, the task's scores of
+    a run on labelled examples; or, where one of --choices, --answers, --harness, --contextuality is
+    given, that instead.
 
     Bits per byte compare models whatever their tokenizers. Beside them stand those of a unigram
     model over tokens and of a 3-gram model over bytes, fitted to the training documents.
@@ -118,6 +119,10 @@ class Evaluate:
     def _heldout(self, folder: Path) -> int:
         if self.rows < 0 or self.batch < 1:
             raise Refused("--rows must be 0 or more, and --batch 1 or more")
+        from launch import evaluate_task
+
+        if evaluate_task.is_task(folder):
+            return self._task(folder)
         from launch.evaluate_heldout import figures, show
 
         found = figures(
@@ -129,6 +134,20 @@ class Evaluate:
             components=self.components or None,
             baselines=self.baselines,
         )
+        if self.json:
+            print_json(found)
+        else:
+            show(found, title=f"{folder} after step {found['step']:,}")
+        return DONE
+
+    def _task(self, folder: Path) -> int:
+        from launch.evaluate_task import figures, show
+        from pretrain.evaluations import write_evaluation
+
+        if self.components or self.baselines != "fit":
+            raise Refused("--components and --baselines are for held-out text, not for a task")
+        found = figures(folder, step=self.step, store=self.store, rows=self.rows, batch=self.batch)
+        write_evaluation(folder, "task", step=found["step"], of=found["of"], figures=found["task"])
         if self.json:
             print_json(found)
         else:

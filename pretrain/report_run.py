@@ -29,6 +29,7 @@ from pretrain.report_sections import (
     samples,
     training,
 )
+from pretrain.report_task import task, task_hero
 from pretrain.report_terms import terms, terms_hero
 
 
@@ -36,6 +37,7 @@ def run_page(run: RunFacts, version: str) -> Page:
     """The page of one run; sections without facts are left out."""
     sections = (
         training(run),
+        task(run),
         heldout(run),
         terms(run),
         tasks(run),
@@ -112,7 +114,7 @@ def hero(run: RunFacts) -> Hero | None:
     against a unigram model."""
     ours = last_evaluation(run, "bits_per_byte")
     if not math.isfinite(ours):
-        return terms_hero(run)
+        return task_hero(run) or terms_hero(run)
     known = [(BASELINES[key], value) for key, value in baselines(run)]
     text = f"on held-out text, after {int(run.evaluations[-1]['step']):,} steps"
     if known:
