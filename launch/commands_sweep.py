@@ -23,6 +23,7 @@ class RunSweep:
       gesso sweep debug-rates --parallel 2
       gesso sweep debug-rates --show commands
       gesso sweep debug-rates --show results --json
+      gesso sweep debug-sizes --show page
     """
 
     # The sweep's name; `gesso sweep list` shows them all.
@@ -31,8 +32,10 @@ class RunSweep:
     folder: str = ""
     # How many trials run at once.
     parallel: int = 1
-    # "run" it, print the "commands" of its trials, or the "results" there are.
-    show: Literal["run", "commands", "results"] = "run"
+    # "run" it, print the "commands" of its trials, or the "results" there are; "page" writes
+    # sweep.html in the folder, as a run does at its end: choices, curves, and a scaling law where
+    # sizes and lengths vary.
+    show: Literal["run", "commands", "results", "page"] = "run"
     # optuna storage; empty: SQLite in the folder.
     storage: str = ""
     # Print the results as JSON.
@@ -75,6 +78,9 @@ class RunSweep:
                 told=lambda text: narration().print(text, markup=False, soft_wrap=True),
             )
         results = _results(asked, study, folder)
+        if self.show in ("run", "page"):
+            page = _page(asked, results, folder)
+            narration().print(f"page: {page}", markup=False, soft_wrap=True)
         if self.json:
             print_json(results)
         else:
@@ -106,6 +112,23 @@ def _results(asked: Any, study: Any, folder: Path) -> list[dict[str, Any]]:
         if trial.state.name != "WAITING"
     ]
     return sorted(rows, key=lambda row: (row[asked.metric] is None, row[asked.metric]))
+
+
+def _page(asked: Any, results: list[dict[str, Any]], folder: Path) -> Path:
+    from pretrain.report_sweep import Trial, write_sweep_report
+
+    trials = [
+        Trial(
+            number=row["trial"],
+            state=row["state"],
+            value=row[asked.metric],
+            choice=row["choice"],
+            folder=Path(row["folder"]),
+            command=row["command"],
+        )
+        for row in results
+    ]
+    return write_sweep_report(asked.name, trials, folder / "sweep.html", metric=asked.metric)
 
 
 def _last(trial: Any) -> float | None:

@@ -8,7 +8,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -126,14 +126,7 @@ def draw(plot: Plot) -> Figure | None:
         return None
     lines = [(s, _smoothed(s.curve, plot)) for s in series]
     with matplotlib.rc_context(_STYLE):  # pyright: ignore[reportArgumentType]
-        canvas = Canvas(figsize=(_WIDTH / 72, _HEIGHT / 72), dpi=72)
-        FigureCanvasSVG(canvas)
-        canvas.subplots_adjust(
-            left=_MARGIN["left"] / _WIDTH,
-            right=1 - _MARGIN["right"] / _WIDTH,
-            top=1 - _MARGIN["top"] / _HEIGHT,
-            bottom=_MARGIN["bottom"] / _HEIGHT,
-        )
+        canvas = _canvas()
         axes = canvas.add_subplot()
         # Few points lie on top of many, and the first curves on top of the others.
         for i in sorted(range(len(lines)), key=lambda i: (series[i].dots, -i)):
@@ -165,6 +158,46 @@ def draw(plot: Plot) -> Figure | None:
     )
 
 
+def sketch(
+    key: str,
+    title: str,
+    unit: str,
+    *,
+    draw: Callable[[Axes], None],
+    label: str,
+    legend: Sequence[tuple[str, int, str]] = (),
+    note: str = "",
+) -> Figure:
+    """A figure of another kind than curves over steps: `draw` fills axes in the page's style, with
+    colours from `color`. label: what it shows, for who cannot see it. No values under the pointer.
+    """
+    with matplotlib.rc_context(_STYLE):  # pyright: ignore[reportArgumentType]
+        canvas = _canvas()
+        draw(canvas.add_subplot())
+        buffer = io.StringIO()
+        canvas.savefig(buffer, format="svg", transparent=True)
+    nothing = {"x": [0, 1], "y": [0, 1], "log": False, "axis": "", "box": [0, 0, -100, 0]}
+    return Figure(
+        key=key,
+        title=title,
+        unit=unit,
+        note=note,
+        svg=_page_svg(buffer.getvalue(), key, label),
+        data=Markup(_script_json(nothing | {"series": []})),
+        legend=list(legend),
+    )
+
+
+def color(number: int) -> str:
+    """What `sketch` draws with for the page's colour --s1 to --s8, or --s0 for all others."""
+    return f"#a0000{number if number <= COLORS else 0}"
+
+
+def tick(value: float) -> str:
+    """A value as axes show it: 1500 as "1.5k"."""
+    return _short_tick(value)
+
+
 def written(value: float, form: Unit) -> str:
     """A value as tables and legends show it."""
     if not math.isfinite(value):
@@ -180,6 +213,18 @@ def written(value: float, form: Unit) -> str:
         return f"{value:.4g}"
     digits = 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0
     return f"{value:,.{digits}f}"
+
+
+def _canvas() -> Canvas:
+    canvas = Canvas(figsize=(_WIDTH / 72, _HEIGHT / 72), dpi=72)
+    FigureCanvasSVG(canvas)
+    canvas.subplots_adjust(
+        left=_MARGIN["left"] / _WIDTH,
+        right=1 - _MARGIN["right"] / _WIDTH,
+        top=1 - _MARGIN["top"] / _HEIGHT,
+        bottom=_MARGIN["bottom"] / _HEIGHT,
+    )
+    return canvas
 
 
 def _smoothed(c: Curve, plot: Plot) -> Curve:

@@ -86,3 +86,11 @@ def test_a_killed_sweep_goes_on_with_the_trial_it_was_at(tmp_path):
     assert len(told) == before, "nothing is left"
     with pytest.raises(ValueError, match="holds another sweep tiny"):
         open_study(made(), tmp_path)
+
+
+def test_the_page_of_a_sweep_that_has_not_begun(tmp_path, capfd):
+    from launch.cli import main
+
+    assert main(["sweep", "debug-rates", "--folder", str(tmp_path), "--show", "page"]) == 0
+    assert f"page: {tmp_path / 'sweep.html'}" in capfd.readouterr().err
+    assert "A sweep of 0 runs" in (tmp_path / "sweep.html").read_text()

@@ -21,7 +21,7 @@ SUDO = """\
 printf '%q ' "$@" >>"$STAND/sudo"; echo >>"$STAND/sudo"
 case $1 in
 tee) shift; while [[ $1 == -* ]]; do shift; done
-     mkdir -p "$STAND/root$(dirname "$1")"; cat >>"$STAND/root$1" ;;
+     mkdir -p "$STAND/written$(dirname "$1")"; cat >>"$STAND/written$1" ;;
 apt-get) [[ $* != *python3.12* ]] ;;
 esac
 """
@@ -72,8 +72,8 @@ def test_a_bare_machine_ends_up_with_a_service_that_runs_the_same_words(stand):
     rooted = (stand / "sudo").read_text()
     assert "apt-get install -y -qq python3.11 python3.11-venv" in rooted, "3.12 is not to be had"
     assert "systemctl enable gesso" in rooted and "mount -- /shared" in rooted
-    assert "10.0.0.2:/runs /shared nfs" in (stand / "root/etc/fstab").read_text()
-    unit = (stand / "root/etc/systemd/system/gesso.service").read_text()
+    assert "10.0.0.2:/runs /shared nfs" in (stand / "written/etc/fstab").read_text()
+    unit = (stand / "written/etc/systemd/system/gesso.service").read_text()
     assert "RestartPreventExitStatus=2\n" in unit and "RequiresMountsFor=/shared\n" in unit
     started = re.search(r"^ExecStart=/usr/bin/env (.*)$", unit, re.MULTILINE)
     assert started is not None
@@ -98,7 +98,7 @@ def test_a_dry_run_prints_what_would_run_and_runs_nothing(stand):
     assert again.returncode == 0, again.stderr
     printed = {path: (stand / path).read_text() for path in ("sudo", "installs")}
     script = (stand / "home/gesso-job/gesso.sh").read_text()
-    shutil.rmtree(stand / "root")
+    shutil.rmtree(stand / "written")
     for path in (*printed, "home/gesso-job/gesso.sh"):
         (stand / path).unlink()
     assert bootstrap(*options, "--", "pretrain", *HOSTILE, stand=stand).returncode == 0
