@@ -2,13 +2,18 @@
 the gates' weights, each direction by itself, differentiated by autodiff.
 
     python -m benchmarks.elmo [--batches 1 4 16 --length 64 --steps 5] [--quick]
+    python -m benchmarks.elmo --topology v5e:2x2     (where jax[tpu] is installed; needs no TPU)
 
 Prints one JSON document, of elmo-small's layers (2 of 1024 cells projected to 128, both directions,
 float32). lstm: loss and gradients of the LSTM layers alone, by batch: tokens per CPU-second and per
 second of both, and their ratios. step: the same of a whole training step (characters, layers, a
 softmax of 4096 words, Adagrad) of the first batch. length: our layers' tokens per CPU-second and
-seconds to compile at rows of 32 to 256 tokens. The best of several turns, taken in turn, in one
-process; CPU-seconds disturb less on a machine that is busy with other things.
+seconds to compile at rows of 32 to 256 tokens. The best of several
+turns, taken in turn, in one process; CPU-seconds disturb less on a busy machine.
+
+With --topology nothing runs: the layers of elmo-original (4096 cells projected to 512) in bfloat16,
+rows of 20 tokens as published, are compiled for one chip, and the TPU compiler's estimates of their
+cycles are compared.
 """
 
 import argparse
@@ -27,6 +32,7 @@ import optax
 from configs import experiment
 from models import build
 from models.elmo_lstm import FORGET, BiLSTM, Marks, State
+from pretrain.hlo import collectives
 
 VOCAB, CHARACTERS = 4096, 50
 
@@ -36,18 +42,22 @@ def plain(module: BiLSTM, x_ULBD: jax.Array, marks: Marks | None, state: State) 
     c = module.config
 
     def direction(u: int) -> Any:
-        kernel = jnp.concatenate([module.read[...][u], module.recur[...][u]])
-        kernel = kernel.reshape(2 * c.embed, 4 * c.cell)
+        kernel = jnp.concatenate([module.read[...][u], module.recur[...][u]], axis=1)
+        kernel = kernel.swapaxes(0, 1).reshape(2 * c.embed, 4 * c.cell)
         bias = module.bias[...][u].at[FORGET].add(1.0).reshape(-1)
 
         def step(state: State, x_BD: jax.Array) -> tuple[State, jax.Array]:
-            gates = jnp.concatenate([x_BD, state.hidden], axis=-1) @ kernel + bias
+            gates = (
+                jnp.concatenate([x_BD, state.hidden.astype(x_BD.dtype)], axis=-1) @ kernel + bias
+            )
             i, j, f, o = jnp.split(gates, 4, axis=-1)
             cell = jax.nn.sigmoid(f) * state.cell + jax.nn.sigmoid(i) * jnp.tanh(j)
             cell = jnp.clip(cell, -c.cell_clip, c.cell_clip)
-            hidden = (jax.nn.sigmoid(o) * jnp.tanh(cell)) @ module.project[...][u]
+            hidden = (jax.nn.sigmoid(o) * jnp.tanh(cell)).astype(x_BD.dtype) @ module.project[...][
+                u
+            ]
             hidden = jnp.clip(hidden, -c.projection_clip, c.projection_clip)
-            return State(cell, hidden), hidden
+            return State(cell, hidden.astype(state.hidden.dtype)), hidden
 
         return jax.lax.scan(step, State(state.cell[u], state.hidden[u]), x_ULBD[u])
 
@@ -97,7 +107,7 @@ def whole_step(config: Any, *, batch: int, length: int, layer: Any) -> tuple[Any
             optax.softmax_cross_entropy_with_integer_labels(out[f"{d}_logits"], targets).mean()
             for d in ("forward", "backward")
         ]
-        return 0.5 * sum(costs)
+        return 0.5 * (costs[0] + costs[1])
 
     def step(params: Any, state: Any) -> Any:
         value, gradient = jax.value_and_grad(loss)(params)
@@ -157,16 +167,65 @@ def by_length(config: Any, *, batch: int, lengths: tuple[int, ...], steps: int) 
     return found
 
 
+def compiled_for(config: Any, topology: str, batches: list[int]) -> dict[str, Any]:
+    """{batch: estimated cycles of both, their ratio, GiB of temporary memory} on one chip."""
+    from jax.experimental import topologies
+
+    described = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+    where = jax.sharding.SingleDeviceSharding(described.devices[0])
+    model = build(config)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    length = 20
+
+    def loss(layers: Any, x_BLD: jax.Array) -> jax.Array:
+        rest = jax.tree.map(lambda each: jnp.zeros(each.shape, each.dtype), params)
+        cast = jax.tree.map(lambda each: each.astype(x_BLD.dtype), rest | {"layers": layers})
+        state = model.merge(cast).start(config, len(x_BLD))
+        said, _ = model.merge(cast).read((x_BLD, x_BLD), (None, None), state)
+        return jnp.sum(jnp.square(said[-1].astype(jnp.float32)))
+
+    def estimated(batch: int, layer: Any) -> tuple[float, float]:
+        x = jax.ShapeDtypeStruct((batch, length, config.embed), jnp.bfloat16, sharding=where)
+        layers = jax.tree.map(
+            lambda each: jax.ShapeDtypeStruct(each.shape, each.dtype, sharding=where),
+            params["layers"],
+        )
+        with _as(layer):
+            made = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(layers, x).compile()
+        _, cycles = collectives(made.as_text() or "")
+        memory: Any = made.memory_analysis()
+        return cycles, memory.temp_size_in_bytes / 2**30
+
+    found = {}
+    for batch in batches:
+        (ours, our_gib), (theirs, their_gib) = (
+            estimated(batch, layer) for layer in (BiLSTM.__call__, plain)
+        )
+        found[f"batch {batch}"] = {
+            "ours_cycles": ours,
+            "plain_cycles": theirs,
+            "ratio": round(theirs / ours, 2),
+            "ours_gib": round(our_gib, 3),
+            "plain_gib": round(their_gib, 3),
+        }
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batches", type=int, nargs="+", default=[4, 1, 16])
     parser.add_argument("--length", type=int, default=64)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="64 cells, rows of 16 tokens")
+    parser.add_argument("--topology", default="", help="compile for this TPU instead: v5e:2x2")
     asked = parser.parse_args()
-    config = dataclasses.replace(
-        experiment("elmo-small").model, vocab=VOCAB, dropout=0.0, chunk_words=16
-    )
+    small = {"vocab": VOCAB, "dropout": 0.0, "chunk_words": 16}
+    if asked.topology:
+        config = dataclasses.replace(experiment("elmo-original").model, **small)
+        found = compiled_for(config, asked.topology, asked.batches)
+        print(json.dumps({asked.topology: found}, indent=1))
+        return
+    config = dataclasses.replace(experiment("elmo-small").model, **small)
     batches, length, lengths = asked.batches, asked.length, (32, 64, 128, 256)
     if asked.quick:
         config = dataclasses.replace(config, cell=64, embed=16, filters=((1, 8), (3, 8)))

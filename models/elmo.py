@@ -136,7 +136,8 @@ class ELMo(nnx.Module):
             (self.layers, jnp.arange(c.layers), state_ZUB, keys),
             kinds=(None,),
             remat="none",
-            unroll=1,
+            # Few layers of large weights: a loop over them would copy each layer's several times.
+            unroll=c.layers,
             output=lambda carry: carry,
         )
         if key is not None:

@@ -10,7 +10,7 @@ from flax import nnx
 
 from models.gpt_config import Remat
 from models.layer_parts import chosen, runs
-from partitioning.axes import einsum, shard
+from partitioning.axes import Operator, einsum, held, in_use, shard
 
 M = TypeVar("M", bound=nnx.Module)
 
@@ -48,6 +48,14 @@ def look_up(table: jax.Array, indices: jax.Array) -> jax.Array:
     """Rows of a table. An index outside it gives NaN, which no run survives unseen; JAX's default
     would clamp it to the last row."""
     return table.at[indices].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+
+
+def embedded(table: Any, tokens_BL: jax.Array, segments_BL: jax.Array | None = None) -> jax.Array:
+    """What a table of words (VD, or an adapter's Operator) holds for tokens, BLD."""
+    words = held(table)
+    if isinstance(words, Operator):
+        return words.rows(tokens_BL, segments_BL)
+    return look_up(in_use(words, "VD"), shard(tokens_BL, "BL"))
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
@@ -193,6 +201,9 @@ def _scan(
     count = jax.tree.leaves(per_layer)[0].shape[0]
     turns = count // len(kinds)
     assert turns * len(kinds) == count, "a period must divide the layers"
+    straight = unroll >= turns
+    if straight:
+        kinds *= turns
 
     def turn(carry: Any, group: Any) -> tuple[Any, Any]:
         outputs = []
@@ -200,12 +211,14 @@ def _scan(
             apply = functools.partial(one_layer, kind=kind)
             if remat != "none":
                 # Inside a loop XLA cannot merge forward and backward; the barrier only costs.
-                inline = unroll >= turns
-                apply = jax.checkpoint(apply, policy=REMAT[remat], prevent_cse=inline)
+                apply = jax.checkpoint(apply, policy=REMAT[remat], prevent_cse=straight)
             carry = apply(carry, jax.tree.map(lambda each, i=i: each[i], group))
             outputs.append(output(carry))
         return carry, jax.tree.map(lambda *each: jnp.stack(each), *outputs)
 
+    if straight:
+        # A loop of one turn would still copy every layer's weights into it.
+        return turn(carry, per_layer)
     groups = jax.tree.map(lambda each: each.reshape(turns, len(kinds), *each.shape[1:]), per_layer)
-    carry, outputs = jax.lax.scan(turn, carry, groups, unroll=min(unroll, turns))
+    carry, outputs = jax.lax.scan(turn, carry, groups, unroll=unroll)
     return carry, jax.tree.map(lambda each: each.reshape(count, *each.shape[2:]), outputs)

@@ -149,8 +149,8 @@ def plain(config, module, x_ULBD, marks, state):
         def step(state, at):
             x, begins, real = at
             before = jax.tree.map(lambda each: jnp.where(begins[:, None], 0, each), state)
-            a = jnp.einsum("bd,dgf->bgf", x, module.read[u]) + module.bias[u]
-            a = a + jnp.einsum("bd,dgf->bgf", before.hidden, module.recur[u])
+            a = jnp.einsum("bd,gdf->bgf", x, module.read[u]) + module.bias[u]
+            a = a + jnp.einsum("bd,gdf->bgf", before.hidden, module.recur[u])
             i, f, o = (jax.nn.sigmoid(a[:, g] + (g == 2)) for g in (0, 2, 3))
             cell = f * before.cell + i * jnp.tanh(a[:, 1])
             cell = jnp.clip(cell, -config.cell_clip, config.cell_clip)
