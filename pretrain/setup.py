@@ -20,6 +20,7 @@ from partitioning.layouts import LAYOUTS
 from partitioning.mesh import make_mesh
 from pretrain.experiment import Experiment, validate
 from pretrain.hardware import model_flops_utilization
+from pretrain.mup import rates
 from pretrain.optimizer import make_optimizer
 from pretrain.parts import Parts, flat, parts_of
 from pretrain.phases import phase_experiment, scheduled
@@ -136,7 +137,7 @@ def trained_parts(
     }
     parts = parts_of(model.letters, shapes, trainable=e.trainable, first_layer=e.first_layer)
     optimizer = make_optimizer(
-        e.optimizer,
+        rates(e.optimizer, e.model, flat(model.letters)),
         parts.letters,
         steps=len(schedule),
         whole=shapes,
@@ -206,7 +207,10 @@ def counted_leaves(objective: Objective) -> tuple[str, ...]:
 
 
 def utilization(s: Setup) -> Callable[[float], float | None]:
-    """tokens per second -> MFU of this run's mesh, or None for chips we know no peak of."""
+    """tokens per second -> MFU of this run's mesh, or None for chips we know no peak of, and where
+    parameters are frozen: the formula counts a gradient for every weight."""
+    if "frozen" in s.abstract:
+        return lambda rate: None
     flops = flops_per_token(s.experiment.model, s.experiment.length)
     devices = list(s.mesh.devices.flat)
     return lambda rate: model_flops_utilization(flops, rate, devices)

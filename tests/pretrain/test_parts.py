@@ -13,8 +13,15 @@ from partitioning.mesh import make_mesh
 from pretrain.experiment import override
 from pretrain.optimizer import make_optimizer
 from pretrain.parts import PatternError, flat, joined, parts_of
+from pretrain.program_flops import executed_flops
 from pretrain.state import abstract_state, init_state
-from pretrain.step import StepSettings, batch_sharding, compile_step, make_train_step
+from pretrain.step import (
+    StepSettings,
+    batch_sharding,
+    compile_step,
+    make_train_step,
+    trace_step,
+)
 
 TINY = {
     "model.layers": 3,
@@ -49,10 +56,10 @@ def random_batch(vocab=256, rows=8, length=32, seed=0):
     return made | {"row_crc": np.arange(rows, dtype=np.uint32)}
 
 
-class Trained:
-    """Updates of a tiny model of which some is frozen."""
+class Made:
+    """The step of a tiny model of which some is frozen; nothing is computed."""
 
-    def __init__(self, mesh_config, layout, *, updates=2, clip_norm=1.0, rows=8, changes=(), **cut):
+    def __init__(self, mesh_config, layout, *, clip_norm=1.0, rows=8, changes=(), **cut):
         made = override(configs.experiment("debug-gpt-neo"), {**TINY, **dict(changes)})
         count = 1 if layout == "replicated" else 8
         self.mesh = make_mesh(mesh_config, devices=jax.devices()[:count])
@@ -64,27 +71,43 @@ class Trained:
         )
         objective = build_objective(made.objective)
         settings = StepSettings(clip_norm=clip_norm, microbatches=made.microbatches)
-        step = make_train_step(model, objective, optimizer, settings, self.parts)
-        where = {"mesh": self.mesh, "layout": self.layout}
-        state = init_state(model, optimizer, seed=0, parts=self.parts, **where)
-        abstract = abstract_state(model, optimizer, parts=self.parts, **where)
+        self.step = make_train_step(model, objective, optimizer, settings, self.parts)
+        self.where = {"mesh": self.mesh, "layout": self.layout}
+        self.abstract = abstract_state(model, optimizer, parts=self.parts, **self.where)
+        self.optimizer, self.rows = optimizer, rows
+        self.batch = {
+            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.split(leaf))
+            for name, leaf in random_batch(rows=rows).items()
+        }
+
+    def split(self, leaf):
+        return batch_sharding(self.mesh, "BL"[: leaf.ndim])
+
+    def compiled(self):
+        return compile_step(self.step, self.abstract, self.batch, **self.where)
+
+    def flops(self):
+        """Of all matrix products, loops multiplied out."""
+        return executed_flops(trace_step(self.step, self.abstract, self.batch, **self.where).jaxpr)
+
+
+class Trained(Made):
+    """The same, and what some updates do."""
+
+    def __init__(self, *where, updates=2, **options):
+        super().__init__(*where, **options)
+        state = init_state(self.model, self.optimizer, seed=0, parts=self.parts, **self.where)
         assert jax.tree.all(
             jax.tree.map(
-                lambda a, b: a.sharding.is_equivalent_to(b.sharding, a.ndim), state, abstract
+                lambda a, b: a.sharding.is_equivalent_to(b.sharding, a.ndim), state, self.abstract
             )
         )
         self.born = jax.device_get(state)
-        batches = [
-            {
-                name: jax.device_put(leaf, batch_sharding(self.mesh, "BL"[: leaf.ndim]))
-                for name, leaf in random_batch(seed=seed, rows=rows).items()
-            }
-            for seed in range(updates)
-        ]
-        self.compiled = compile_step(step, state, batches[0], **where)
-        self.metrics = []
-        for batch in batches:
-            state, metrics = self.compiled(state, batch)
+        step, self.metrics = self.compiled(), []
+        for seed in range(updates):
+            rows = random_batch(seed=seed, rows=self.rows)
+            batch = {name: jax.device_put(leaf, self.split(leaf)) for name, leaf in rows.items()}
+            state, metrics = step(state, batch)
             self.metrics.append(jax.device_get(metrics))
         self.state = jax.device_get(state)
 
@@ -119,25 +142,66 @@ def test_frozen_leaves_keep_their_bits_and_have_no_moments(cut):
         assert np.abs(leaf - flat(cut.born["params"])[name]).max() > 0, name
 
 
-def test_split_layers_are_the_same_equations(cut):
-    """With everything trained, the same losses at birth; its gradients are those of the trained
-    part of the whole model's."""
-    with jax.default_matmul_precision("highest"):
-        every = Trained(*ONE, updates=1)
-    np.testing.assert_array_equal(
-        flat(every.born["params"])["embed"], flat(cut.born["params"])["embed"]
-    )
-    assert float(every.metrics[0]["loss"]) == pytest.approx(float(cut.metrics[0]["loss"]), abs=2e-6)
-    # AdamW's first moment after one update is a tenth of the gradient, clipped by another norm.
+def test_split_layers_have_the_gradients_of_whole_ones(cut):
+    """After one update AdamW's first moment is a tenth of the gradient: of what is trained, that of
+    the model all of which is. The norm is of these alone."""
     with jax.default_matmul_precision("highest"):
         once = Trained(*ONE, updates=1, clip_norm=0.0, **CUT)
-        free = Trained(*ONE, updates=1, clip_norm=0.0)
-    ours, theirs = flat(once.state["opt_state"][0].mu), flat(free.state["opt_state"][0].mu)
+        every = Trained(*ONE, updates=1, clip_norm=0.0)
+    for name, leaf in flat(once.born["params"]).items():
+        other = flat(every.born["params"])[name]
+        np.testing.assert_array_equal(leaf, other[-len(leaf) :], err_msg=name)
+    assert float(every.metrics[0]["loss"]) == pytest.approx(
+        float(once.metrics[0]["loss"]), abs=2e-6
+    )
+    ours, theirs = flat(once.state["opt_state"][0].mu), flat(every.state["opt_state"][0].mu)
     for name, leaf in ours.items():
-        other = theirs[name][-leaf.shape[0] :] if name.startswith("blocks") else theirs[name]
-        np.testing.assert_allclose(leaf, other, atol=1e-7, err_msg=name)
+        np.testing.assert_allclose(leaf, theirs[name][-len(leaf) :], atol=1e-7, err_msg=name)
     squares = sum(float(np.square(10 * leaf.astype(np.float64)).sum()) for leaf in ours.values())
     assert float(once.metrics[0]["grad_norm"]) == pytest.approx(squares**0.5, rel=1e-5)
+
+
+def test_frozen_weights_have_no_gradient_to_compute():
+    """Exactly the products of the frozen weights' gradients are gone: 2 FLOPs per weight and token.
+    Below the lowest trained layer nothing is differentiated at all."""
+    every = Made(*ONE)
+    tokens = 8 * 32
+    weights = {
+        name: int(np.prod(shape))
+        for name, shape in shapes_of(every.model).items()
+        if len(shape) > 2
+    }
+    blocks = 2 * tokens * sum(weights.values())
+    full = every.flops()
+    assert full - Made(*ONE, trainable=("!blocks/*",)).flops() == blocks
+    top = Made(*ONE, trainable=("blocks/*", "norm/*"), first_layer=2).flops()
+    # Of two layers of three both products of the backward pass, and those inside attention: four of
+    # its scores' size. (The head's own is dead code here, which XLA takes out.)
+    attention = 2 * 4 * 2 * tokens * 32 * 32
+    assert full - top == 2 * blocks * 2 / 3 + attention
+    assert top == Made(*ONE, trainable=("blocks/*", "norm/*"), first_layer=2, clip_norm=0.0).flops()
+
+
+def test_the_norm_and_clipping_do_not_bring_the_frozen_gradient_back():
+    """Of the compiled program, unrolled so that XLA counts every layer: arithmetic and memory are
+    the same with clipping, and the optimizer has its two moments for what is trained."""
+    changes = {"model.unroll": 3, "model.embed": 64, "model.mlp": 256}
+    cut = {"trainable": ("blocks/*", "norm/*"), "first_layer": 2, "changes": changes}
+    clipped, free = Made(*ONE, rows=2, **cut), Made(*ONE, rows=2, clip_norm=0.0, **cut)
+    with_norm, without = clipped.compiled(), free.compiled()
+    trained = sum(x.size for x in jax.tree.leaves(clipped.abstract["params"]))
+    every = sum(int(np.prod(shape)) for shape in shapes_of(clipped.model).values())
+    assert trained < every / 3
+    costs: list = [each.cost_analysis() for each in (with_norm, without)]
+    flops = [cost["flops"] for cost in costs]
+    # Element-wise work is a few per cent; the gradient of the frozen layers would add 30 %.
+    assert flops[0] <= 1.05 * clipped.flops()
+    # The norm, the factor and its product: a few operations per trained parameter.
+    assert 0 <= flops[0] - flops[1] <= 8 * trained
+    memory: list = [each.memory_analysis() for each in (with_norm, without)]
+    assert memory[0].temp_size_in_bytes <= 1.02 * memory[1].temp_size_in_bytes
+    known = 4 * (every + 2 * trained)
+    assert known <= memory[0].argument_size_in_bytes <= known + 10_000
 
 
 def test_sharded_is_single_device(cut):
@@ -162,9 +226,6 @@ def test_patterns_that_cannot_be_meant():
         parts_for(model, trainable=("blocks/*",), first_layer=3)
     assert parts_for(model).frozen_letters == {}
     top = parts_for(model, first_layer=-1)
-    assert (
-        top.begin(model.init(jax.random.key(0)), jax.random.key(0))[0]["blocks"]["mlp"]["up"].shape[
-            0
-        ]
-        == 1
-    )
+    shapes = jax.eval_shape(top.begin, jax.eval_shape(model.init, jax.random.key(0)), None)
+    assert flat(shapes[0])["blocks/mlp/up"].shape[0] == 1
+    assert flat(shapes[1])["blocks/mlp/up"].shape[0] == 2

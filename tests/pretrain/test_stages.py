@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import configs
+from partitioning.config import MeshConfig
 from pretrain.config import ScheduleConfig, StageConfig, StartConfig
 from pretrain.exits import DONE
 from pretrain.experiment import ExperimentError, override, validate
@@ -119,7 +120,7 @@ def test_a_start_is_told_parameter_by_parameter(source, whole):
     assert "top 1 > trained" in (whole / "log.txt").read_text()
 
 
-@pytest.mark.parametrize("stop", [2, 3, 6])
+@pytest.mark.parametrize("stop", [2, 3, pytest.param(6, marks=pytest.mark.slow)])
 def test_restarted_inside_a_stage_is_uninterrupted(source, whole, tmp_path, stop):
     """Bit for bit: inside the first stage, exactly at its end, and inside the last."""
     folder = tmp_path / "run"
@@ -132,6 +133,33 @@ def test_restarted_inside_a_stage_is_uninterrupted(source, whole, tmp_path, stop
     assert figures(folder) == figures(whole)
     a, b = open_run(folder), open_run(whole)
     assert jax.tree.all(jax.tree.map(np.array_equal, a.params, b.params))
+
+
+@pytest.mark.slow
+def test_a_stage_goes_on_on_another_mesh_and_is_evaluated_whole(source, whole, tmp_path):
+    """Stopped on one mesh inside the first stage, continued on another that splits everything; the
+    loss of held-out text in the loop is that of the checkpoint's whole parameters."""
+    from evaluation.perplexity import evaluate_heldout
+    from objectives.base import build as build_objective
+
+    asked = staged(source)
+    with StopAfter(2):
+        run(asked, folder=tmp_path / "run")
+    split = {"mesh": MeshConfig(data=2, fsdp=2, tensor=2), "layout": "fsdp_tensor"}
+    evaluated = {"evaluation.every_steps": 3, "evaluation.rows": 8, "checkpoint.every_steps": 1}
+    run(override(asked, split | evaluated), folder=tmp_path / "run")
+    ours, theirs = figures(tmp_path / "run"), figures(whole)
+    assert ours.keys() == theirs.keys()
+    for step, record in ours.items():
+        assert record["batch_crc32"] == theirs[step]["batch_crc32"]
+        assert record["loss"] == pytest.approx(theirs[step]["loss"], abs=2e-5)
+    told = {r["step"]: r for r in read_metrics(tmp_path / "run") if r["kind"] == "evaluation"}
+    opened = open_run(tmp_path / "run", step=3)
+    objective = build_objective(asked.objective, tokenizer=opened.tokenizer, model=asked.model)
+    again = evaluate_heldout(
+        opened.model, objective, opened.params, opened.store(), length=32, rows=8, batch=8
+    )
+    assert told[3]["loss"] == pytest.approx(again["loss"], abs=1e-5)
 
 
 class StopAfter:
@@ -179,7 +207,7 @@ def test_stages_that_cannot_be():
     refused("leave out one", stages=STAGES, steps=7, phases=configs.experiment("bert-base").phases)
     refused("optimizer muon has no rule", stages=STAGES, steps=7, **{"optimizer.name": "muon"})
     refused("layer_decay must be in", **{"optimizer.layer_decay": 0.0})
-    refused("no effect without a source", start=StartConfig(allow_fresh=("mlm*",)))
+    refused("have no effect without a source", start=StartConfig(rename={"a/*": "b/*"}))
     refused("sides of a model of the family", start=StartConfig(encoder="runs/x"))
 
 
