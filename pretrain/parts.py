@@ -9,7 +9,7 @@ import difflib
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ class Parts:
     begin: Callable[[Any, jax.Array], tuple[Any, Any]]
     combine: Callable[[Any, Any, jax.Array | None], Any]
     whole: Callable[[Any, Any], Any]
-    frozen_saved: str = "checkpoint"
+    frozen_saved: Literal["checkpoint", "elsewhere"] = "checkpoint"
 
 
 def everything(letters: Any) -> Parts:

@@ -24,7 +24,16 @@ from pretrain.origins import match
 from pretrain.parts import flat
 from pretrain.setup import set_up
 from pretrain.sources import Piece, Source, open_source
-from pretrain.start import IMPORTED, decided, resized, sought, started_state
+from pretrain.start import (
+    IMPORTED,
+    base_of,
+    decided,
+    resized,
+    saved,
+    sought,
+    started_state,
+    with_base,
+)
 
 TINY = {
     "data.store": "embedded:bytes:0.3",
@@ -235,6 +244,22 @@ def test_other_tokenizers_models_and_folders_are_refused(gpt, store, tmp_path):
     with pytest.raises(ExperimentError, match=r"has not checkpoint 7; it has \[0\]"):
         open_source(folder / "checkpoints" / "7")
     assert open_source(folder / "checkpoints" / "0").step == 0
+
+
+def test_a_base_that_is_kept_elsewhere_is_made_again_or_refused(gpt, store, tmp_path):
+    """What adapters rely on: their checkpoints hold no frozen tree, but its fingerprint."""
+    s = set_up(tiny(start=StartConfig(source=str(gpt[0])), first_layer=1), store=store)
+    s = dataclasses.replace(s, parts=dataclasses.replace(s.parts, frozen_saved="elsewhere"))
+    state = started_state(s, sought(s))
+    kept, info = saved(s, state), base_of(s, state)
+    assert "frozen" not in kept
+    again = with_base(s, kept, info)
+    assert jax.tree.all(jax.tree.map(np.array_equal, again["frozen"], state["frozen"]))
+    other = tmp_path / "other"
+    make_run(other, tiny(), seed=4)
+    e = dataclasses.replace(s.experiment, start=StartConfig(source=str(other)))
+    with pytest.raises(ExperimentError, match="is not what this run was trained over"):
+        with_base(dataclasses.replace(s, experiment=e), kept, info)
 
 
 def test_resume_goes_before_start_before_imported_before_scratch(gpt, store, tmp_path):
