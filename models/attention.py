@@ -9,6 +9,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from models.gpt_config import AttentionKind, GPTConfig, Padding
+from models.hooks import Prefix, in_front
 from models.layers import add_bias, constant, dropout, einsum_float32, param
 from models.rotary import Angles, rotate
 from partitioning.axes import einsum, shard
@@ -24,11 +25,13 @@ class Rows(NamedTuple):
     """What attention has to know about the rows of a batch.
 
     segments_BL: i32, which document a token belongs to (0: padding); None: one document per row.
-    angles: rotary angles of the positions, or None.
+    angles: rotary angles of the positions, or None. prefix: of virtual tokens in front of every
+    document, or None.
     """
 
     segments_BL: jax.Array | None
     angles: Angles | None
+    prefix: Prefix | None = None
 
 
 class Cache(NamedTuple):
@@ -49,7 +52,7 @@ class Attention(nnx.Module):
         self, config: GPTConfig, key: jax.Array, *, out_std: float, draw: Callable = param
     ):
         self.config = config
-        sizes, std = config.sizes, config.init_std
+        sizes, std = config.sizes, config.hidden_std
         q, k, v, out = jax.random.split(key, 4)
         self.q = draw(q, "DNH", sizes=sizes, std=std)
         self.k = draw(k, "DNH", sizes=sizes, std=std)
@@ -86,6 +89,7 @@ class Attention(nnx.Module):
             logits=self.config.attention_logits,
             rate=self.config.attention_dropout,
             key=key,
+            **({} if rows.prefix is None else {"prefix": rows.prefix}),
         )
         return self.project_out(checkpoint_name(y_BLNH, "attention"))
 
@@ -113,12 +117,19 @@ class Attention(nnx.Module):
         blind = blind_sees(
             queries_L, keys_S, cache.segments_BS, window=window, padding=self.config.padding
         )
-        y_BLNH = weigh(
-            q_BLNH,
-            cache.k_ZBSNH[layer].astype(q_BLNH.dtype),
-            cache.v_ZBSNH[layer].astype(q_BLNH.dtype),
+        dtype = q_BLNH.dtype
+        read = (cache.k_ZBSNH[layer].astype(dtype), cache.v_ZBSNH[layer].astype(dtype))
+        read = _read(
+            rows.prefix,
+            *read,
             visible_BLS,
             blind,
+            segments_BL=rows.segments_BL,
+            window=window,
+        )
+        y_BLNH = weigh(
+            q_BLNH,
+            *read,
             scale=self.scale,
             logits=self.config.attention_logits,
         )
@@ -249,13 +260,15 @@ def dense(
     window: int | None,
     padding: Padding,
     direction: Direction = "before",
+    prefix: Prefix | None = None,
     **options: Any,
 ) -> jax.Array:
     """Every query against every key, the unseen ones masked."""
     places = jnp.arange(q_BLNH.shape[1])
     visible_BLS = sees(places, places, segments_BL, segments_BL, window=window, direction=direction)
     blind = blind_sees(places, places, segments_BL, window=window, padding=padding)
-    return weigh(q_BLNH, k_BSNH, v_BSNH, visible_BLS, blind, **options)
+    who: dict[str, Any] = {"segments_BL": segments_BL, "window": window}
+    return weigh(q_BLNH, *_read(prefix, k_BSNH, v_BSNH, visible_BLS, blind, **who), **options)
 
 
 def blocks(
@@ -268,6 +281,7 @@ def blocks(
     padding: Padding,
     key: jax.Array | None,
     direction: Direction = "before",
+    prefix: Prefix | None = None,
     **options: Any,
 ) -> jax.Array:
     """`BLOCK` queries at a time against the keys that any of them may see: about half of `dense`'s
@@ -287,7 +301,10 @@ def blocks(
         blind = blind_sees(queries, keys, segments_BS, window=window, padding=padding)
         part_key = None if key is None else jax.random.fold_in(key, start)
         q, k, v = q_BLNH[:, rows], k_BSNH[:, read], v_BSNH[:, read]
-        parts.append(weigh(q, k, v, visible_BLS, blind, key=part_key, **options))
+        front = prefix and prefix._replace(places_BL=prefix.places_BL[:, rows])
+        who: dict[str, Any] = {"segments_BL": segments_BC, "window": window}
+        seen = _read(front, k, v, visible_BLS, blind, **who)
+        parts.append(weigh(q, *seen, key=part_key, **options))
     return parts[0] if len(parts) == 1 else shard(jnp.concatenate(parts, axis=1), "BLNH")
 
 
@@ -332,6 +349,15 @@ def cudnn(
         implementation="cudnn",
     )
     return shard(y_BLNH, "BLNH")
+
+
+def _read(
+    prefix: Prefix | None, k_BSNH: Any, v_BSNH: Any, visible: Any, blind: Any, **who: Any
+) -> tuple[Any, Any, Any, Any]:
+    """What `weigh` reads, virtual tokens in front where there are any; who: as in `in_front`."""
+    if prefix is None:
+        return k_BSNH, v_BSNH, visible, blind
+    return in_front(prefix, k_BSNH, v_BSNH, visible, blind, **who)
 
 
 def _write(cache: jax.Array, new: jax.Array, place: tuple[Any, ...]) -> jax.Array:

@@ -13,10 +13,12 @@ from models.bert_heads import MaskedHead
 from models.blocks import run
 from models.dense import Dense
 from models.gpt import Block
+from models.hooks import NONE, Hooks, LayerHooks
 from models.layers import (
     LayerNorm,
     dropout,
     einsum_float32,
+    embedded,
     look_up,
     param,
     stack,
@@ -35,6 +37,8 @@ class BERT(nnx.Module):
     A row may hold several documents (its segments): a token sees all of its own and none of
     another. Texts are pooled at their first token, wherever in the row it stands.
     """
+
+    hooks: Hooks = NONE
 
     def __init__(self, config: BERTConfig, key: jax.Array):
         self.config = config
@@ -147,12 +151,14 @@ class BERT(nnx.Module):
     def start(self, batch: Batch) -> tuple[jax.Array, Rows]:
         """The normalised embeddings (BLD) and what attention needs to know of the rows."""
         c, tokens_BL = self.config, batch["tokens"]
-        if (length := tokens_BL.shape[1]) > c.longest:
-            raise ValueError(f"rows of {length} tokens exceed the model's {c.longest} positions")
+        if (length := tokens_BL.shape[1]) > (room := c.longest - self.hooks.front):
+            raise ValueError(f"rows of {length} tokens exceed the model's {room} positions")
         places_BL = jnp.broadcast_to(jnp.arange(length), tokens_BL.shape)
-        positions_BL = shard(batch.get("positions", places_BL), "BL") + c.first_position
-        x_BLD = look_up(in_use(self.embed[...], "VD"), shard(tokens_BL, "BL"))
-        if (segments_BL := batch.get("segments")) is not None:
+        positions_BL = shard(batch.get("positions", places_BL), "BL")
+        positions_BL = positions_BL + c.first_position + self.hooks.front
+        segments_BL = batch.get("segments")
+        x_BLD = embedded(self.embed, tokens_BL, segments_BL)
+        if segments_BL is not None:
             # Published encoders do not train the id of padding where it is read (padding_idx).
             padding_BL1 = (segments_BL == 0)[..., None]
             x_BLD = jnp.where(padding_BL1, jax.lax.stop_gradient(x_BLD), x_BLD)
@@ -165,7 +171,28 @@ class BERT(nnx.Module):
     def _run(self, batch: Batch, key: jax.Array | None, output: Any) -> tuple[jax.Array, Any]:
         x_BLD, rows = self.start(batch)
         kinds: tuple[Kind, ...] = ("bidirectional",)
-        return run(self.blocks, self.config.blocks, x_BLD, rows, key, kinds=kinds, output=output)
+        hooks = self._layer_hooks(batch)
+        return run(
+            self.blocks,
+            self.config.blocks,
+            x_BLD,
+            rows,
+            key,
+            kinds=kinds,
+            output=output,
+            hooks=hooks,
+        )
+
+    def _layer_hooks(self, batch: Batch) -> LayerHooks:
+        """What an adapter puts into the layers."""
+        tokens_BL, per_layer, classes_BL = batch["tokens"], {}, None
+        if (prefix := self.hooks.prefix) is not None:
+            per_layer["prefix"] = prefix
+        if (focus := self.hooks.focus) is not None:
+            per_layer["focus"] = (focus.scale_ZQD, focus.shift_ZQD)
+            classes_BL = focus.classes(tokens_BL, batch.get("segments"))
+        # Places matter to windows alone, which an encoder has none of.
+        return LayerHooks(per_layer or None, jnp.zeros_like(tokens_BL), classes_BL)
 
 
 def _needed(head: Any, name: str) -> Any:

@@ -9,14 +9,16 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from models.attention import Attention, Cache, Kind, Rows
-from models.blocks import empty_cache, follow, run
+from models.blocks import empty_cache, follow, run, virtual_layers
 from models.gpt_config import GPTConfig
+from models.hooks import NONE, Hooks, LayerHooks
 from models.layers import (
     LayerNorm,
     add_bias,
     constant,
     dropout,
     einsum_float32,
+    embedded,
     look_up,
     param,
     stack,
@@ -43,7 +45,7 @@ class MLP(nnx.Module):
         self.config = config
         sizes, has_bias = config.sizes, "mlp" in config.biases
         up, down = jax.random.split(key)
-        self.up = draw(up, "DF", sizes=sizes, std=config.init_std)
+        self.up = draw(up, "DF", sizes=sizes, std=config.hidden_std)
         self.down = draw(down, "FD", sizes=sizes, std=out_std)
         self.up_bias = constant(0.0, "F", sizes=sizes) if has_bias else None
         self.down_bias = constant(0.0, "D", sizes=sizes) if has_bias else None
@@ -112,6 +114,19 @@ class Block(nnx.Module):
 
         return self.combine(x_BLD, attend, None, between), after[0]
 
+    def virtual(
+        self, x_1JD: jax.Array, rows: Rows, *, kind: Kind, layer: jax.Array
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """The block's output, and its keys and values (JNH), of tokens in front of all rows."""
+        made: list[tuple[jax.Array, jax.Array]] = []
+
+        def attend(x_BLD: jax.Array) -> jax.Array:
+            _, k_BLNH, v_BLNH = self.attention.project(x_BLD, rows, layer=layer)
+            made.append((k_BLNH[0], v_BLNH[0]))
+            return self.attention(x_BLD, rows, kind=kind, layer=layer, key=None)
+
+        return self.combine(x_1JD, attend, None, lambda x_BLD: x_BLD), made[0]
+
     def combine(
         self, x_BLD: jax.Array, attend: Any, key: jax.Array | None, between: Between
     ) -> jax.Array:
@@ -138,9 +153,9 @@ class Block(nnx.Module):
 def residual_std(config: GPTConfig) -> float:
     """The standard deviation of the products that write to the residual stream."""
     return {
-        "same": config.init_std,
-        "layers": config.init_std / config.layers**0.5,
-        "depth": config.init_std / (2 * config.layers) ** 0.5,
+        "same": config.hidden_std,
+        "layers": config.hidden_std / config.layers**0.5,
+        "depth": config.hidden_std / (2 * config.layers) ** 0.5,
         "wang": 2 / (config.layers * config.embed**0.5),
     }[config.residual_init]
 
@@ -150,6 +165,8 @@ class GPT(nnx.Module):
     (https://openai.com/research/better-language-models), GPT-Neo
     (https://github.com/EleutherAI/gpt-neo), GPT-J (https://github.com/kingoflolz/mesh-transformer-jax)
     and GPT-NeoX (https://arxiv.org/abs/2204.06745), by the fields of their config."""
+
+    hooks: Hooks = NONE
 
     def __init__(self, config: GPTConfig, key: jax.Array):
         self.config = config
@@ -161,7 +178,7 @@ class GPT(nnx.Module):
         self.blocks = stack(lambda k: Block(config, k), jax.random.split(blocks, config.layers))
         self.norm = LayerNorm(sizes, epsilon=config.epsilon) if config.norm == "pre" else None
         self.head_table = (
-            param(head, "VD", sizes=sizes, std=std) if config.head == "untied" else None
+            param(head, "VD", sizes=sizes, std=config.head_std) if config.head == "untied" else None
         )
         self.head_bias = constant(0.0, "V", sizes=sizes) if "head" in config.biases else None
         # A key of its own: with or without this head the other parameters have the same bits.
@@ -226,24 +243,41 @@ class GPT(nnx.Module):
     def decode(self, cache: Cache, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, Cache]:
         """Features (BLD) of L tokens that follow the `cache.length` before them, and the cache
         with them in it."""
-        c = self.config
-        x_BLD, cache = follow(self.blocks, c, self.start, cache, batch, kinds=c.period)
+        c, prefix = self.config, self.prefix()
+        x_BLD, cache = follow(
+            self.blocks, c, self.start, cache, batch, kinds=c.period, prefix=prefix
+        )
         return x_BLD if self.norm is None else self.norm(x_BLD), cache
 
     def start(self, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, Rows]:
         """The embeddings (BLD) and what attention needs to know of the rows."""
-        c, tokens_BL = self.config, batch["tokens"]
-        if (length := tokens_BL.shape[1]) > c.positions:
-            raise ValueError(f"rows of {length} tokens exceed the model's {c.positions} positions")
-        places_BL = jnp.broadcast_to(jnp.arange(length), tokens_BL.shape)
-        positions_BL = shard(batch.get("positions", places_BL), "BL")
-        x_BLD = look_up(in_use(self.embed[...], "VD"), shard(tokens_BL, "BL"))
-        turns = None
-        if self.positions is not None:
-            x_BLD = x_BLD + look_up(in_use(self.positions[...], "SD"), positions_BL)
-        else:
-            turns = angles(positions_BL, dims=c.rotary_dims, base=c.rotary_base)
-        return shard(x_BLD, "BLD"), Rows(batch.get("segments"), turns)
+        c, tokens_BL, segments_BL = self.config, batch["tokens"], batch.get("segments")
+        if (length := tokens_BL.shape[1]) > (room := c.positions - self.hooks.front):
+            raise ValueError(f"rows of {length} tokens exceed the model's {room} positions")
+        x_BLD = embedded(self.embed, tokens_BL, segments_BL)
+        x_BLD, turns = self._placed(x_BLD, self._places(batch) + self.hooks.front)
+        return shard(x_BLD, "BLD"), Rows(segments_BL, turns)
+
+    def prefix(self) -> dict[str, jax.Array] | None:
+        """The keys and values of the virtual tokens in front of every document, {"k", "v"} ZJNH."""
+        c, prompt_JD = self.config, self.hooks.prompt
+        if prompt_JD is None:
+            return self.hooks.prefix
+        x_1JD, turns = self._placed(prompt_JD[None], jnp.arange(prompt_JD.shape[0])[None])
+        return virtual_layers(self.blocks, c, x_1JD, Rows(None, turns), kinds=c.period)
+
+    def _places(self, batch: Mapping[str, jax.Array]) -> jax.Array:
+        """Where in its document each token stands."""
+        tokens_BL = batch["tokens"]
+        counted_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1]), tokens_BL.shape)
+        return shard(batch.get("positions", counted_BL), "BL")
+
+    def _placed(self, x_BLD: jax.Array, positions_BL: jax.Array) -> tuple[jax.Array, Any]:
+        """Embeddings with their positions, and the angles of what turns by them."""
+        c = self.config
+        if self.positions is None:
+            return x_BLD, angles(positions_BL, dims=c.rotary_dims, base=c.rotary_base)
+        return x_BLD + look_up(in_use(self.positions[...], "SD"), positions_BL), None
 
     def _labels(self) -> TextHead:
         if self.classifier is None:
@@ -253,7 +287,10 @@ class GPT(nnx.Module):
     def _run(
         self, batch: Mapping[str, jax.Array], key: jax.Array | None, output: Any
     ) -> tuple[jax.Array, Any]:
-        c = self.config
+        c, prefix = self.config, self.prefix()
         x_BLD, rows = self.start(batch)
-        x_BLD, outputs = run(self.blocks, c, x_BLD, rows, key, kinds=c.period, output=output)
+        hooks = LayerHooks(prefix and {"prefix": prefix}, self._places(batch))
+        x_BLD, outputs = run(
+            self.blocks, c, x_BLD, rows, key, kinds=c.period, output=output, hooks=hooks
+        )
         return x_BLD if self.norm is None else self.norm(x_BLD), outputs

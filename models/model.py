@@ -12,6 +12,9 @@ from flax import nnx
 from jax.core import Tracer
 
 from models.config import ModelConfig
+from models.hooks import Hooks
+from models.hooks import letters_of as hook_letters
+from partitioning.axes import Operator
 
 Params = dict[str, Any]
 
@@ -65,8 +68,16 @@ class Model:
     def merge(self, params: Params) -> Any:
         """The module over these params. Cheap; meant for the inside of a jitted function."""
         state = jax.tree.map(lambda each: each, self._state)
-        nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, params))
-        return nnx.merge(self._graph, state)
+        own = {name: params[name] for name in params if name != "hooks"}
+        nnx.replace_by_pure_dict(state, jax.tree.map(jnp.asarray, own))
+        module = nnx.merge(self._graph, state)
+        if "hooks" in params:
+            module.hooks = nnx.data(Hooks(**params["hooks"]))
+        return module
+
+    def letters_of(self, params: Params) -> dict[str, Any]:
+        """The letters of params that an adapter may be bound to: of each array in them."""
+        return _spelled(params, self.letters)
 
     def apply(
         self,
@@ -134,6 +145,17 @@ class Model:
         for name, rows in tables.items():
             _check(name, batch[name], rows)
         return {name: jnp.asarray(batch[name]) for name in tables}
+
+
+def _spelled(params: Any, letters: Any) -> Any:
+    if isinstance(params, Operator):
+        return params.spelled(letters)
+    if not isinstance(params, dict):
+        return letters
+    return {
+        name: hook_letters(each) if name == "hooks" else _spelled(each, letters[name])
+        for name, each in params.items()
+    }
 
 
 def _check(name: str, values: Any, rows: int | None) -> None:

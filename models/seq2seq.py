@@ -8,11 +8,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from models.attention import Cache
-from models.layers import constant, einsum_float32, look_up, param, scan
+from models.hooks import NONE, Hooks, focused
+from models.layers import constant, einsum_float32, embedded, param, scan
 from models.seq2seq_attention import Seen, same_segment
 from models.seq2seq_config import Seq2SeqConfig
 from models.seq2seq_layers import Side
-from partitioning.axes import in_use, shard
+from partitioning.axes import shard
 
 Batch = Mapping[str, jax.Array]
 
@@ -35,6 +36,8 @@ class Seq2SeqCache(NamedTuple):
 class Seq2Seq(nnx.Module):
     """The Transformer (https://arxiv.org/abs/1706.03762), T5 (https://arxiv.org/abs/1910.10683) and
     T5 1.1 (https://arxiv.org/abs/2002.05202), by the fields of their config."""
+
+    hooks: Hooks = NONE
 
     def __init__(self, config: Seq2SeqConfig, key: jax.Array):
         self.config = config
@@ -136,7 +139,8 @@ class Seq2Seq(nnx.Module):
             layer, source_kv, number = each
             return layer.decode(*carry, source_kv, seen, source_seen, layer=number)
 
-        x_BLD = self.decoder.start(look_up(in_use(self.embed[...], "VD"), tokens_BL), positions_BL)
+        words_BLD = embedded(self.embed, tokens_BL, segments_BL)
+        x_BLD = self.decoder.start(words_BLD, positions_BL)
         kv = (source.k_ZBSNH, source.v_ZBSNH)
         (x_BLD, written), _ = scan(
             one_layer,
@@ -156,15 +160,28 @@ class Seq2Seq(nnx.Module):
         table = self.embed if self.source_embed is None else self.source_embed
         segments_BL = _segments(batch, "source")
         x_BLD = self._look_up(
-            table, self.encoder, batch["source"], batch.get("source_positions"), keys
+            table, self.encoder, batch["source"], batch.get("source_positions"), segments_BL, keys
         )
         places_L = jnp.arange(x_BLD.shape[1])
         seen = self.encoder.seen(places_L, places_L, segments_BL, segments_BL)
 
-        def one_layer(layer: Any, x_BLD: jax.Array, key: jax.Array | None) -> jax.Array:
+        focus, classes_BL = self.hooks.focus, None
+        if focus is not None:
+            classes_BL = focus.classes(batch["source"], segments_BL)
+            # The published code scales the shift as it does embeddings.
+            scaled = self.config.embed**0.5 if self.config.embedding_scale == "sqrt_embed" else 1
+            focus = (focus.scale_ZQD, focus.shift_ZQD * scaled)
+
+        def one_layer(
+            layer: Any, x_BLD: jax.Array, key: jax.Array | None, own: Any = None
+        ) -> jax.Array:
+            if own is not None:
+                x_BLD = focused(x_BLD, own, classes_BL)
             return layer(x_BLD, seen, key=key)
 
-        end_BLD, outputs = self.encoder.run(x_BLD, one_layer, keys and keys[1:], output)
+        end_BLD, outputs = self.encoder.run(
+            x_BLD, one_layer, keys and keys[1:], output, per_layer=focus
+        )
         return x_BLD, outputs, end_BLD
 
     def _decode(
@@ -173,7 +190,7 @@ class Seq2Seq(nnx.Module):
         """The same of the decoder, given the encoder's end."""
         segments_BL = _segments(batch, "tokens")
         x_BLD = self._look_up(
-            self.embed, self.decoder, batch["tokens"], batch.get("positions"), keys
+            self.embed, self.decoder, batch["tokens"], batch.get("positions"), segments_BL, keys
         )
         places_L = jnp.arange(x_BLD.shape[1])
         seen = self.decoder.seen(places_L, places_L, segments_BL, segments_BL)
@@ -186,14 +203,20 @@ class Seq2Seq(nnx.Module):
         return x_BLD, outputs, end_BLD
 
     def _look_up(
-        self, table: Any, side: Side, tokens_BL: jax.Array, positions_BL: Any, keys: Any
+        self,
+        table: Any,
+        side: Side,
+        tokens_BL: jax.Array,
+        positions_BL: Any,
+        segments_BL: jax.Array,
+        keys: Any,
     ) -> jax.Array:
         length, longest = tokens_BL.shape[1], self.config.longest
         if longest is not None and length > longest:
             raise ValueError(f"rows of {length} tokens exceed the model's {longest} positions")
         if positions_BL is None:
             positions_BL = jnp.broadcast_to(jnp.arange(length), tokens_BL.shape)
-        x_BLD = look_up(in_use(table[...], "VD"), shard(tokens_BL, "BL"))
+        x_BLD = embedded(table, tokens_BL, segments_BL)
         return side.start(x_BLD, shard(positions_BL, "BL"), keys and keys[0])
 
     def _scaled(self, x_BLD: jax.Array) -> jax.Array:

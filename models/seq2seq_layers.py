@@ -221,15 +221,17 @@ class Side(nnx.Module):
         one_layer: Any,
         keys: tuple[jax.Array, jax.Array] | None,
         output: Any,
+        per_layer: Any = None,
     ) -> tuple[jax.Array, Any]:
-        """(what this side ends with, `output` of every layer). keys: of its layers, of its end."""
+        """(what this side ends with, `output` of every layer). keys: of its layers, of its end.
+        per_layer: a tree whose arrays lead with Z, of which one_layer is given the layer's part."""
         c = self.config
         count = c.decoder_layers if self.causal else c.encoder_layers
         layer_keys = None if keys is None else jax.random.split(keys[0], count)
         x_BLD, outputs = scan(
-            lambda x_BLD, each, kind: one_layer(each[0], x_BLD, each[1]),
+            lambda x_BLD, each, kind: one_layer(each[0], x_BLD, *each[1:]),
             x_BLD,
-            (self.layers, layer_keys),
+            (self.layers, layer_keys, *([] if per_layer is None else [per_layer])),
             kinds=(None,),
             remat=c.remat,
             unroll=c.unroll,

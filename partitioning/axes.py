@@ -5,8 +5,10 @@ F mlp     V vocab    Z layers          C characters in a word
 E character embed    W filter width    G gates of an LSTM         U directions
 M predicted places   P pairs in a row  R relative positions       Y labels
 T token types   X character ids        A character features      O those a highway writes
+I rank of an adapter                   J virtual tokens          Q classes of a token
 """
 
+import abc
 import contextlib
 import contextvars
 import functools
@@ -43,6 +45,9 @@ ALPHABET = {
     "X": "character ids",
     "A": "character features",
     "O": "character features a highway writes",
+    "I": "rank of an adapter",
+    "J": "virtual tokens",
+    "Q": "classes of a token",
 }
 MeshAxes = str | tuple[str, ...]
 
@@ -86,6 +91,49 @@ def partition(mesh: Mesh, layout: Layout) -> Iterator[None]:
         _layout.reset(token)
 
 
+@contextlib.contextmanager
+def unplaced() -> Iterator[None]:
+    """What is traced inside is left to the compiler: a batch of one row that every row reads."""
+    token = _layout.set(None)
+    try:
+        yield
+    finally:
+        _layout.reset(token)
+
+
+class Operator(abc.ABC):
+    """What stands where a parameter does and knows its own products: an adapted weight.
+
+    A pytree of arrays that `einsum` and `models.layers.embedded` accept wherever an array may be.
+    """
+
+    @abc.abstractmethod
+    def product(self, equation: str, x: jax.Array, **options: Any) -> jax.Array:
+        """What `einsum` of x and this gives."""
+
+    @abc.abstractmethod
+    def rows(self, indices_BL: jax.Array, segments_BL: jax.Array | None) -> jax.Array:
+        """Of a table: what it holds for tokens, BLD."""
+
+    @abc.abstractmethod
+    def spelled(self, letters: str) -> "Operator":
+        """The same with each array's letters in its place; letters: of the parameter it is for."""
+
+    @abc.abstractmethod
+    def plain(self) -> jax.Array:
+        """The parameter as it was."""
+
+    def __getitem__(self, index: Any) -> jax.Array:
+        """Of a table that is also read whole, as a head: the parameter as it was."""
+        return self.plain()[index]
+
+
+def held(w: Any) -> Any:
+    """The array or Operator that `w`, maybe an nnx.Param, holds."""
+    value = w.get_value() if hasattr(w, "get_value") else w
+    return value if isinstance(value, Operator) else jnp.asarray(value)
+
+
 def shard(x: jax.Array, letters: str) -> jax.Array:
     """Lay `x` out as the in-flight table says; the identity outside `partition`."""
     if x.ndim != len(letters):
@@ -125,11 +173,14 @@ def einsum(equation: str, x: jax.Array, w: Any, **options: Any) -> jax.Array:
     """jnp.einsum of an activation with a weight or another activation, all placed by their letters.
 
     What has a batch dim (B) is an activation; what has none is a parameter, or a parameter's
-    gradient. `w` is an array or an nnx.Param. `options` go to jnp.einsum (preferred_element_type).
+    gradient. `w` is an array or an Operator, or an nnx.Param of one. `options` go to jnp.einsum
+    (preferred_element_type).
     """
     inputs, out = equation.split("->")
     _, w_letters = inputs.split(",")
-    w = jnp.asarray(w)
+    w = held(w)
+    if isinstance(w, Operator):
+        return w.product(equation, x, **options)
     placed = shard(w, w_letters) if "B" in w_letters else in_use(w, w_letters)
     y = jnp.einsum(equation, x, placed, **options)
     return shard(y, out) if "B" in out else at_rest(y, out)
