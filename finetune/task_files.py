@@ -50,26 +50,32 @@ def records_of(path: str, config: TaskConfig, shape: Shape) -> Iterator[Item]:
 def fields_of(record: Mapping[str, Any], config: TaskConfig, shape: Shape) -> Fields:
     """The fields that a file's records have: as asked, else the first way its shape knows that this
     record has. Raises ValueError naming what there is."""
-    if config.texts or config.label or config.words:
-        first = shape.fields[0]
-        return Fields(
-            texts=config.texts or first.texts,
-            label=config.label or first.label,
-            words=config.words or first.words,
+    asked = [
+        Fields(
+            texts=config.texts or each.texts,
+            label=config.label or each.label,
+            words=config.words or each.words,
         )
-    for each in shape.fields:
+        for each in shape.fields
+    ]
+    for each in asked:
         if all(_has(record, name) for name in names_of(each)):
             return each
-    # A file without labels: say so, not that it has no texts.
-    for each in shape.fields:
+    has = f"it has {', '.join(map(str, record))}"
+    # Of what is not there, first what was asked for by name, then a label.
+    named = [name for text in config.texts for name in _names(text)]
+    for name in (*named, config.label, config.words):
+        if name and not _has(record, name):
+            raise ValueError(f"there is no field {name!r}{near(name, record)} ({has})")
+    for each in asked:
         if all(_has(record, name) for name in names_of(each) if name != each.label):
             raise ValueError(
                 f"there is no field {each.label!r}{near(each.label, record)}; name the field with"
-                f" the label: --label (it has {', '.join(map(str, record))})"
+                f" the label: --label ({has})"
             )
     raise ValueError(
-        f"none of the ways that {config.task!r} is known to come in; say --texts and --label (it"
-        f" has {', '.join(map(str, record))})"
+        f"none of the ways that {config.task!r} is known to come in; say --texts (or --words) and"
+        f" --label ({has})"
     )
 
 

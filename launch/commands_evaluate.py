@@ -14,8 +14,8 @@ from pretrain.exits import DONE
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Held-out loss, perplexity and bits per byte of a run's newest checkpoint, the task's scores of
-    a run on labelled examples; or, where one of --choices, --answers, --harness, --contextuality is
+    """Held-out loss, perplexity and bits per byte of a run's newest checkpoint, or the scores of a
+    run on labelled examples; where one of --choices, --answers, --harness, --contextuality is
     given, that instead.
 
     Bits per byte compare models whatever their tokenizers. Beside them stand those of a unigram

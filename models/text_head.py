@@ -38,9 +38,10 @@ class TextHead(nnx.Module):
             own_BL1 = (segments_BL == number)[..., None]
             # Padding is below everything for the largest, and nothing to the mean.
             largest = jnp.where(own_BL1, x_BLD, jnp.finfo(x_BLD.dtype).min).max(1)
-            count = jnp.maximum(own_BL1.sum(1), 1)
-            mean = jnp.where(own_BL1, x_BLD.astype(jnp.float32), 0).sum(1) / count
-            return largest, mean.astype(x_BLD.dtype)
+            count = own_BL1.sum(1)
+            mean = jnp.where(own_BL1, x_BLD.astype(jnp.float32), 0).sum(1) / jnp.maximum(count, 1)
+            # What is not there must stay a number: the lowest one makes logits that are none.
+            return jnp.where(count > 0, largest, 0), mean.astype(x_BLD.dtype)
 
         numbers = 1 + jnp.arange(batch["ends"].shape[1])
         largest_PBD, mean_PBD = jax.lax.map(pooled, numbers)

@@ -99,9 +99,9 @@ class _OfTexts(Labelled):
 
     def _pooled(self, texts_BPD: jax.Array, used: jax.Array) -> jax.Array:
         if self.config.pool == "max":
-            # A window that is not there is below everything; an empty row stays finite.
+            # A window that is not there is below everything; an empty row stays a number.
             low = jnp.where(used > 0, texts_BPD, jnp.finfo(texts_BPD.dtype).min)
-            return low.max(1, keepdims=True)
+            return jnp.where(used.any(1, keepdims=True), low.max(1, keepdims=True), 0)
         total = (texts_BPD * used).sum(1, keepdims=True)
         return (total / jnp.maximum(used.sum(1, keepdims=True), 1)).astype(texts_BPD.dtype)
 

@@ -111,7 +111,7 @@ def _own(batch: Mapping[str, jax.Array]) -> jax.Array:
 
 
 def _nll(logits_BL: jax.Array, own_BPL: jax.Array, target_BP: jax.Array) -> jax.Array:
-    # Of a segment that is not there nothing counts, but its gradient must be a number.
-    low = jnp.finfo(logits_BL.dtype).min
-    log_z_BP = jax.nn.logsumexp(jnp.where(own_BPL, logits_BL[:, None], low), axis=-1)
+    # Of a segment that is not there nothing counts, but its loss must be a number: not the lowest
+    # one, of which two are no number.
+    log_z_BP = jax.nn.logsumexp(jnp.where(own_BPL, logits_BL[:, None], -1e9), axis=-1)
     return log_z_BP - jnp.take_along_axis(logits_BL, target_BP, axis=1)
