@@ -1,7 +1,7 @@
 """Whether an exported folder is the model it was made of: read back, and run beside it."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from export.folder import read_folder
+from export.folder import open_folder, parameters_of
+from export.tables import by_path, nest
 from export.tensor_files import FolderError
 from models import build
 from models.model import module_of
@@ -36,15 +37,15 @@ def compare(folder: Path, config: Any, params: Mapping[str, Any], *, dtype: str)
 
     Raises FolderError where they are further apart than BOUNDS[dtype] allows.
     """
-    again = read_folder(folder)
+    again = open_folder(folder)
     batch = probe(again.config)
-    ours = outputs(config, params, batch)
-    theirs = outputs(again.config, again.params, batch)
+    ours = outputs(config, _on_device(by_path(params).items()), batch)
+    theirs = outputs(again.config, _on_device(parameters_of(again)), batch)
     apart = {}
     for name, x in theirs.items():
         y = ours[name][..., : x.shape[-1]] if ours[name].shape != x.shape else ours[name]
         apart[name] = float(np.abs(x - y).max() / max(1e-30, np.abs(y).max()))
-    worst = max(apart, key=apart.__getitem__)
+    worst = max(apart, key=lambda name: np.nan_to_num(apart[name], nan=np.inf))
     bound = BOUNDS[dtype]
     if not apart[worst] <= bound:
         raise FolderError(
@@ -53,6 +54,12 @@ def compare(folder: Path, config: Any, params: Mapping[str, Any], *, dtype: str)
             " nothing was kept" + ("" if dtype == "float32" else "; export as float32")
         )
     return Agreement(apart=apart[worst], bound=bound, outputs=tuple(sorted(apart)))
+
+
+def _on_device(params: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """The parameters where the model runs; of what is read for them no more than one is in host
+    memory besides."""
+    return nest({path: jnp.asarray(x) for path, x in params})
 
 
 def probe(config: Any, *, rows: int = 2, length: int = 16, seed: int = 0) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ import fnmatch
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -95,13 +95,12 @@ def read_folder(
     a tensor that is missing, extra, misshapen or no float; and for damaged files, naming it.
     """
     opened = open_folder(path, vocab=vocab, positions=positions, fresh=fresh)
-    params = dict(read_parameters(opened.places, opened.source, resized=opened.resized))
-    params |= _drawn(opened.model, opened.fresh, seed)
+    params = dict(parameters_of(opened, seed=seed))
     return Imported(
         config=opened.config,
         params=nest({path: params[path] for path in flat(opened.model.letters)}),
         tokenizer=tokenizer_files(Path(path)),
-        report=_report(opened),
+        report=report_of(opened),
         buffers=opened.buffers,
     )
 
@@ -139,6 +138,13 @@ def open_folder(
         tied=tied,
         buffers=buffers,
     )
+
+
+def parameters_of(opened: Opened, *, seed: int = 0) -> Iterator[tuple[str, np.ndarray]]:
+    """(path, float32 array) of every parameter, one after the other; those that the folder lacks
+    are drawn with `seed`. Raises FolderError for damaged files and values that are no number."""
+    yield from read_parameters(opened.places, opened.source, resized=opened.resized)
+    yield from _drawn(opened.model, opened.fresh, seed).items()
 
 
 def slots(model: Model) -> dict[str, Slot]:
@@ -264,7 +270,7 @@ def _drawn(model: Model, paths: Sequence[str], seed: int) -> dict[str, np.ndarra
     return {path: np.asarray(x) for path, x in jax.jit(draw)(jax.random.key(seed)).items()}
 
 
-def _report(opened: Opened) -> tuple[Parameter, ...]:
+def report_of(opened: Opened) -> tuple[Parameter, ...]:
     """Every parameter with its origin, in the table's order; then the names that were tied."""
     shapes = slots(opened.model)
     rows = [

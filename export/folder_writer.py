@@ -13,7 +13,7 @@ from typing import Any, Literal
 from export.agreement import Agreement, compare
 from export.folder import slots
 from export.formats import Format, format_for
-from export.tables import Resize, flat, places
+from export.tables import Resize, by_path, places
 from export.tensor_files import FolderError
 from export.tokenizer_files import files_of
 from export.weights import RECORD, exported
@@ -50,6 +50,7 @@ def write_folder(
 ) -> Written:
     """Write config.json, safetensors, tokenizer files and README.md (`card`) into a new folder.
 
+    params: nested, or export.tables.Paths, of which no more is read at once than one tensor takes.
     tokenizer: ours (data.load_tokenizer), the files of an imported one ({name: bytes}), or None.
     dtype: of the weights in the files. vocab: rows to keep of the vocabulary (0: all).
 
@@ -130,7 +131,7 @@ def _write(
 ) -> dict[str, int]:
     cropped = {"V": Resize(said.vocab)} if said.vocab != config.vocab else {}
     found = places(form.table(config), slots(build(config)), resized=cropped)
-    given = flat(params)
+    given = by_path(params)
     if given.keys() != (wanted := {path for place in found for path in place.ours}):
         differ = ", ".join(sorted(given.keys() ^ wanted)[:5])
         raise FolderError(f"these parameters are not those of the config: {differ}")

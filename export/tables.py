@@ -8,7 +8,7 @@ what a model has and what a folder has must both be covered, every tensor by one
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -160,21 +160,28 @@ def read_parameters(
     that is not finite, which no trained weight is: the file is damaged.
     """
     for place in found:
-        arrays = [np.empty(slot.shape, np.float32) for slot in place.slots]
-        for at, name in place.tensors.items():
-            theirs = source.read(name)
-            _finite(name, theirs)
-            part = TRANSFORMS[place.row.transform].read(theirs).reshape(place.apart())
-            part = part.transpose(place.order())
-            where = place.where(at)
-            for array, x in zip(arrays, part if FUSED in place.row.layout else [part], strict=True):
-                target = array[where]
-                target[...] = x[tuple(slice(0, n) for n in target.shape)]
-        for path, slot, array in zip(place.ours, place.slots, arrays, strict=True):
+        arrays = _filled(place, source)
+        for path, slot in zip(place.ours, place.slots, strict=True):
+            array = arrays.pop(0)
             for letter, resize in (resized or {}).items():
                 if letter in slot.letters and letter not in place.index:
                     _fill(array, slot.letters.index(letter), resize)
             yield path, array
+            del array  # whoever took it may be done with it
+
+
+def _filled(place: Place, source: Tensors) -> list[np.ndarray]:
+    arrays = [np.empty(slot.shape, np.float32) for slot in place.slots]
+    for at, name in place.tensors.items():
+        theirs = source.read(name)
+        _finite(name, theirs)
+        part = TRANSFORMS[place.row.transform].read(theirs).reshape(place.apart())
+        part = part.transpose(place.order())
+        where = place.where(at)
+        for array, x in zip(arrays, part if FUSED in place.row.layout else [part], strict=True):
+            target = array[where]
+            target[...] = x[tuple(slice(0, n) for n in target.shape)]
+    return arrays
 
 
 def write_tensors(
@@ -190,23 +197,54 @@ def write_tensors(
     Raises FolderError for a value that is not finite, or not finite in `dtype`.
     """
     for place in found:
-        arrays = [params[path] for path in place.ours]
-        for at, name in place.tensors.items():
-            x = np.empty(place.apart(), dtype)
-            inside = x.transpose(place.order())
-            with np.errstate(over="ignore"):
-                for array, into in zip(
-                    arrays, inside if FUSED in place.row.layout else [inside], strict=True
-                ):
-                    part = np.asarray(array[place.where(at)])
-                    _finite(f"{name} ({' and '.join(place.ours)})", part)
-                    into[...] = part
-            x = TRANSFORMS[place.row.transform].write(x.reshape(place.shape))
-            _finite(f"{name} in {dtype}", x)
-            x = np.ascontiguousarray(x)
+        for name, x in _written(place, params, dtype):
             yield name, x
             if copies and name in copies:
                 yield copies[name], x
+
+
+def _written(
+    place: Place, params: Mapping[str, Any], dtype: np.dtype
+) -> Iterator[tuple[str, np.ndarray]]:
+    # A function of its own: when it ends nothing holds its parameters, before others are read.
+    arrays = [params[path] for path in place.ours]
+    for at, name in place.tensors.items():
+        x = np.empty(place.apart(), dtype)
+        inside = x.transpose(place.order())
+        with np.errstate(over="ignore"):
+            for array, into in zip(
+                arrays, inside if FUSED in place.row.layout else [inside], strict=True
+            ):
+                part = np.asarray(array[place.where(at)])
+                _finite(f"{name} ({' and '.join(place.ours)})", part)
+                into[...] = part
+        x = TRANSFORMS[place.row.transform].write(x.reshape(place.shape))
+        if dtype != np.float32:
+            _finite(f"{name} in {dtype}", x)
+        yield name, np.ascontiguousarray(x)
+
+
+class Paths(Mapping[str, Any]):
+    """Parameters by path, as `flat` gives them, each read when it is asked for and not kept."""
+
+    def __init__(self, names: Iterable[str], read: Callable[[str], Any]) -> None:
+        self._names, self._read = dict.fromkeys(names), read
+
+    def __getitem__(self, path: str) -> Any:
+        if path not in self._names:
+            raise KeyError(path)
+        return self._read(path)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def by_path(params: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`flat` of nested parameters; Paths are flat already, and stay unread."""
+    return params if isinstance(params, Paths) else flat(params)
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -55,9 +55,11 @@ class Export:
     def run(self) -> int:
         folder = run_folder(self.folder)
         self._refuse()
-        from pretrain.open import open_run
+        from pretrain.open import open_run, open_stored
 
-        run = open_run(folder, step=self.step)
+        # Other formats rewrite the model as a whole; hf takes a parameter at a time.
+        opened = open_stored if self.format == "hf" else open_run
+        run = opened(folder, step=self.step)
         with narration().status(f"writing step {run.step:,} of {folder} to {self.to}"):
             written = self._written(run, folder)
         if self.json:
@@ -97,13 +99,16 @@ class Export:
                 vocab=self.vocab,
             )
         from export import write_folder
+        from export.tables import Paths
         from launch.export_card import card_of
         from pretrain.report_facts import read_run
+        from pretrain.streamed import StoredParams
 
+        stored = isinstance(run.params, StoredParams)
         return write_folder(
             self.to,
             run.experiment.model,
-            run.params,
+            Paths(run.params.names, run.params.read) if stored else run.params,
             run.tokenizer,
             dtype=self.dtype,
             vocab=self.vocab,

@@ -1,7 +1,6 @@
 """`gesso import FOLDER RUN`: a published checkpoint as a run, to generate, evaluate or train on."""
 
 import dataclasses
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ class Import:
       gesso import downloads/elmo runs/elmo --tokenizer vocab.txt --vocab 793471 --fresh "head*"
     """
 
-    # The folder: config.json and weights (safetensors or pytorch_model.bin), ELMo's options.json and
+    # The folder: config.json and weights (safetensors, pytorch_model.bin), ELMo's options.json and
     # HDF5, or mesh-transformer-jax's shards with the JSON of their training.
     folder: tyro.conf.Positional[str]
     # The run folder to make.
@@ -62,48 +61,43 @@ class Import:
 def take_over(options: Import, run_folder: Path) -> dict[str, Any]:
     """Make the run folder; returns what was done. Nothing is left where it fails."""
     from data.tokenizer import save_tokenizer
-    from export.folder import Imported, read_folder, told
+    from export.folder import open_folder, report_of, told
     from export.folder_writer import new_folder
     from models.count import parameters
     from pretrain.experiment import to_json
     from pretrain.folder import environment, write_json
 
     tokenizer = _tokenizer(options)
-    with narration().status(f"reading {options.folder}"):
-        imported: Imported = read_folder(
-            options.folder,
-            vocab=options.vocab,
-            positions=options.positions,
-            fresh=options.fresh,
-            seed=options.seed,
-        )
-    ids = _ids_of(tokenizer, imported.config)
-    if ids > imported.config.vocab:
+    opened = open_folder(
+        options.folder, vocab=options.vocab, positions=options.positions, fresh=options.fresh
+    )
+    config = opened.config
+    if (ids := _ids_of(tokenizer, config)) > config.vocab:
         raise Refused(
-            f"the tokenizer has {ids} ids and the model {imported.config.vocab} rows for them; give"
-            f" its own tokenizer, or --vocab {ids}"
+            f"the tokenizer has {ids} ids and the model {config.vocab} rows for them; give its own"
+            f" tokenizer, or --vocab {ids}"
         )
     import jax
 
-    experiment = _experiment(options, imported.config)
+    experiment, origins = _experiment(options, config), report_of(opened)
     with new_folder(run_folder, mine=lambda folder: False) as part:
         write_json(part / "experiment.json", to_json(experiment))
         write_json(part / "environment.json", environment(jax.devices(), 1))
-        report = [dataclasses.asdict(each) for each in imported.report]
+        report = [dataclasses.asdict(each) for each in origins]
         write_json(
             part / "imported.json",
-            {"folder": options.folder, "parameters": report, "buffers": imported.buffers},
+            {"folder": options.folder, "parameters": report, "buffers": opened.buffers},
         )
         save_tokenizer(tokenizer, part / "tokenizer")
-        _save(part / "checkpoints", imported, experiment, tokenizer)
-        shutil.rmtree(part / "checkpoints" / "0.writing", ignore_errors=True)
+        with narration().status(f"reading {options.folder}"):
+            _save(part / "checkpoints", opened, experiment, tokenizer, seed=options.seed)
     return {
         "run": str(run_folder),
-        "family": imported.config.family,
-        "parameters": parameters(imported.config)["total"],
+        "family": config.family,
+        "parameters": parameters(config)["total"],
         "tokenizer": {"kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size},
-        "told": told(imported.report),
-        "buffers": list(imported.buffers),
+        "told": told(origins),
+        "buffers": list(opened.buffers),
         "report": report,
     }
 
@@ -152,15 +146,14 @@ def _experiment(options: Import, config: Any) -> Any:
     )
 
 
-def _save(folder: Path, imported: Any, experiment: Any, tokenizer: Any) -> None:
+def _save(folder: Path, opened: Any, experiment: Any, tokenizer: Any, *, seed: int) -> None:
     """Checkpoint 0: the parameters alone, which `pretrain` starts from (pretrain/start.py)."""
-    import jax
-
-    from pretrain.checkpoint import Checkpoints
-    from pretrain.config import CheckpointConfig
+    from export.folder import parameters_of
+    from models.count import parameters
     from pretrain.experiment import to_json
     from pretrain.folder import versions
     from pretrain.start import IMPORTED
+    from pretrain.streamed import save_params
 
     info = {
         IMPORTED: True,
@@ -168,11 +161,8 @@ def _save(folder: Path, imported: Any, experiment: Any, tokenizer: Any) -> None:
         "environment": versions(),
         "tokenizer": tokenizer.fingerprint,
     }
-    checkpoints = Checkpoints(folder, CheckpointConfig(), log=lambda text: None)
-    try:
-        checkpoints.save(0, {"params": jax.tree.map(jax.numpy.asarray, imported.params)}, info)
-    finally:
-        checkpoints.close()
+    size = 4 * parameters(opened.config)["total"]
+    save_params(folder, 0, parameters_of(opened, seed=seed), info, size=size)
 
 
 def _show(made: dict[str, Any]) -> None:

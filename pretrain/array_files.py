@@ -1,7 +1,8 @@
 """A state on disk: the one place that calls Orbax (version 1 interface), and what it is told."""
 
+import gc
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,19 @@ def load(path: Path, abstract: Any) -> Any:
     largest = max(_bytes(leaf) for leaf in jax.tree.leaves(abstract))
     with _context(read_at_once=max(_READ_AT_ONCE, 2 * largest)):
         return ocp.load(path, abstract, checkpointable_name=_NAME)
+
+
+def save_each(path: Path, trees: Iterable[Any]) -> None:
+    """Write the arrays of `trees`, parts of one state in host memory, to `path`, a tree after the
+    other: each is on disk, and nothing of it kept, before the next is taken. For one process."""
+    ocp, context = _orbax(), _context()
+    context.memory.deepcopy_host_arrays = False
+    with context:
+        for tree in trees:
+            ocp.partial.save(path, tree)
+            del tree
+            gc.collect()  # Orbax leaves a cycle of references, in which the arrays are
+        ocp.partial.finalize(path)
 
 
 def tree_bytes(tree: Any) -> int:

@@ -290,23 +290,31 @@ def load_params(
     nothing in the folder: safe beside a training run. Raises ValueError when there is no
     checkpoint, CheckpointsCorrupt when none is whole, StateMismatch.
     """
+    place, sealed = newest_whole(folder, step)
+    kept = ("params/",) if abstract_params else ("params/", "frozen/")
+    leaves = {n: leaf for n, leaf in sealed.leaves.items() if n.startswith(kept)}
+    abstract = {"params": abstract_params} if abstract_params else _empty_arrays(leaves)
+    _compare(place, leaves, abstract)
+    loaded = array_files.load(place, abstract)
+    whole = joined(loaded["params"], loaded.get("frozen", {}))
+    return whole, sealed.info | {"step": sealed.step}
+
+
+def newest_whole(
+    folder: str | os.PathLike[str], step: int | None = None
+) -> tuple[Path, manifest.Manifest]:
+    """Where the newest whole checkpoint in `folder`, or `step`, lies, and its manifest. Raises as
+    load_params does."""
     folder = Path(folder).absolute()
     problems = []
     for candidate in step_folders.candidates(folder, step):
         place = folder / str(candidate)
         try:
             sealed = manifest.read(place)
-            found = manifest.damage(place, sealed)
+            if not (found := manifest.damage(place, sealed)):
+                return place, sealed
         except ManifestDamaged as error:
-            found, sealed = [str(error)], None
-        if sealed and not found:
-            kept = ("params/",) if abstract_params else ("params/", "frozen/")
-            leaves = {n: leaf for n, leaf in sealed.leaves.items() if n.startswith(kept)}
-            abstract = {"params": abstract_params} if abstract_params else _empty_arrays(leaves)
-            _compare(place, leaves, abstract)
-            loaded = array_files.load(place, abstract)
-            whole = joined(loaded["params"], loaded.get("frozen", {}))
-            return whole, sealed.info | {"step": sealed.step}
+            found = [str(error)]
         problems.append(f"{candidate}: {_some(found)}")
     if problems:
         raise CheckpointsCorrupt(f"no checkpoint in {folder} is whole: {_some(problems)}")

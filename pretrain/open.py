@@ -32,12 +32,30 @@ def open_run(folder: str | os.PathLike[str], *, step: int | None = None) -> Open
     Raises ValueError when the folder is no run, has no checkpoint (yet), or its tokenizer is not
     the one the checkpoint was trained with.
     """
-    from data.tokenizer import load_tokenizer
     from pretrain.checkpoint import load_params
 
     folder = Path(folder)
     experiment = stored_experiment(folder)
-    params, info = load_params(folder / "checkpoints", step=step)
+    return _opened(folder, experiment, *load_params(folder / "checkpoints", step=step))
+
+
+def open_stored(folder: str | os.PathLike[str], *, step: int | None = None) -> OpenRun:
+    """`open_run`, but `params` are pretrain.streamed.StoredParams, read when they are asked for;
+    what it gives for a checkpoint that does not hold the model's parameters as they are."""
+    from pretrain.parts import flat
+    from pretrain.streamed import StoredParams
+
+    folder = Path(folder)
+    experiment = stored_experiment(folder)
+    stored = StoredParams(folder / "checkpoints", step)
+    if set(stored.names) != set(flat(build(experiment.model).letters)):
+        return open_run(folder, step=step)
+    return _opened(folder, experiment, stored, stored.info)
+
+
+def _opened(folder: Path, experiment: Experiment, params: Any, info: dict[str, Any]) -> OpenRun:
+    from data.tokenizer import load_tokenizer
+
     tokenizer = load_tokenizer(folder / "tokenizer")
     if tokenizer.fingerprint != info["tokenizer"]:
         raise ValueError(

@@ -1,0 +1,80 @@
+"""A checkpoint of parameters alone, written and read one array at a time.
+
+Memory is one array's, whatever the model's size: for importing and exporting what no host holds.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from pretrain import array_files, manifest, step_folders
+from pretrain.checkpoint import Leaf, newest_whole
+from pretrain.fingerprint import host_fingerprint
+from pretrain.folder_check import check_folder
+from pretrain.manifest import Manifest
+
+_PARAMS = "params/"
+
+
+def save_params(
+    folder: str | os.PathLike[str],
+    step: int,
+    params: Iterable[tuple[str, np.ndarray]],
+    info: dict[str, Any],
+    *,
+    size: int,
+) -> None:
+    """Write a checkpoint of parameters in `folder`, as `Checkpoints.save` would of {"params": ...}.
+
+    params: (path, array) of each, taken one after the other. size: their bytes together. info: a
+    JSON dict. Raises FolderUnusable where there is no room; what `params` raises leaves nothing.
+    """
+    folder = Path(folder).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    check_folder(folder, state_bytes=size, complete=1)  # room for this one is enough
+    step_folders.make_way(folder, step)
+    path = step_folders.writing(folder, step)
+    leaves: dict[str, Leaf] = {}
+
+    def trees() -> Iterator[Any]:
+        for name, x in params:
+            kind = {"dtype": str(x.dtype), "shape": tuple(x.shape)}
+            leaves[_PARAMS + name] = Leaf(**kind, fingerprint=host_fingerprint(x))
+            yield _tree(_PARAMS + name, x)
+            del x  # before the next is made
+
+    array_files.save_each(path, trees())
+    manifest.seal(path, Manifest(step=step, leaves=leaves, info=info))
+    step_folders.commit(folder, step)
+
+
+class StoredParams:
+    """The parameters of a checkpoint, each read when it is asked for.
+
+    names: their paths, of the trained ones where a run has frozen others. Raises as load_params
+    does.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], step: int | None = None) -> None:
+        self._place, sealed = newest_whole(folder, step)
+        self.info = sealed.info | {"step": sealed.step}
+        self._leaves = {n: leaf for n, leaf in sealed.leaves.items() if n.startswith(_PARAMS)}
+        self.names = tuple(name.removeprefix(_PARAMS) for name in self._leaves)
+
+    def read(self, name: str) -> np.ndarray:
+        leaf = self._leaves[_PARAMS + name]
+        empty = np.empty(leaf.shape, jnp.dtype(leaf.dtype))
+        found = array_files.load(self._place, _tree(_PARAMS + name, empty))
+        for each in (_PARAMS + name).split("/"):
+            found = found[each]
+        return found
+
+
+def _tree(name: str, x: Any) -> Any:
+    for each in reversed(name.split("/")):
+        x = {each: x}
+    return x
