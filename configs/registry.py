@@ -19,6 +19,7 @@ _EXPERIMENTS = {
     "debug-elmo": ("configs.elmo", "debug_elmo"),
     "debug-mixed": ("configs.mixed", "debug_mixed"),
     "debug-ulmfit": ("configs.finetune", "debug_ulmfit"),
+    "debug-lora": ("configs.adapters", "debug_lora"),
     "debug-classify": ("configs.tasks", "debug_classify"),
     "quickstart": ("configs.debug", "quickstart"),
     "bert-base": ("configs.bert", "bert_base"),
@@ -51,6 +52,9 @@ _EXPERIMENTS = {
     "gpt1-classify": ("configs.tasks", "gpt1_classify"),
     "ulmfit-lm": ("configs.finetune", "ulmfit_lm"),
     "ulmfit-gradual": ("configs.finetune", "ulmfit_gradual"),
+    "lora-gpt2": ("configs.adapters", "lora_gpt2"),
+    "lora-gpt-j": ("configs.adapters", "lora_gpt_j"),
+    "prompt-gpt2": ("configs.adapters", "prompt_gpt2"),
 }
 
 

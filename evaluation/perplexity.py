@@ -229,7 +229,7 @@ def _compiled(
     def sums(params: Any, batch: Mapping[str, jax.Array], byte_lengths: jax.Array) -> Any:
         cast = jax.tree.map(lambda x: x.astype(compute), params)
         if mesh is not None:
-            cast = at_rest(cast, model.letters)
+            cast = at_rest(cast, model.letters_of(cast))
         values = objective(model.merge(cast), batch, None)
 
         def total(each: jax.Array, term: Any) -> jax.Array:

@@ -47,7 +47,8 @@ def place(run: Any, folder: Path) -> Placed:
     mesh, layout = make_mesh(MeshConfig(data=1, fsdp=-1)), LAYOUTS["fsdp"]
     if run.experiment.model.sizes["D"] % mesh.shape["fsdp"]:
         mesh, layout = make_mesh(MeshConfig()), LAYOUTS["replicated"]
-    params = jax.device_put(run.params, placements(run.model.letters, layout.at_rest, mesh))
+    letters = run.model.letters_of(run.params)
+    params = jax.device_put(run.params, placements(letters, layout.at_rest, mesh))
     narration().print(f"evaluating step {run.step:,} of {folder} ...", style="dim", markup=False)
     return Placed(run=run, params=params, mesh=mesh, layout=layout)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from data.config import DataConfig
 from evaluation.config import EvaluationConfig
+from models.adapter_config import AdapterConfig
 from models.config import ModelConfig
 from objectives.config import CausalLMConfig, ObjectiveConfig
 from partitioning.config import HostsConfig, LayoutName, MeshConfig
@@ -43,6 +44,8 @@ class Experiment:
     stages: earlier parts of the run that train other parameters or at other rates, in order; after
     the last one `trainable`, `first_layer`, the learning rate and its schedule hold, and the
     schedule counts from there. start: what a new run begins with (docs/finetuning.md).
+    adapter: what is trained beside the model, all of which is frozen but for what `trainable` names
+    (docs/adapters.md).
     layout: which mesh axes split which dims (docs/alphabet.md). seed: parameters and dropout
     (the data has its own).
     """
@@ -64,6 +67,7 @@ class Experiment:
     trainable: tuple[str, ...] = ()
     first_layer: int = 0
     stages: tuple[StageConfig, ...] = ()
+    adapter: AdapterConfig = AdapterConfig()
     start: StartConfig = StartConfig()
     seed: int = 0
     checkpoint: CheckpointConfig = CheckpointConfig()
@@ -180,6 +184,7 @@ def validate(experiment: Experiment, *, devices: int, tokenizer_vocab: int | Non
         *_phases(experiment),
         *_stages(experiment),
         *_start(experiment),
+        *_adapter(experiment),
         *_streams(experiment),
         *_model(experiment, tokenizer_vocab),
         *_optimizer(experiment),
@@ -263,6 +268,21 @@ def _start(e: Experiment) -> list[str]:
     return problems
 
 
+def _adapter(e: Experiment) -> list[str]:
+    problems = [*e.adapter.problems(), *e.adapter.misfits(e.model)]
+    if e.adapter.kind == "none" or problems:
+        return problems
+    if e.stages or e.first_layer:
+        problems.append("an adapter is trained whole: leave out stages and first_layer")
+    longest = e.model.longest
+    if longest is not None and e.length + e.adapter.front > longest:
+        problems.append(
+            f"length {e.length} and {e.adapter.front} virtual tokens in front of every document are"
+            f" over the model's {longest} positions; lower --length or --adapter.tokens"
+        )
+    return problems
+
+
 def _streams(e: Experiment) -> list[str]:
     carries = getattr(e.objective, "state", "reset") == "carried"
     problems = []
@@ -309,6 +329,10 @@ def _optimizer(e: Experiment) -> list[str]:
         problems.append("optimizer: weight_decay, clip_norm, warmup and decay cannot be negative")
     if not 0 < o.layer_decay <= 1:
         problems.append(f"optimizer.layer_decay must be in (0, 1], not {o.layer_decay}")
+    if getattr(e.model, "mup_base", 0) and o.multipliers:
+        problems.append("optimizer.multipliers and model.mup_base: muP sets the multipliers itself")
+    if getattr(e.model, "mup_base", 0) and o.name not in ("adamw", "adamw_bert", "lion"):
+        problems.append(f"model.mup_base: muP's rates are Adam's and Lion's, not {o.name}'s")
     if s.kind == "constant" and s.decay_steps:
         problems.append("optimizer.schedule.decay_steps has no effect on a constant schedule")
     return problems

@@ -26,8 +26,11 @@ class OpenRun:
         return store_of(self.experiment)
 
 
-def open_run(folder: str | os.PathLike[str], *, step: int | None = None) -> OpenRun:
+def open_run(folder: str | os.PathLike[str], *, step: int | None = None, base: str = "") -> OpenRun:
     """Read a run folder; `step`: a checkpoint's, the newest whole one by default.
+
+    Of a run that trained an adapter, the model with it; base: where the run is that it was trained
+    over, if that was moved.
 
     Raises ValueError when the folder is no run, has no checkpoint (yet), or its tokenizer is not
     the one the checkpoint was trained with.
@@ -36,7 +39,12 @@ def open_run(folder: str | os.PathLike[str], *, step: int | None = None) -> Open
 
     folder = Path(folder)
     experiment = stored_experiment(folder)
-    return _opened(folder, experiment, *load_params(folder / "checkpoints", step=step))
+    params, info = load_params(folder / "checkpoints", step=step)
+    if experiment.adapter.kind != "none":
+        from pretrain.adapter_parts import with_adapter
+
+        params = with_adapter(experiment, build(experiment.model), params, info, base=base)
+    return _opened(folder, experiment, params, info)
 
 
 def open_stored(folder: str | os.PathLike[str], *, step: int | None = None) -> OpenRun:

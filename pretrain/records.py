@@ -48,6 +48,11 @@ def write_beginning(folder: Path, setups: Sequence[Setup], begins: Beginning) ->
         LOG.info("%s: step %d of %s", side, each["step"], each["run"])
     for line in spoken(rows):
         LOG.info("%s", line)
+    if (kind := setups[-1].experiment.adapter.kind) != "none":
+        trained = flat(setups[-1].abstract["params"])
+        count = sum(x.size for x in trained.values())
+        whole = sum(math.prod(row["shape"]) for row in rows)
+        LOG.info("%s: %s parameters trained beside %s", kind, f"{count:,}", f"{whole:,}")
     if begins.left:
         LOG.info("not taken from there: %s", ", ".join(begins.left))
 

@@ -18,6 +18,7 @@ from objectives.base import build as build_objective
 from partitioning.axes import Layout, partition
 from partitioning.layouts import LAYOUTS
 from partitioning.mesh import make_mesh
+from pretrain.adapter_parts import adapter_parts, adapter_shapes
 from pretrain.experiment import Experiment, validate
 from pretrain.hardware import model_flops_utilization
 from pretrain.mup import rates
@@ -90,7 +91,7 @@ def set_up(experiment: Experiment, *, store: Any, phase: int | None = None) -> S
             mixture=data.mixture,
             skip=data.skip,
             examples=data.examples,
-            frame=getattr(objective, "frame", None),
+            frame=getattr(objective, "framing", None),
             wait_seconds=data.wait_seconds,
         ),
     )
@@ -135,7 +136,11 @@ def trained_parts(
     shapes = {
         name: x.shape for name, x in flat(jax.eval_shape(model.init, jax.random.key(0))).items()
     }
-    parts = parts_of(model.letters, shapes, trainable=e.trainable, first_layer=e.first_layer)
+    if e.adapter.kind != "none":
+        parts = adapter_parts(e.adapter, model, trainable=e.trainable)
+        shapes |= adapter_shapes(e.adapter, model)
+    else:
+        parts = parts_of(model.letters, shapes, trainable=e.trainable, first_layer=e.first_layer)
     optimizer = make_optimizer(
         rates(e.optimizer, e.model, flat(model.letters)),
         parts.letters,
@@ -169,7 +174,7 @@ def step_settings(
         clip_norm=e.optimizer.clip_norm,
         components=components,
         seed=e.seed,
-        dropout=e.model.drops or getattr(e.objective, "draws", False),
+        dropout=e.model.drops or e.adapter.dropout > 0 or getattr(e.objective, "draws", False),
         learning_rate=lambda t: e.optimizer.learning_rate * schedule(t - updates.start),
     )
 
@@ -219,12 +224,12 @@ def utilization(s: Setup) -> Callable[[float], float | None]:
 def parameter_table(s: Setup) -> list[dict[str, Any]]:
     """[{"name", "shape", "letters", "count", "trained"}] in tree order; trained: how many of count
     are."""
-    letters = flat(s.model.letters)
+    letters = flat(s.model.letters) | flat(s.parts.letters)
     trained, frozen = flat(s.abstract["params"]), flat(s.abstract.get("frozen", {}))
     table = []
     for name, each in letters.items():
         here = [tree[name].shape for tree in (frozen, trained) if name in tree]
-        shape = [sum(x[0] for x in here), *here[0][1:]] if each else []
+        shape = [sum(x[0] for x in here), *here[0][1:]] if here[0] else []
         size = trained[name].size if name in trained else 0
         count = math.prod(shape)
         table.append(

@@ -79,6 +79,11 @@ def open_source(named: str | os.PathLike[str], *, setting: str = "start.source")
         there = f"it has {steps}" if steps else "it has none (yet)"
         asked = f"checkpoint {step}" if step is not None else "a complete checkpoint"
         raise ExperimentError(f"{setting}: {path} has not {asked}; {there}")
+    if experiment.adapter.kind != "none":
+        raise ExperimentError(
+            f"{setting}: {path} holds an adapter, not a model; make a model of both first:"
+            f" gesso adapter merge {path} {path}-merged"
+        )
     folder = path / "checkpoints" / str(steps[-1] if step is None else step)
     try:
         sealed = read(folder)

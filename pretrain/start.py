@@ -6,8 +6,6 @@ starts.
 """
 
 import dataclasses
-import hashlib
-import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,12 +16,13 @@ import jax.numpy as jnp
 
 from partitioning.axes import partition, placements
 from pretrain import array_files
+from pretrain.adapter_parts import digest
 from pretrain.checkpoint import load_params
 from pretrain.experiment import ExperimentError
-from pretrain.fingerprint import fingerprints
 from pretrain.manifest import ManifestDamaged, read
 from pretrain.origins import Beginning, Origin, beginning
 from pretrain.parts import flat, nest
+from pretrain.resize import resized
 from pretrain.setup import Setup
 from pretrain.sources import Source, refuse_damaged
 from pretrain.state import State, begun, carry_of, init_state
@@ -34,10 +33,16 @@ IMPORTED = "imported"
 
 def decided(s: Setup, checkpoints: Path) -> Literal["resume", "start", "imported", "scratch"]:
     """What a run with these checkpoints of its own begins with. Raises ExperimentError where both
-    imported parameters and a source are named."""
+    imported parameters and a source are named, and for an adapter over nothing."""
     named = s.experiment.start.named
+    apart = s.parts.frozen_saved == "elsewhere"
+    if apart and not named:
+        raise ExperimentError(
+            "an adapter is trained over another run's parameters; say which: gesso finetune"
+            f" {s.experiment.name} --start RUN (gesso import makes one of a published checkpoint)"
+        )
     if has_imported(checkpoints):
-        if named:
+        if named and not apart:
             raise ExperimentError(
                 f"{checkpoints.parent} holds imported parameters, and start names others; use"
                 " another --folder"
@@ -88,9 +93,8 @@ def base_of(s: Setup, state: State) -> dict[str, Any]:
     """What a checkpoint without its frozen parameters says of them; {} of one that has them."""
     if s.parts.frozen_saved == "checkpoint":
         return {}
-    digest = hashlib.sha256(json.dumps(fingerprints(state["frozen"]), sort_keys=True).encode())
-    start = s.experiment.start
-    return {"base": {"fingerprint": digest.hexdigest(), "start": dataclasses.asdict(start)}}
+    start = dataclasses.asdict(s.experiment.start)
+    return {"base": {"fingerprint": digest(state["frozen"]), "start": start}}
 
 
 def with_base(s: Setup, state: State, info: Mapping[str, Any]) -> State:
@@ -110,17 +114,19 @@ def with_base(s: Setup, state: State, info: Mapping[str, Any]) -> State:
 
 def imported_state(s: Setup, checkpoints: Path) -> State:
     """The state before the first update: imported parameters, laid out on the mesh, a fresh
-    optimizer. Raises ExperimentError for a store of another tokenizer, ValueError as load_params.
+    optimizer. Of an adapter, over the parameters that it was made for. Raises ExperimentError for a
+    store of another tokenizer, ValueError as load_params.
     """
+    if s.parts.frozen_saved == "elsewhere":
+        params, info = load_params(checkpoints, s.abstract["params"])
+        _refuse_other_tokenizer(s, checkpoints, info)
+        started = started_state(s, sought(s)) | {"params": params}
+        return with_base(s, {n: x for n, x in started.items() if n != "frozen"}, info)
     as_saved = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=x.sharding), abstract_whole(s)
     )
     whole, info = load_params(checkpoints, as_saved)
-    if info["tokenizer"] != s.tokenizer.fingerprint:
-        raise ExperimentError(
-            f"the store {s.experiment.data.store} was made with another tokenizer than the imported"
-            f" model; build it with --tokenizer {checkpoints.parent / 'tokenizer'}"
-        )
+    _refuse_other_tokenizer(s, checkpoints, info)
     return state_of(s, whole)
 
 
@@ -168,22 +174,12 @@ def state_of(s: Setup, whole: Any) -> State:
         return made(whole, jax.random.key(e.seed))
 
 
-def resized(x: jax.Array, shape: tuple[int, ...], letters: str, known: int) -> jax.Array:
-    """`x` with more or fewer rows of the vocabulary (V) and of positions (S). Further ids begin as
-    the mean of those the tokenizer has, so that none is likelier than an average token; further
-    positions repeat the first ones."""
-    for axis, (letter, size) in enumerate(zip(letters, shape, strict=True)):
-        rows = jnp.moveaxis(x, axis, 0)
-        had = rows.shape[0]
-        if size < had:
-            rows = rows[:size]
-        elif size > had and letter == "V":
-            mean = rows[: min(known, had)].mean(0, dtype=jnp.float32).astype(rows.dtype)
-            rows = jnp.concatenate([rows, jnp.broadcast_to(mean, (size - had, *rows.shape[1:]))])
-        elif size > had:
-            rows = rows[jnp.arange(size) % had]
-        x = jnp.moveaxis(rows, 0, axis)
-    return x
+def _refuse_other_tokenizer(s: Setup, checkpoints: Path, info: Mapping[str, Any]) -> None:
+    if info["tokenizer"] != s.tokenizer.fingerprint:
+        raise ExperimentError(
+            f"the store {s.experiment.data.store} was made with another tokenizer than the imported"
+            f" model; build it with --tokenizer {checkpoints.parent / 'tokenizer'}"
+        )
 
 
 def _loaded(
