@@ -55,7 +55,7 @@ def predict_task(
     windows all must be among them. Raises ValueError for a split without examples.
     """
     held = store.heldout(
-        store.name, length=objective.row_length(length), frame=objective.frame, split=split
+        store.name, length=objective.row_length(length), frame=objective.framing, split=split
     )
     if not len(held):
         raise ValueError(

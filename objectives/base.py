@@ -38,8 +38,8 @@ class Objective(Protocol):
     The objective then also has `carried(module, batch, key, carry)`, which gives what `__call__`
     does and the carry after it. Most objectives have neither.
     companions: whether rows come with rows of other documents ("other_tokens", ...), as next
-    sentence prediction needs. frame (of TASKS alone): how labelled examples become rows; these also
-    have `scored`, which gives what `__call__` does and what is predicted.
+    sentence prediction needs. framing (of TASKS alone): how labelled examples become rows; these
+    also have `scored`, which gives what `__call__` does and what is predicted.
     """
 
     terms: Mapping[str, Term]

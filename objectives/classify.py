@@ -83,7 +83,7 @@ class _OfTexts(Labelled):
     ) -> tuple[jax.Array, jax.Array]:
         """(float32 logits [B, per_row, Y], features BLD)."""
         own, head = (None, None) if key is None else jax.random.split(key)
-        chunks = self.frame.chunks
+        chunks = self.framing.chunks
         # Windows are rows of their own to the model.
         apart = {
             name: leaf.reshape(leaf.shape[0] * chunks, -1) if chunks > 1 else leaf

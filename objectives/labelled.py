@@ -14,7 +14,7 @@ class Labelled:
     """A base of objectives over task stores (data/task_store.py). Rows of other stores, or a store
     of another kind of task, are refused.
 
-    frame: how examples become rows. store: None where only shapes are asked for (a plan).
+    framing: how examples become rows. store: None where only shapes are asked for (a plan).
     """
 
     overlap: Literal[0, 1] = 0
@@ -27,7 +27,7 @@ class Labelled:
         self.config, self.store = config, store
         check_store(self.kind, store, model)
         ids = special_ids(config, tokenizer, model)
-        self.frame = FrameConfig(
+        self.framing = FrameConfig(
             first=(ids["cls"],),
             between=(ids["sep"],) * config.separators,
             last=(ids["end"],),
@@ -42,11 +42,11 @@ class Labelled:
     @property
     def places(self) -> int:
         """Segments of a row at most."""
-        return max(self.frame.per_row, self.frame.chunks)
+        return max(self.framing.per_row, self.framing.chunks)
 
     def row_length(self, length: int) -> int:
         """Tokens of a row: those of all its chunks."""
-        return length * self.frame.chunks
+        return length * self.framing.chunks
 
     def framed(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The leaves that a model reads and those of places, of rows of a task store or of padding:
@@ -61,7 +61,7 @@ class Labelled:
 
     def held(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
         """f32[n, per_row]: 1 where there is an item."""
-        empty = np.full((len(rows["tokens"]), self.frame.per_row), -1, np.int32)
+        empty = np.full((len(rows["tokens"]), self.framing.per_row), -1, np.int32)
         return (rows.get("item", empty) >= 0).astype(np.float32)
 
 

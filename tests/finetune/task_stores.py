@@ -77,6 +77,6 @@ def objective_of(kind, store, model, **settings):
 
 def order_of(store, objective, *, length):
     config = OrderConfig(
-        length=objective.row_length(length), overlap=0, frame=objective.frame, seed=3
+        length=objective.row_length(length), overlap=0, frame=objective.framing, seed=3
     )
     return store.order(config)

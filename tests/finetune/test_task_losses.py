@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from task_stores import IDS, model_of, objective_of, order_of, store_of
 
-from models import GPTConfig, build
+from models import BERTConfig, GPTConfig, build
 from objectives.base import build as build_objective
 from objectives.config import ClassifyConfig
 from objectives.qa import best_spans
@@ -52,7 +52,7 @@ def scored(model, objective, params, batch):
 
 
 def batch_of(store, objective, *, length):
-    held = store.heldout(store.name, length=objective.row_length(length), frame=objective.frame)
+    held = store.heldout(store.name, length=objective.row_length(length), frame=objective.framing)
     return objective.host_batch(held.rows(0, len(held)))
 
 
@@ -192,7 +192,7 @@ def test_concat_pooling_is_of_real_tokens(stores):
             np.testing.assert_allclose(read[row, p], want, atol=1e-6)
     # The whole row as one text, padding after it: what `apply` says.
     one = store.heldout(
-        store.name, length=60, frame=dataclasses.replace(objective.frame, per_row=1)
+        store.name, length=60, frame=dataclasses.replace(objective.framing, per_row=1)
     )
     rows = one.rows(0, 4)
     inputs = {k: rows[k] for k in ("tokens", "segments", "positions")}
@@ -276,10 +276,20 @@ def test_a_decoders_ids_are_its_own_or_the_end():
 
     tokenizer = load_tokenizer("bytes")
     plain = build_objective(ClassifyConfig(), tokenizer=tokenizer, model=decoder().config)
-    assert plain.frame.first == plain.frame.between == plain.frame.last == (256,)
+    assert plain.framing.first == plain.framing.between == plain.framing.last == (256,)
     own = build_objective(ClassifyConfig(**IDS), tokenizer=tokenizer, model=decoder().config)
-    assert (own.frame.first, own.frame.between, own.frame.last) == ((257,), (258,), (259,))
+    assert (own.framing.first, own.framing.between, own.framing.last) == ((257,), (258,), (259,))
     with pytest.raises(ValueError, match=r"no \[CLS\]"):
         build_objective(ClassifyConfig(), tokenizer=tokenizer, model=model_of("classify").config)
     with pytest.raises(ValueError, match="outside the model's vocabulary of 260"):
         build_objective(ClassifyConfig(end=260), tokenizer=tokenizer, model=decoder().config)
+
+
+def test_only_tasks_frame_labelled_examples():
+    # What runs decide by whether held-out text or held-out examples are evaluated.
+    from objectives.config import TASKS, MaskedLMConfig
+
+    model = build(BERTConfig(vocab=260, outputs=("mlm",))).config
+    masked = build_objective(MaskedLMConfig(mask=257, cls=258, sep=259), model=model)
+    assert not hasattr(masked, "framing") and "masked" not in TASKS
+    assert hasattr(build_objective(ClassifyConfig(**IDS)), "framing")

@@ -74,7 +74,7 @@ def test_every_item_once_an_epoch_and_framed(stores, kind, per_row):
     objective = objective_of(kind, store, model, per_row=per_row, **settings)
     length = 30
     order = order_of(store, objective, length=length)
-    items = items_of(store, "train", objective.frame, length=length)
+    items = items_of(store, "train", objective.framing, length=length)
     seen, row = [], 0
     # A pass has 64 draws at least, of which the last one may be read in part.
     while len(seen) < 10 * len(items):
@@ -111,7 +111,7 @@ def test_every_item_once_an_epoch_and_framed(stores, kind, per_row):
 def test_no_word_is_without_its_tag(stores):
     store = stores["tag"]
     objective = objective_of("tag", store, model_of("tag"))
-    held = store.heldout(store.name, length=14, frame=objective.frame)
+    held = store.heldout(store.name, length=14, frame=objective.framing)
     made = held.rows(0, len(held))
     assert len(held) > store.count["holdout"]  # some sentences are several windows
     start = int(store.starts[store.count["train"], 0])
@@ -122,7 +122,7 @@ def test_no_word_is_without_its_tag(stores):
 def test_answers_in_windows(stores):
     store = stores["qa"]
     objective = objective_of("qa", store, model_of("qa"), stride=6, question=6)
-    held = store.heldout(store.name, length=30, frame=objective.frame)
+    held = store.heldout(store.name, length=30, frame=objective.framing)
     made = held.rows(0, len(held))
     shown = {}
     for r in range(len(held)):
