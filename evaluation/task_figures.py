@@ -153,8 +153,10 @@ def _answers(store: Any, found: Predictions, *, null: float) -> Figures:
     said = answers_of(store, found, null=null)
     truths = {example: store.facts[example].get("answers", []) or [""] for example in said}
     sums = match_sums([*said.values()], [*truths.values()])
-    nothing = match(total([match_sums([""] * len(said), [*truths.values()])]) | _count(said))
-    scores = match({name: leaf.sum() for name, leaf in sums.items()})
+    none = match_sums([""] * len(said), [*truths.values()])
+    scores, nothing = (
+        match({name: leaf.sum() for name, leaf in each.items()}) for each in (sums, none)
+    )
     return {
         "kind": "qa",
         "examples": len(said),
@@ -163,10 +165,6 @@ def _answers(store: Any, found: Predictions, *, null: float) -> Figures:
         "interval": _interval("f1", sums, part="f1"),
         "unanswered": sum(not answer for answer in said.values()),
     }
-
-
-def _count(said: Mapping[int, str]) -> dict[str, Any]:
-    return {"count": len(said)}
 
 
 def _confused(targets: np.ndarray, said: np.ndarray, classes: int) -> dict[str, np.ndarray]:

@@ -161,15 +161,16 @@ def _of_texts(tokenizer: Tokenizer, texts: list[str], label: float) -> Labelled:
 
 
 def _ids(names: tuple[str, ...], config: TaskConfig, shape: Shape) -> dict[str, int]:
-    """What may stand for each label. Names come first: they may be numbers themselves."""
+    """What may stand for each label: its name, its number unless names are numbers themselves."""
     if config.values:
         return {value: k for k, value in enumerate(config.values)}
     made = {name: k for k, name in enumerate(names)}
     if not config.labels and not shape.labels:
         return made
+    numbered = not any(name.lstrip("-").isdigit() for name in names)
     for k, name in enumerate(names):
         also = shape.values[k] if shape.values and names == shape.labels else ()
-        for each in (str(k), name.lower(), *also):
+        for each in (*((str(k),) if numbered else ()), name.lower(), *also):
             made.setdefault(each, k)
     return made
 
