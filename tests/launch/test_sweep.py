@@ -70,6 +70,7 @@ def test_every_command_is_the_run_it_stands_for(name, tmp_path):
         assert read(arguments).experiment == experiment(asked.experiment, asked.settings(choice))
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_goes_on_with_the_trial_it_was_at(tmp_path):
     asked = made(fixed=TINY, space={"optimizer.learning_rate": (1e-3, 1e-2)}, metric="loss")
     asked = Sweep(**{**vars(asked), "fixed": TINY | {"steps": 2}})

@@ -99,9 +99,12 @@ def single_device(family):
     return model, batch, params, jax.jit(jax.value_and_grad(loss_of(model, family)))(params, batch)
 
 
-@pytest.mark.parametrize(
-    ("layout", "mesh", "family"), CASES, ids=[f"{a}-{b.sequence}-{c}" for a, b, c in CASES]
-)
+def slow_or_not(layout, mesh, family):
+    marks = () if layout == "fsdp_tensor" else pytest.mark.slow
+    return pytest.param(layout, mesh, family, marks=marks, id=f"{layout}-{mesh.sequence}-{family}")
+
+
+@pytest.mark.parametrize(("layout", "mesh", "family"), [slow_or_not(*case) for case in CASES])
 def test_sharded_equals_single_device(layout, mesh, family, monkeypatch):
     monkeypatch.setattr("models.attention.BLOCK", 16)
     with jax.default_matmul_precision("highest"):

@@ -70,7 +70,12 @@ def single_device(softmax):
 
 
 @pytest.mark.parametrize(
-    ("layout", "softmax"), [*((each, "full") for each in MESHES), ("fsdp_tensor", "sampled")]
+    ("layout", "softmax"),
+    [
+        *(pytest.param(each, "full", marks=pytest.mark.slow) for each in ("fsdp", "tensor")),
+        ("fsdp_tensor", "full"),
+        ("fsdp_tensor", "sampled"),
+    ],
 )
 def test_sharded_equals_single_device(layout, softmax):
     """I1: cells and gates over tensor, projections over fsdp; the same dropout and samples."""

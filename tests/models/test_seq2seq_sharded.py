@@ -60,7 +60,12 @@ def single_device(family):
     return model, batch, params, jax.jit(jax.value_and_grad(loss_of(model)))(params, batch)
 
 
-@pytest.mark.parametrize("case", CASES)
+SLOW = ("fsdp-t5", "tensor-learned")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=pytest.mark.slow if c in SLOW else ()) for c in CASES]
+)
 def test_sharded_equals_single_device(case):
     layout, mesh, family = CASES[case]
     with jax.default_matmul_precision("highest"):

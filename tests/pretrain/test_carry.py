@@ -105,6 +105,7 @@ def test_the_carried_state_is_used_and_saved(whole, tmp_path):
     assert a[4]["loss"] != b[4]["loss"]
 
 
+@pytest.mark.slow
 def test_another_mesh_and_microbatches_carry_the_same(tmp_path):
     """I1, I3: without dropout, whose keys differ by microbatch, eight updates agree."""
     plain = {"model.dropout": 0.0}

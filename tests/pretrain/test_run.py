@@ -90,8 +90,13 @@ def test_restarted_is_uninterrupted_bit_for_bit(whole, tmp_path):
     "changes",
     [
         {"mesh": MeshConfig(data=2, fsdp=2, tensor=2), "layout": "fsdp_tensor"},
-        {"mesh": MeshConfig(data=8), "layout": "replicated", "data.prefetch": 5},
-        {"mesh": MeshConfig(data=4, sequence=2), "microbatches": 2},
+        pytest.param(
+            {"mesh": MeshConfig(data=8), "layout": "replicated", "data.prefetch": 5},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"mesh": MeshConfig(data=4, sequence=2), "microbatches": 2}, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_continued_on_another_mesh_the_rows_are_the_same(whole, tmp_path, changes):

@@ -64,6 +64,7 @@ def test_counts_are_a_pure_function_of_the_rows(whole):
         assert record["loss"] == pytest.approx(record["mlm"] + record["nsp"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_continued_on_another_mesh_the_batches_are_the_same(whole, tmp_path):
     """I2."""
     folder = tmp_path / "run"

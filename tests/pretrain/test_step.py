@@ -163,7 +163,9 @@ def test_state_is_born_split(mesh):
     assert matrices == [share] * 3
 
 
-@pytest.mark.parametrize("name", ["adafactor", "lion", "muon"])
+@pytest.mark.parametrize(
+    "name", ["adafactor", pytest.param("lion", marks=pytest.mark.slow), "muon"]
+)
 def test_every_optimizer_trains_split_as_on_one_device(name):
     settings = {"optimizer": OptimizerConfig(name=name, learning_rate=1e-3)}
     with jax.default_matmul_precision("highest"):
