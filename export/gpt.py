@@ -2,7 +2,7 @@
 
 import re
 
-from export import gpt_configs, gpt_neo_configs
+from export import gpt_configs, gpt_labels, gpt_neo_configs
 from export.formats import Format, Tie
 from export.tables import Row
 from models.gpt_config import GPTConfig
@@ -17,7 +17,7 @@ def table(model_type: str, config: GPTConfig) -> list[Row]:
         rows = [row for row in rows if "{q,k,v}_bias" not in row.ours]
     if "attention_out" not in config.biases:
         rows = [row for row in rows if row.ours != "blocks/attention/out_bias"]
-    return rows
+    return [*rows, gpt_labels.ROW] if config.outputs else rows
 
 
 def norms(ours: str, theirs: str) -> list[Row]:
@@ -120,7 +120,7 @@ def _canonical(name: str) -> str | None:
     """As AutoModelForCausalLM calls it; files of the model without a head lack the prefix."""
     if _BUFFER.search(name):
         return None
-    whole = name.startswith(("transformer.", "lm_head."))
+    whole = name.startswith(("transformer.", "lm_head.", "score."))
     return name if whole else f"transformer.{name}"
 
 
@@ -129,7 +129,8 @@ def _canonical_neox(name: str) -> str | None:
         return None
     if name == "lm_head.weight":  # what transformers 5 calls it in memory
         return "embed_out.weight"
-    return name if name.startswith(("gpt_neox.", "embed_out.")) else f"gpt_neox.{name}"
+    whole = name.startswith(("gpt_neox.", "embed_out.", "score."))
+    return name if whole else f"gpt_neox.{name}"
 
 
 _CONFIGS = {
@@ -147,8 +148,8 @@ def _format(model_type: str) -> Format:
     return Format(
         model_type=model_type,
         family="gpt",
-        read=_CONFIGS[model_type][0],
-        write=_CONFIGS[model_type][1],
+        read=gpt_labels.reading(_CONFIGS[model_type][0]),
+        write=gpt_labels.writing(_CONFIGS[model_type][1]),
         table=lambda config: table(model_type, config),
         canonical=_canonical_neox if model_type == "gpt_neox" else _canonical,
         ties=lambda config: [Tie(head, embed, {"head": "untied"})] if config.head == "tied" else [],
