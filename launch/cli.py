@@ -67,6 +67,10 @@ COMMANDS = {
     "sweep": Command(
         "launch.commands_sweep:RunSweep", "many runs of one experiment, and what came of them"
     ),
+    "coordinates": Command(
+        "launch.commands_coordinates:Coordinates",
+        "muP: do rates found narrow hold for wide models?",
+    ),
     "plan": Command(
         "launch.commands_plan:plan", "before chips are rented: does it fit, how fast, which mesh"
     ),

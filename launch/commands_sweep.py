@@ -115,6 +115,7 @@ def _results(asked: Any, study: Any, folder: Path) -> list[dict[str, Any]]:
 
 
 def _page(asked: Any, results: list[dict[str, Any]], folder: Path) -> Path:
+    from pretrain.report_coordinates import coordinates_section, read_coordinates
     from pretrain.report_sweep import Trial, write_sweep_report
 
     trials = [
@@ -128,7 +129,13 @@ def _page(asked: Any, results: list[dict[str, Any]], folder: Path) -> Path:
         )
         for row in results
     ]
-    return write_sweep_report(asked.name, trials, folder / "sweep.html", metric=asked.metric)
+    return write_sweep_report(
+        asked.name,
+        trials,
+        folder / "sweep.html",
+        metric=asked.metric,
+        extra=[coordinates_section(read_coordinates(folder))],
+    )
 
 
 def _last(trial: Any) -> float | None:

@@ -37,6 +37,11 @@ class GPTConfig:
     residual_init: what `init_std` is for the two products that write to the residual: "same",
         "layers" = init_std / sqrt(layers) (GPT-Neo), "depth" = init_std / sqrt(2 layers) (GPT-2),
         "wang" = 2 / (layers sqrt(embed)) (GPT-J, GPT-NeoX).
+    mup_base: 0, or the width (embed) at which muP (https://arxiv.org/abs/2203.03466, table 3) and
+        the standard parametrisation are the same: weights between hidden dims start smaller by
+        sqrt(mup_base / embed), the head by mup_base / embed, and both learn slower by mup_base /
+        embed (pretrain/mup.py), so that the rate that is best for a narrow model is best for a wide
+        one. Widen by more heads, not by wider ones.
     remat: what the backward pass keeps of each layer: "none" recomputes nothing, "full" everything,
         "dots" keeps weight products, the "save_" ones keep what they name.
     unroll: how many periods of the pattern one turn of the scan over layers holds.
@@ -75,6 +80,7 @@ class GPTConfig:
     head_dropout: float = 0.0
     init_std: float = 0.02
     residual_init: Literal["same", "layers", "depth", "wang"] = "same"
+    mup_base: int = 0
     remat: Remat = "none"
     unroll: int = 1
     attention: Literal["dense", "blocks", "cudnn"] = "blocks"
@@ -119,6 +125,11 @@ class GPTConfig:
                 'model.head_dropout and model.pooling have no effect without "classify" in'
                 " model.outputs"
             )
+        if self.mup_base < 0 or self.mup_base and self.head == "tied":
+            found.append(
+                f"model.mup_base {self.mup_base} must be 0 or a width, with --model.head untied: a"
+                " tied table cannot start as an embedding and as a head at once"
+            )
         if self.attention == "cudnn" and self.attention_dropout:
             found.append(
                 "model.attention cudnn has no attention_dropout: set it to 0, or use blocks"
@@ -139,6 +150,21 @@ class GPTConfig:
     def longest(self) -> int:
         """The most tokens a row may have."""
         return self.positions
+
+    @property
+    def narrowing(self) -> float:
+        """The base width over this one, where muP is on; else 1."""
+        return self.mup_base / self.embed if self.mup_base else 1.0
+
+    @property
+    def hidden_std(self) -> float:
+        """The standard deviation at the start of weights between hidden dims."""
+        return self.init_std * self.narrowing**0.5
+
+    @property
+    def head_std(self) -> float:
+        """The same of an untied head."""
+        return self.init_std * self.narrowing
 
     @property
     def head_dim(self) -> int:

@@ -137,7 +137,7 @@ def law_section(ends: Sequence[Point], *, bootstraps: int) -> Section:
         text=_words(ends, law),
         figures=[by_tokens(ends, law), by_compute(ends, law), predicted(ends, law)],
         table=_values(law),
-        folded=[(f"The best use of a budget, by the law (the largest run: {spent:.2g} FLOPs)",
+        folded=[(f"The best use of a budget, by the law (the largest run: {_flops(spent)} FLOPs)",
                  _budgets(law, spent))],
     )  # fmt: skip
 
@@ -176,19 +176,20 @@ def _budgets(law: Law, spent: float) -> Table:
     rows = []
     for times in (0.1, 1, 10):
         best = law.optimum(times * spent)
-        cells = [f"{times * spent:.2g}"]
+        cells = [_flops(times * spent)]
         for name in ("parameters", "tokens"):
             cells.append(" ".join((short(best[name][0]), _between(*best[name][1:], form=short))))
-        edges = {law.sizes[0]: "or fewer: ", law.sizes[1]: "or more: "}
-        at = next(
-            (word for edge, word in edges.items() if abs(best["parameters"][0] / edge - 1) < 1e-6),
-            "",
-        )
-        cells[1] = at + cells[1]
+        size, tokens = best["parameters"][0], best["tokens"][0]
+        if min(abs(size / edge - 1) for edge in law.sizes) < 1e-6 or tokens > 0.99 * law.longest:
+            cells[0] += " (at the edge of what is considered)"
         cells.append(f"{best['loss'][0]:.3f} {_between(*best['loss'][1:], form='{:.3f}'.format)}")
         rows.append(Row(cells=cells))
     heads = ("FLOPs", "Parameters", "Tokens", "Loss")
     return Table(heads=heads, rows=rows)
+
+
+def _flops(count: float) -> str:
+    return f"{count:.1e}".replace("e+", "e")
 
 
 def _between(low: float, high: float, *, form: Any) -> str:

@@ -31,14 +31,15 @@ class Point:
 @dataclass(frozen=True, kw_only=True)
 class Law:
     """A fitted law. values: {"E", "A", "a", "B", "b"}. samples: the same of bootstraps, [n, 5].
-    sizes: the least and the most parameters that `optimum` considers: what was run, and up to 4
-    times as much. left_out: mean relative error at runs the fit did not see, of each form. error:
-    at those it saw."""
+    sizes: the least and the most parameters that `optimum` considers, what was run and up to 4
+    times as much; longest: the most tokens, likewise. left_out: mean relative error at runs the fit
+    did not see, of each form. error: at those it saw."""
 
     form: Form
     values: dict[str, float]
     samples: np.ndarray = field(repr=False)
     sizes: tuple[float, float]
+    longest: float
     left_out: dict[Form, float]
     error: float
 
@@ -62,9 +63,11 @@ class Law:
 
     def optimum(self, flops: float) -> dict[str, tuple[float, float, float]]:
         """{"parameters", "tokens", "loss": (value, low, high)}: the best use of a budget within
-        `sizes`, where a token costs 6 FLOPs per parameter."""
-        own = _optimum(np.array([self.values[name] for name in _NAMES]), flops, self.sizes)
-        every = np.array([_optimum(each, flops, self.sizes) for each in self.samples])
+        `sizes` and `longest`, where a token costs 6 FLOPs per parameter."""
+        sizes = max(self.sizes[0], flops / 6 / self.longest), self.sizes[1]
+        sizes = min(sizes), sizes[1]
+        own = _optimum(np.array([self.values[name] for name in _NAMES]), flops, sizes)
+        every = np.array([_optimum(each, flops, sizes) for each in self.samples])
         low, high = np.nanquantile(every, [0.05, 0.95], axis=0)
         names = ("parameters", "tokens", "loss")
         return {n: (float(own[i]), float(low[i]), float(high[i])) for i, n in enumerate(names)}
@@ -102,6 +105,7 @@ def fit(points: Sequence[Point], *, bootstraps: int = 200, seed: int = 0) -> Law
         values={name: float(value) for name, value in zip(_NAMES, theta, strict=True)},
         samples=np.array(samples),
         sizes=(float(n.min()), 4 * float(n.max())),
+        longest=4 * float(d.max()),
         left_out=left_out,
         error=float(np.mean(np.abs(predicted / loss - 1))),
     )

@@ -85,7 +85,7 @@ def importance(shares: Mapping[str, float]) -> Figure:
                 textcoords="offset points", va="bottom", color="#b00001", fontsize=9.5,
             )  # fmt: skip
         axes.set_xlim(0, 1)
-        axes.set_ylim(-0.5, max(len(names), 3) - 0.4)
+        axes.set_ylim(-0.5, max(len(names), 2) - 0.4)
         axes.set_yticks([])
         axes.grid(visible=False)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0%}"))
@@ -148,7 +148,8 @@ def by_compute(points: Sequence[Point], law: Law) -> Figure:
     label = f"Loss of {len(points)} runs over compute, and the law's optimum"
     note = (
         "Line: the least loss the law gives a budget, dashed beyond the largest run, with 90% of"
-        " its bootstraps. Sizes up to 4 times the largest are considered."
+        " its bootstraps. Sizes and lengths up to 4 times the"
+        " largest are considered."
     )
     return sketch(
         "law-compute", "Loss by compute", "nats per token, log scales", draw=draw, label=label,

@@ -57,6 +57,12 @@ def test_the_optimum_is_one():
         assert best["loss"][0] < other[0]
     far = law.optimum(1e30)["parameters"][0]
     assert far == pytest.approx(4 * SIZES[-1]), "no statement about sizes nobody ran"
+    small = fit(
+        [Point(parameters=p.parameters, tokens=p.tokens / 1e4, loss=p.loss) for p in runs()],
+        bootstraps=3,
+    )
+    spent = 6 * 1e6 * LENGTHS[-1] / 1e4
+    assert small.optimum(spent)["tokens"][0] <= 4.001 * LENGTHS[-1] / 1e4, "nor about lengths"
 
 
 def test_runs_that_carry_no_law_are_refused():
