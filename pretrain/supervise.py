@@ -81,8 +81,8 @@ class Supervisor:
         told = f"{type(error).__name__}: {str(error)[:500]}"
         if _is_symptom(error):
             self._end_by_cause(told)
-        self._tell(told)
         code = _status(error)
+        self._tell(told, refused=code == REFUSED)
         if code == REFUSED:
             self._end(code, str(error))
         sys.stderr.write("".join(traceback.format_exception(error)))
@@ -124,7 +124,8 @@ class Supervisor:
             told = f"{told} {failure['phase']}: {failure['error']}{seen}"
             if failure.get("hang"):
                 self._end_with_stacks(PEER, "; ".join(filter(None, (told, failure["behind"]))))
-            self._end(PEER, told)
+            # What one process refuses, a restart of the others does not help.
+            self._end(REFUSED if failure.get("refused") else PEER, told)
         if self._unreachable:
             self._end(PEER, self._unreachable + seen)
 
@@ -144,7 +145,7 @@ class Supervisor:
                     self._unreachable = f"{error}; process 0 runs on {self._hosts.names[0]}"
                 return
 
-    def _tell(self, error: str, *, hang: bool = False) -> str:
+    def _tell(self, error: str, *, hang: bool = False, refused: bool = False) -> str:
         """Report to the service, within seconds. `error`, with what the service adds to it."""
         client, hosts = self._hosts.client, self._hosts
         if client is None:
@@ -156,6 +157,7 @@ class Supervisor:
             "phase": self._phase,
             "error": error,
             "hang": hang,
+            "refused": refused,
         }
 
         def tell() -> None:
