@@ -33,14 +33,15 @@ class Agreement:
 
 
 def compare(folder: Path, config: Any, params: Mapping[str, Any], *, dtype: str) -> Agreement:
-    """Read `folder` again and compare its outputs on a probe with those of `params`.
+    """Read `folder` again and compare its outputs on a probe with those of `params`, nested or
+    Paths. One model's parameters are on the device at a time.
 
     Raises FolderError where they are further apart than BOUNDS[dtype] allows.
     """
     again = open_folder(folder)
     batch = probe(again.config)
-    ours = outputs(config, _on_device(by_path(params).items()), batch)
-    theirs = outputs(again.config, _on_device(parameters_of(again)), batch)
+    ours = outputs(config, _placed(by_path(params).items()), batch)
+    theirs = outputs(again.config, _placed(parameters_of(again)), batch)
     apart = {}
     for name, x in theirs.items():
         y = ours[name][..., : x.shape[-1]] if ours[name].shape != x.shape else ours[name]
@@ -56,10 +57,14 @@ def compare(folder: Path, config: Any, params: Mapping[str, Any], *, dtype: str)
     return Agreement(apart=apart[worst], bound=bound, outputs=tuple(sorted(apart)))
 
 
-def _on_device(params: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """The parameters where the model runs; of what is read for them no more than one is in host
-    memory besides."""
-    return nest({path: jnp.asarray(x) for path, x in params})
+def on_device(x: Any) -> jax.Array:
+    """A parameter where the model runs. It waits, since a copy under way keeps what it copies; and
+    is not asarray, which makes one more."""
+    return jax.block_until_ready(jax.device_put(x))
+
+
+def _placed(params: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    return nest({path: on_device(x) for path, x in params})
 
 
 def probe(config: Any, *, rows: int = 2, length: int = 16, seed: int = 0) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 import dataclasses
 import fnmatch
 import hashlib
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -141,9 +142,11 @@ def open_folder(
 
 
 def parameters_of(opened: Opened, *, seed: int = 0) -> Iterator[tuple[str, np.ndarray]]:
-    """(path, float32 array) of every parameter, one after the other; those that the folder lacks
-    are drawn with `seed`. Raises FolderError for damaged files and values that are no number."""
-    yield from read_parameters(opened.places, opened.source, resized=opened.resized)
+    """(path, float32 array) of every parameter, one after the other, the largest first; those that
+    the folder lacks are drawn with `seed`. Raises FolderError for damaged files and values that are
+    no number."""
+    places = sorted(opened.places, key=lambda place: -math.prod(place.slots[0].shape))
+    yield from read_parameters(places, opened.source, resized=opened.resized)
     yield from _drawn(opened.model, opened.fresh, seed).items()
 
 

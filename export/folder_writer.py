@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -10,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from export.agreement import Agreement, compare
+from export.agreement import Agreement, compare, on_device
 from export.folder import slots
 from export.formats import Format, format_for
-from export.tables import Resize, by_path, places
+from export.tables import Paths, Resize, by_path, places
 from export.tensor_files import FolderError
 from export.tokenizer_files import files_of
 from export.weights import RECORD, exported
@@ -67,7 +68,9 @@ def write_folder(
         raise FolderError(f"vocab {vocab} is more than the model's {config.vocab} rows")
     made = files_of(tokenizer, model_type=form.model_type, vocab=said.vocab, longest=config.longest)
     with new_folder(Path(path), mine=lambda folder: bool(exported(folder))) as part:
-        checksums = _write(part, form, config, said, params, dtype, max_shard_bytes)
+        placed: dict[str, Any] = {}
+        given = Paths(by_path(params), functools.partial(_read, by_path(params), placed))
+        checksums = _write(part, form, config, said, given, dtype, max_shard_bytes)
         for name, content in made.files.items():
             (part / name).write_bytes(content)
         # RoBERTa's padding id is a matter of the model: it says where positions begin.
@@ -77,7 +80,7 @@ def write_folder(
             (part / "README.md").write_text(card)
         about = {"format": 1, "model_type": form.model_type, "dtype": dtype, "tensors": checksums}
         _write_json(part / RECORD, about)
-        agreement = compare(part, config, params, dtype=dtype)
+        agreement = compare(part, config, Paths(placed, placed.pop), dtype=dtype)
         files = {each.name: each.stat().st_size for each in sorted(part.iterdir())}
     return Written(
         folder=Path(path),
@@ -120,18 +123,24 @@ def new_folder(path: Path, *, mine: Any) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def _read(params: Mapping[str, Any], placed: dict[str, Any], path: str) -> Any:
+    """A parameter to be written, which from now on is also where the model will be run."""
+    x = params[path]
+    placed[path] = on_device(x)
+    return x
+
+
 def _write(
     part: Path,
     form: Format,
     config: Any,
     said: Any,
-    params: Mapping[str, Any],
+    given: Paths,
     dtype: str,
     max_shard_bytes: int,
 ) -> dict[str, int]:
     cropped = {"V": Resize(said.vocab)} if said.vocab != config.vocab else {}
     found = places(form.table(config), slots(build(config)), resized=cropped)
-    given = by_path(params)
     if given.keys() != (wanted := {path for place in found for path in place.ours}):
         differ = ", ".join(sorted(given.keys() ^ wanted)[:5])
         raise FolderError(f"these parameters are not those of the config: {differ}")

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from export.tensor_files import FLOATS, FolderError, Tensors
-from export.transforms import TRANSFORMS
+from export.transforms import TRANSFORMS, copy
 
 # In a layout, the dim that holds the several parameters of a row with braces in `ours`.
 FUSED = "*"
@@ -180,7 +180,7 @@ def _filled(place: Place, source: Tensors) -> list[np.ndarray]:
         where = place.where(at)
         for array, x in zip(arrays, part if FUSED in place.row.layout else [part], strict=True):
             target = array[where]
-            target[...] = x[tuple(slice(0, n) for n in target.shape)]
+            copy(target, x[tuple(slice(0, n) for n in target.shape)])
     return arrays
 
 
@@ -217,7 +217,7 @@ def _written(
             ):
                 part = np.asarray(array[place.where(at)])
                 _finite(f"{name} ({' and '.join(place.ours)})", part)
-                into[...] = part
+                copy(into, part)
         x = TRANSFORMS[place.row.transform].write(x.reshape(place.shape))
         if dtype != np.float32:
             _finite(f"{name} in {dtype}", x)
@@ -293,7 +293,7 @@ def _finite(name: str, x: np.ndarray) -> None:
     # In slices: a mask of a whole tensor would be a quarter of it.
     step = max(1, (1 << 22) * len(x) // max(1, x.size)) if x.ndim else 1
     slices = [x] if not x.ndim else (x[i : i + step] for i in range(0, len(x), step))
-    if bad := sum(int(each.size - np.isfinite(each).sum()) for each in slices):
+    if bad := sum(0 if (f := np.isfinite(each)).all() else int((~f).sum()) for each in slices):
         raise FolderError(
             f"tensor {name} {x.dtype}{list(x.shape)} holds {bad} values that are no finite number"
         )

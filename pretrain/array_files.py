@@ -41,7 +41,7 @@ def save_each(path: Path, trees: Iterable[Any]) -> None:
         for tree in trees:
             ocp.partial.save(path, tree)
             del tree
-            gc.collect()  # Orbax leaves a cycle of references, in which the arrays are
+            gc.collect(1)  # Orbax leaves a young cycle of references, and in it the arrays
         ocp.partial.finalize(path)
 
 

@@ -1,10 +1,13 @@
 """Tables read both ways: layouts against loops, and every way a table can miss something."""
 
+import itertools
+
 import numpy as np
 import pytest
 
 from export.tables import Resize, Row, Slot, check, places, read_parameters, write_tensors
 from export.tensor_files import FolderError, TensorSpec
+from export.transforms import copy
 
 FLOAT32 = np.dtype(np.float32)
 
@@ -120,3 +123,19 @@ def test_a_vocabulary_grows_by_the_mean_and_shrinks_by_cutting():
     assert (ours["places"] == theirs["wpe"][[0, 1, 0, 1, 0]]).all()
     back = dict(write_tensors(places(rows, slots, resized=resized), ours, dtype=FLOAT32))
     assert all((back[name] == theirs[name]).all() for name in theirs)
+
+
+def test_copies_from_any_layout_to_any_other():
+    """Large enough to go along the slow side in stripes; odd sizes, all orders, parts of arrays."""
+    random = np.random.default_rng(0)
+    for shape in ((301, 257), (7, 131, 97), (3, 5, 61, 83), (90000,)):
+        whole = random.normal(size=[n + 3 for n in shape]).astype(np.float32)
+        for order in itertools.permutations(range(len(shape))):
+            source = whole[tuple(slice(1, n + 1) for n in shape)].transpose(order)
+            for back in (source.shape, source.shape[::-1]):
+                target = np.zeros(back, np.float16)
+                target = target if back == source.shape else target.transpose()
+                copy(target, source)
+                assert (target == source.astype(np.float16)).all()
+    copy(target := np.zeros((), np.float32), np.float32(3) + np.zeros(()))
+    assert target == 3
