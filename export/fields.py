@@ -14,7 +14,8 @@ _NAMES = """
     use_cache return_dict use_return_dict torchscript output_attentions output_hidden_states
     output_scores return_dict_in_generate use_bfloat16 gradient_checkpointing tokenizer_class
     finetuning_task problem_type id2label label2id num_labels tf_legacy_loss
-    chunk_size_feed_forward cross_attention_hidden_size _attn_implementation_autoset
+    chunk_size_feed_forward cross_attention_hidden_size _attn_implementation
+    _attn_implementation_autoset
     bos_token_id eos_token_id pad_token_id sep_token_id decoder_start_token_id prefix
     forced_bos_token_id forced_eos_token_id task_specific_params
     output_past eos_token_ids _num_labels

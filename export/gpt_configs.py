@@ -124,11 +124,15 @@ def write_gpt2(config: GPTConfig) -> Written:
     s.only(norm="pre")
     biases_only(s, ALL_BIASES)
     by_head, by_layer = next(key for key, name in SCALES.items() if name == config.attention_scale)
+    # transformers 4's fused attention scales by the head dim whatever the config says, silently.
+    plain = config.attention_scale == "head_dim"
+    kernel = {} if plain else {"_attn_implementation": "eager"}
     return _written_openai(config, "gpt2", "GPT2LMHeadModel") | {
         "n_inner": inner_size(config),
         "activation_function": SPELLED[config.activation],
         "scale_attn_weights": by_head,
         "scale_attn_by_inverse_layer_idx": by_layer,
+        **kernel,
         "reorder_and_upcast_attn": False,
         "summary_type": "cls_index",
         "summary_use_proj": True,

@@ -229,3 +229,13 @@ def test_settings_without_a_published_format_are_named(tmp_path):
     config = dataclasses.replace(CONFIGS["gpt2"], pattern=("local",), window=4)
     with pytest.raises(FolderError, match="only gpt_neo has local attention"):
         write_folder(tmp_path / "a", config, random_params(config))
+
+
+@pytest.mark.parametrize("scale", ["head_dim", "none", "layer", "head_dim_and_layer"])
+def test_scales_that_transformers_4_would_drop_ask_it_for_another_kernel(scale, tmp_path):
+    config = dataclasses.replace(CONFIGS["gpt2"], attention_scale=scale)
+    written = tmp_path / "written"
+    write_folder(written, config, random_params(config))
+    record = json.loads((written / "config.json").read_text())
+    assert record.get("_attn_implementation") == (None if scale == "head_dim" else "eager")
+    assert read_folder(written).config == config
