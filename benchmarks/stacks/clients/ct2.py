@@ -6,10 +6,12 @@ ids to score, and source i32[B, S]); token_types i32[B, L] of an encoder.
 made: versions; "logits" f32[B, L, V]; or "features" f32[B, L, D] and, where there is a pooler,
 "pooled" f32[B, D]; or "token_log_probabilities" f32[B, L].
 """
+# pyright: reportMissingImports=false
 
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import ctranslate2
 import numpy as np
@@ -22,7 +24,7 @@ def main(folder: str, asked: str, made: str) -> None:
     np.savez(made, **found)
 
 
-def run(folder: Path, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def run(folder: Path, given: dict[str, np.ndarray]) -> dict[str, Any]:
     kind, tokens = str(given["kind"]), given["tokens"].tolist()
     options = {"device": "cpu", "intra_threads": 1, "inter_threads": 1}
     if kind == "decoder":

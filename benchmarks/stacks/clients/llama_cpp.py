@@ -5,6 +5,7 @@ asked: tokens i32[B, L]; lengths i32[B] (0: all); kind "decoder" or "encoder"; t
 made: versions; "log_probabilities" f32[B, L, V] of decoders, "features" f32[B, L, D] of encoders
 (places from a row's length on are 0); "ids/i" of each text, without special tokens.
 """
+# pyright: reportMissingImports=false
 
 import importlib.metadata
 import json
@@ -22,16 +23,18 @@ def main(path: str, asked: str, made: str) -> None:
     np.savez(made, **found)
 
 
-def run(path: str, given: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def run(path: str, given: dict[str, np.ndarray]) -> dict[str, Any]:
     kind, tokens = str(given["kind"]), given["tokens"]
-    out = {"versions": np.array([f"xllamacpp {importlib.metadata.version('xllamacpp')}"])}
+    out: dict[str, Any] = {
+        "versions": np.array([f"xllamacpp {importlib.metadata.version('xllamacpp')}"])
+    }
     server = serve(path, encoder=kind == "encoder", longest=tokens.shape[1])
     if tokens.size:
         rows = [row[: n or None].tolist() for row, n in zip(tokens, given["lengths"], strict=True)]
         one = features if kind == "encoder" else log_probabilities
         name = "features" if kind == "encoder" else "log_probabilities"
         each = [one(server, row) for row in rows]
-        whole = np.zeros((*tokens.shape, each[0].shape[-1]), np.float32)
+        whole: Any = np.zeros((*tokens.shape, each[0].shape[-1]), np.float32)
         for into, x in zip(whole, each, strict=True):
             into[: len(x)] = x
         out[name] = whole
