@@ -64,6 +64,15 @@ COMMANDS = {
     "finetune": Command(
         "launch.commands_finetune:finetune", "the same training, begun with another run's model"
     ),
+    "adapter merge": Command(
+        "launch.commands_adapter:Merge", "a LoRA and its base as one model: a run folder"
+    ),
+    "adapter export": Command(
+        "launch.commands_adapter:Export", "a LoRA or a prompt as a folder that peft loads"
+    ),
+    "adapter import": Command(
+        "launch.commands_adapter:Import", "a LoRA or a prompt of peft's, over a run"
+    ),
     "sweep": Command(
         "launch.commands_sweep:RunSweep", "many runs of one experiment, and what came of them"
     ),

@@ -55,22 +55,26 @@ def merge(base: Any, adapter: Any, config: AdapterConfig, letters: Any, dtype: s
     return Merged(params=nest(params), changed=changed, lost=lost)
 
 
+def product(a: Any, b: Any, letters: str, scale: float) -> np.ndarray:
+    """scale A B, what a LoRA adds to the weight spelled by `letters`, in float32."""
+    layers = "Z" if letters.startswith("Z") else ""
+    inner, outer = inner_outer(letters)
+    made = jnp.einsum(
+        f"{layers}{inner}I,{layers}I{outer}->{letters}",
+        jnp.asarray(a, jnp.float32),
+        jnp.asarray(b, jnp.float32),
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return np.asarray(made) * np.float32(scale)
+
+
 def _changes(
     config: AdapterConfig, name: str, params: Any, parts: Any, letters: str
 ) -> dict[str, np.ndarray]:
     """What is added to a parameter, and to its bias, in float32."""
     base = np.asarray(params[name]).astype(np.float32)
     if config.kind == "lora":
-        layers = "Z" if letters.startswith("Z") else ""
-        inner, outer = inner_outer(letters)
-        equation = f"{layers}{inner}I,{layers}I{outer}->{letters}"
-        product = jnp.einsum(
-            equation,
-            jnp.asarray(parts[f"{name}/a"], jnp.float32),
-            jnp.asarray(parts[f"{name}/b"], jnp.float32),
-            precision=jax.lax.Precision.HIGHEST,
-        )
-        return {name: np.asarray(product) * np.float32(config.scale)}
+        return {name: product(parts[f"{name}/a"], parts[f"{name}/b"], letters, config.scale)}
     by = np.asarray(parts[f"{name}/by"]).astype(np.float32)
     layers, own = by.shape[:1], by.shape[1:]
     if side(name) == "in":
