@@ -48,6 +48,8 @@ _EXPERIMENTS = {
     "t5-v1.1-base": ("configs.seq2seq", "t5_v1_1_base"),
     "t5-v1.1-base-ul2": ("configs.mixed", "t5_v1_1_base_ul2"),
     "finetune-classify": ("configs.tasks", "finetune_classify"),
+    "finetune-regress": ("configs.tasks", "finetune_regress"),
+    "finetune-tag": ("configs.tasks", "finetune_tag"),
     "finetune-qa": ("configs.tasks", "finetune_qa"),
     "gpt1-classify": ("configs.tasks", "gpt1_classify"),
     "ulmfit-lm": ("configs.finetune", "ulmfit_lm"),

@@ -1,15 +1,16 @@
-"""Fine-tuning on labelled examples: texts and pairs, answers in a context, GPT-1's way, and a small
+"""Fine-tuning on labelled examples: texts and pairs, tags, answers, GPT-1's way, and a small
 one. `gesso task build` makes the stores; docs/tasks.md tells the whole way.
 
 A task with other labels takes --model.labels N; what the head is of the source's model is drawn.
 """
 
+import dataclasses
 from typing import Any
 
 from data.config import DataConfig
 from evaluation.config import EvaluationConfig
 from models.config import BERTConfig, GPTConfig
-from objectives.config import ClassifyConfig, QAConfig
+from objectives.config import ClassifyConfig, QAConfig, RegressConfig, TagConfig
 from pretrain.config import (
     CheckpointConfig,
     LoggingConfig,
@@ -73,6 +74,48 @@ def finetune_classify() -> Experiment:
         length=128,
         checkpoint=CheckpointConfig(every_steps=1000),
         evaluation=EvaluationConfig(every_steps=1000, rows=0),
+    )
+
+
+def finetune_regress() -> Experiment:
+    """BERT on texts with a number, such as how alike the two of a pair are (STS-B).
+
+        gesso task build STS-B/train.tsv stores/stsb --task stsb --heldout STS-B/dev.tsv \\
+            --tokenizer runs/bert/tokenizer
+        gesso finetune finetune-regress --start runs/bert --data.store stores/stsb
+
+    As finetune-classify; 3 epochs of STS-B's 5,749 pairs. Published with BERT-base: Spearman 85.8.
+    """
+    return dataclasses.replace(
+        finetune_classify(),
+        name="finetune-regress",
+        model=BERTConfig(**_BERT, outputs=("classify",), labels=1, head_dropout=0.1),
+        objective=RegressConfig(),
+        data=DataConfig(store="stores/stsb"),
+        steps=540,
+    )
+
+
+def finetune_tag() -> Experiment:
+    """BERT on words with a tag each, such as the names in a text (CoNLL-2003: 9 tags).
+
+        gesso task build eng.train stores/ner --task conll --format conll --heldout eng.testa \\
+            --tokenizer runs/bert/tokenizer
+        gesso finetune finetune-tag --start runs/bert --data.store stores/ner
+
+    Devlin et al. 2018, section 5.3: each word is tagged at its first token; a cased vocabulary.
+    5e-5, 3 epochs of 14,041 sentences. Published with BERT-base: F1 96.4 (dev), with the document
+    around each sentence, which this does not give.
+    """
+    return dataclasses.replace(
+        finetune_classify(),
+        name="finetune-tag",
+        model=BERTConfig(**_BERT, outputs=("tag",), labels=9, head_dropout=0.1),
+        objective=TagConfig(),
+        data=DataConfig(store="stores/ner"),
+        start=StartConfig(allow_fresh=("tagger/*",)),
+        optimizer=_bert_optimizer(5e-5, warmup=130),
+        steps=1320,
     )
 
 
