@@ -1,8 +1,8 @@
-# pyright: reportMissingImports=false
 """What the parity tests run in another Python, the one that has torch and peft.
 
 python peft_side.py load|make BASE ADAPTER IN.npz OUT.npz [SETTINGS.json]
 """
+# pyright: reportMissingImports=false
 
 import json
 import sys

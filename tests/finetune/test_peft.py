@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,14 @@ pytestmark = [
     pytest.mark.skipif(not PYTHON, reason="GESSO_PEFT_PYTHON is not set"),
     pytest.mark.slow,
 ]
-SIZES = {"vocab": 60, "positions": 40, "layers": 2, "embed": 32, "heads": 4, "mlp": 64}
+SIZES: dict[str, Any] = {
+    "vocab": 60,
+    "positions": 40,
+    "layers": 2,
+    "embed": 32,
+    "heads": 4,
+    "mlp": 64,
+}
 GPT2 = GPTConfig(**SIZES)
 NEO = GPTConfig(
     **SIZES,
@@ -54,7 +62,7 @@ T5 = Seq2SeqConfig(
     embedding_scale="none", norm="pre", norm_kind="rms",
     attention_scale="none", biases=(), head_scale="rsqrt_embed",
 )  # fmt: skip
-LORA = {
+LORA: dict[str, tuple[Any, dict[str, Any]]] = {
     "gpt2 fused q and v": (GPT2, {}),
     "gpt2 rsLoRA": (GPT2, {"scaling": "sqrt_rank"}),
     "gpt2 q, k and every other product": (
@@ -185,7 +193,7 @@ def test_a_lora_of_theirs_is_ours(config, settings, tmp_path):
     close(loss, found["loss"])
     if settings.get("target_modules") == ["c_attn"]:
         # One A for q, k and v there: its gradient is the sum of our three.
-        a = sum(np.asarray(gradients["blocks"]["attention"][each]["a"]) for each in "qkv")
+        a: Any = sum(np.asarray(gradients["blocks"]["attention"][each]["a"]) for each in "qkv")
         for layer in range(2):
             name = f"gradient/base_model.model.transformer.h.{layer}.attn.c_attn.lora_A.weight"
             close(a[layer].T, found[name])
