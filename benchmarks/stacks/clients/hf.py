@@ -32,8 +32,10 @@ def main(folder: str, asked: str, made: str) -> None:
         )
     }
     length = {
-        "max_new_tokens": new_tokens, "min_new_tokens": new_tokens,
-        "do_sample": False, "num_beams": 1,  # text2text-generation has 4 beams by default
+        "max_new_tokens": new_tokens,
+        "min_new_tokens": new_tokens,
+        "do_sample": False,
+        "num_beams": 1,  # text2text-generation has 4 beams by default
     }
     if new_tokens:
         model = getattr(transformers, kind).from_pretrained(folder, dtype=torch.float32).eval()
