@@ -37,7 +37,7 @@ def head_of(tied: bool) -> Any:
 
 def plain(f: Fields, *, cross: bool = False) -> None:
     """What no GPT here has. cross: whether it is the decoder of an encoder-decoder."""
-    f.only("is_decoder", False, True)
+    f.only("is_decoder", *([True] if cross else [False, True]))  # alone it decodes anyway
     f.only("is_encoder_decoder", False)
     f.only("add_cross_attention", cross)
     f.only("tie_encoder_decoder", False)

@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +50,13 @@ def write_weights(
     for number, names in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         file = "model.safetensors" if len(shards) == 1 else file
-        with (folder / file).open("wb") as f:
+        with (folder / file).open("wb") as f, ThreadPoolExecutor(1) as pool:
             f.write(_header(names, shapes, tag, kind.itemsize))
             for name in names:
                 made, x = next(tensors)
                 assert made == name and x.shape == shapes[name]
                 x.tofile(f)
+                pool.submit(os.fsync, f.fileno())  # the disk works while the next is made
                 checksums[name], weight_map[name] = checksum(x), file
     if len(shards) > 1:
         total = sum(math.prod(shape) for shape in shapes.values()) * kind.itemsize

@@ -3,8 +3,10 @@
 Memory is one array's, whatever the model's size: for importing and exporting what no host holds.
 """
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -39,15 +41,18 @@ def save_params(
     step_folders.make_way(folder, step)
     path = step_folders.writing(folder, step)
     leaves: dict[str, Leaf] = {}
+    with ThreadPoolExecutor(2) as pool:
 
-    def trees() -> Iterator[Any]:
-        for name, x in params:
-            kind = {"dtype": str(x.dtype), "shape": tuple(x.shape)}
-            leaves[_PARAMS + name] = Leaf(**kind, fingerprint=host_fingerprint(x))
-            yield _tree(_PARAMS + name, x)
-            del x  # before the next is made
+        def trees() -> Iterator[Any]:
+            for name, x in params:
+                summed = pool.submit(host_fingerprint, x)  # while it is written
+                yield _tree(_PARAMS + name, x)
+                kind = {"dtype": str(x.dtype), "shape": tuple(x.shape)}
+                leaves[_PARAMS + name] = Leaf(**kind, fingerprint=summed.result())
+                del x, summed  # before the next is made
+                pool.submit(_flush, folder)  # while that is made
 
-    array_files.save_each(path, trees())
+        array_files.save_each(path, trees())
     manifest.seal(path, Manifest(step=step, leaves=leaves, info=info))
     step_folders.commit(folder, step)
 
@@ -72,6 +77,12 @@ class StoredParams:
         for each in (_PARAMS + name).split("/"):
             found = found[each]
         return found
+
+
+def _flush(folder: Path) -> None:
+    """Let the disk begin with what was written; `manifest.seal` makes sure of it."""
+    with contextlib.suppress(OSError):  # files may be renamed meanwhile
+        manifest.sync_tree(folder)
 
 
 def _tree(name: str, x: Any) -> Any:

@@ -51,8 +51,8 @@ def test_a_missing_tensor(folder):
 
 
 def test_an_extra_tensor(folder):
-    change(folder, **{"score.weight": np.ones((2, 12), np.float32)})
-    refused(folder, "transformer.score.weight float32[2,12]", "is no parameter of this model")
+    change(folder, **{"more.weight": np.ones((2, 12), np.float32)})
+    refused(folder, "transformer.more.weight float32[2,12]", "is no parameter of this model")
 
 
 def test_a_misshapen_tensor(folder):
