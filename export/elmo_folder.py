@@ -47,7 +47,7 @@ def write(
     fits(found, params)
     heads = [each for each in found if each.row.theirs.startswith("softmax/")]
     kept = [each for each in found if each not in heads]
-    words = _words(tokenizer, config)
+    words = words_of(tokenizer, config)
     given, float32 = flat(params), np.dtype(np.float32)
     with new_export(folder) as part:
         sums = write_hdf5(part / WEIGHTS, write_tensors(kept, given, dtype=float32))
@@ -62,7 +62,7 @@ def write(
         )
 
 
-def _words(tokenizer: Any, config: Any) -> dict[str, bytes]:
+def words_of(tokenizer: Any, config: Any) -> dict[str, bytes]:
     """vocab.txt, a word per line, those of the softmax; and, for our own reading again, what a word
     is and the words that are only read by their letters."""
     if tokenizer is None or isinstance(tokenizer, Mapping):

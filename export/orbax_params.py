@@ -2,7 +2,7 @@
 
     params/        what `orbax.checkpoint` reads: nested dicts of arrays, by our names
     config.json    our config, and the letters of every array
-    tokenizer.json and its kin, where there is a tokenizer
+    tokenizer.json and its kin, where there is a tokenizer; of ELMo vocab.txt
 
 `StandardCheckpointer().restore(folder / "params")` is all a reader needs, and so is version 1's
 `load`: it reads this older layout, while code of before it does not read version 1's.
@@ -17,6 +17,7 @@ import ml_dtypes
 import numpy as np
 
 from export.agreement import Agreement
+from export.elmo_folder import words_of
 from export.folder_writer import Written
 from export.other_stacks import finished, fits, new_export, own_places, record_of, write_tokenizer
 from export.tables import flat, nest
@@ -53,7 +54,11 @@ def write(
             checkpointer.save((part / "params").absolute(), kept)
             checkpointer.wait_until_finished()
             again = flat(checkpointer.restore((part / "params").absolute()))
-        write_tokenizer(part, tokenizer, config, model_type=config.family)
+        if config.family == "elmo":  # its vocabulary may be larger than its softmax
+            for name, content in words_of(tokenizer, config).items():
+                (part / name).write_bytes(content)
+        else:
+            write_tokenizer(part, tokenizer, config, model_type=config.family)
         about = {"config": record_of(config), "dtype": dtype, "letters": flat(model.letters)}
         (part / "config.json").write_text(json.dumps(about, indent=1) + "\n")
         for path, x in flat(kept).items():

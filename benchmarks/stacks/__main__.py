@@ -25,11 +25,13 @@ from typing import Any
 
 from benchmarks.bench import machine
 from benchmarks.page import write_section
-from benchmarks.stacks import minilm, venvs
+from benchmarks.stacks import adapters, minilm, venvs
 from benchmarks.stacks.case import ROOT, Case, Refusal, exports_of, run_of
 from benchmarks.stacks.checkpoints import CONFIGS, Checkpoint, checkpoint
+from benchmarks.stacks.figure import Figure
 from benchmarks.stacks.measure import CLIENTS, measured
 from benchmarks.stacks.page import failed, markdown
+from export import FolderError
 
 PAGE = ROOT / "docs" / "stacks.md"
 RESULTS = ROOT / "benchmarks" / "results" / "stacks.json"
@@ -61,11 +63,7 @@ def main(arguments: list[str]) -> int:
     for name in asked.families or FAMILIES:
         start = time.perf_counter()
         with tempfile.TemporaryDirectory() as place:
-            if name == minilm.NAME:
-                row = _published(Path(place), clients)
-            else:
-                c = checkpoint(name)
-                row = {"clients": _figures(c, run_of(c, Path(place)), clients)}
+            row = _row(name, Path(place), clients)
         row |= {
             "date": time.strftime("%Y-%m-%d"),
             "machine": machine().partition(", load")[0],
@@ -85,9 +83,26 @@ def _write(document: dict[str, Any], results: Path, page: Path) -> None:
     write_section(page, "stacks", markdown({"rows": ordered}))
 
 
+def _row(name: str, place: Path, clients: list[str]) -> dict[str, Any]:
+    """{"clients": {client: a figure}} of one checkpoint, and MiniLM's "embeddings"."""
+    if name == minilm.NAME:
+        return _published(place, clients)
+    c = checkpoint(name)
+    try:
+        return {"clients": _figures(c, run_of(c, place), clients)}
+    except (Refusal, RuntimeError) as error:  # no run, so nothing to export
+        why = str(error)[-400:]
+        print(f"{name:28} {why}", flush=True)
+        none = dataclasses.asdict(Figure(outcome="failed", why=why))
+        return {"clients": dict.fromkeys(clients, none)}
+
+
 def _figures(c: Checkpoint, run: Path, clients: list[str]) -> dict[str, Any]:
     """{client: a figure} of one run, printed as they come."""
-    exports = exports_of(run, run.parent, {CLIENTS[client].format for client in clients})
+    formats = {CLIENTS[client].format for client in clients}
+    exports = exports_of(run, (formats | {"hf"}) - {"peft"})
+    if "peft" in formats:
+        exports["peft"] = _adapter(c, run, exports["hf"])
     case, found = Case(checkpoint=c, run=run, exports=exports), {}
     for client in clients:
         figure = measured(client, case)
@@ -95,6 +110,19 @@ def _figures(c: Checkpoint, run: Path, clients: list[str]) -> dict[str, Any]:
         print(f"{c.name:28} {client:16} {shown:10} {figure.why or figure.of}", flush=True)
         found[client] = dataclasses.asdict(figure)
     return found
+
+
+def _adapter(c: Checkpoint, run: Path, base: Path | Exception) -> Path | Exception:
+    if isinstance(base, Exception):
+        return base
+    to = run.with_name("export-peft")
+    try:
+        adapters.exported(c, run, base, to)
+    except FolderError as error:
+        return Refusal(str(error))
+    except (Refusal, RuntimeError) as error:
+        return error
+    return to
 
 
 def _published(place: Path, clients: list[str]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmarks.stacks.checkpoints import Checkpoint
 from data.tokenizer import save_tokenizer
 from export import write_folder
+from export.stacks import write_stack
 from pretrain.exits import DONE, REFUSED
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +26,7 @@ class Case:
 
     checkpoint: Checkpoint
     run: Path
-    exports: Mapping[str, Path | Refusal | RuntimeError]
+    exports: Mapping[str, Path | Exception]
 
     def folder(self, format: str) -> Path:
         """The export in a format. Raises what `gesso export` ended with where there is none."""
@@ -58,20 +59,22 @@ def gesso(*arguments: str, timeout_seconds: int = 600) -> str:
 
 def run_of(checkpoint: Checkpoint, place: Path) -> Path:
     """The checkpoint as a run: written as others publish it, then `gesso import`."""
+    config, params = checkpoint.config, checkpoint.params
     published, tokenizer, run = place / "published", place / "tokenizer", place / "run"
-    write_folder(published, checkpoint.config, checkpoint.params)
+    if config.family == "elmo":
+        write_stack(published, config, params, format="elmo")
+    else:
+        write_folder(published, config, params)
     save_tokenizer(checkpoint.tokenizer, tokenizer)
     gesso("import", str(published), str(run), "--tokenizer", str(tokenizer))
     return run
 
 
-def exports_of(
-    run: Path, place: Path, formats: set[str]
-) -> dict[str, Path | Refusal | RuntimeError]:
-    """`gesso export` in each of the formats."""
-    found: dict[str, Path | Refusal | RuntimeError] = {}
+def exports_of(run: Path, formats: set[str]) -> dict[str, Path | Exception]:
+    """`gesso export` in each of the formats, beside the run: a folder, or what it ended with."""
+    found: dict[str, Path | Exception] = {}
     for format in sorted(formats):
-        to = place / f"export-{format}"
+        to = run.with_name(f"export-{format}")
         try:
             gesso("export", str(run), str(to), "--format", format)
             found[format] = to

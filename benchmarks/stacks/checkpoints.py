@@ -13,7 +13,7 @@ import numpy as np
 from data.tokenizer import BytesTokenizer
 from export.folder import slots
 from export.tables import nest
-from models import BERTConfig, EncoderDecoderConfig, GPTConfig, Seq2SeqConfig, build
+from models import BERTConfig, ELMoConfig, EncoderDecoderConfig, GPTConfig, Seq2SeqConfig, build
 
 SHAPE = {"vocab": 512, "positions": 64, "layers": 2, "embed": 64, "heads": 4, "mlp": 256}
 BERT = {**SHAPE, "mlp": 128}
@@ -89,6 +89,10 @@ CONFIGS: Mapping[str, tuple[Any, str]] = {
         EncoderDecoderConfig(encoder=BERTConfig(**BERT, outputs=()), decoder=BERTConfig(**BERT)),
         "wordpiece",
     ),
+    "elmo": (
+        ELMoConfig(vocab=400, embed=32, cell=64, filters=((1, 8), (2, 8), (3, 16))),
+        "words",
+    ),
 }
 
 
@@ -129,6 +133,10 @@ def tokenizer(kind: str) -> Any:
         from data.tokenizer_bpe import train as train_bpe
 
         return train_bpe(iter(texts), vocab_size=512)
+    if kind == "words":
+        from data.tokenizer_words import train as train_words
+
+        return train_words(iter(texts), classes=400, cap=600)
     if kind == "wordpiece":
         from data.tokenizer_wordpiece import train as train_wordpiece
 

@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.stacks import lm_evaluation
+from benchmarks.stacks import adapters, lm_evaluation
+from benchmarks.stacks.batches import batch_for, outputs_of
 from benchmarks.stacks.case import Case, Refusal
 from benchmarks.stacks.checkpoints import TEXTS, Checkpoint
 from benchmarks.stacks.figure import Differs, Figure, figure
@@ -20,9 +21,7 @@ from export import FolderError
 from export.onnx_model import names_of, renamed
 from export.stablehlo import whole_batch
 from export.tables import flat
-from models import build
 
-ROWS, LENGTH = 3, 13
 # float32 sums in another order: what the reference packs allow logits and hidden values.
 BOUND = 5e-5
 # llama.cpp has gelu from a table of float16; fieldnotes of its own converter's files: 1e-3 to 4e-3.
@@ -53,19 +52,21 @@ def measured(client: str, case: Case) -> Figure:
 
 def onnx(c: Checkpoint, folder: Path) -> Figure:
     """The graph in onnxruntime."""
-    batch, names = _batch(c.config), names_of(c.config)
+    batch, names = batch_for(c.config), names_of(c.config)
     asked = {theirs: batch[leaf].astype(np.int64) for leaf, theirs in names.items()}
     made = run_client("ort.py", folder, asked, client="onnxruntime")
-    ours = _ours(c, {leaf: batch[leaf] for leaf in names})
+    ours = outputs_of(c.config, c.params, {leaf: batch[leaf] for leaf in names})
     theirs = {name: made[renamed(name, ours)] for name in ours}
     return figure(ours, theirs, bound=BOUND, versions=str(made["versions"][0]))
 
 
 def stablehlo(c: Checkpoint, folder: Path) -> Figure:
     """The program, in a process without our code."""
-    batch = whole_batch(c.config, _batch(c.config))
+    batch = whole_batch(c.config, batch_for(c.config))
     made = run_client("hlo.py", folder, batch, client="jax")
-    return figure(_ours(c, batch), made, bound=BOUND, versions=str(made["versions"][0]))
+    return figure(
+        outputs_of(c.config, c.params, batch), made, bound=BOUND, versions=str(made["versions"][0])
+    )
 
 
 def orbax(c: Checkpoint, folder: Path) -> Figure:
@@ -80,20 +81,25 @@ def orbax(c: Checkpoint, folder: Path) -> Figure:
 
 def ctranslate2(c: Checkpoint, folder: Path) -> Figure:
     """Logits of decoders, features of encoders, T5's log-probabilities of given targets."""
-    batch = _batch(c.config)
+    batch = batch_for(c.config)
     kind = {"gpt": "decoder", "bert": "encoder"}.get(c.config.family, "encoder-decoder")
     leaves = ("source", "tokens", "token_types")
     asked = {leaf: batch[leaf] for leaf in leaves if leaf in batch}
     if kind != "encoder-decoder":
         made = run_client("ct2.py", folder, asked | {"kind": np.array(kind)}, client="ctranslate2")
-        return figure(_ours(c, asked), made, bound=BOUND, versions=str(made["versions"][0]))
+        return figure(
+            outputs_of(c.config, c.params, asked),
+            made,
+            bound=BOUND,
+            versions=str(made["versions"][0]),
+        )
     # Ids that the tokenizer spells, so that they can be asked for by name.
     asked = {leaf: 5 + x % 300 for leaf, x in asked.items()}
     made = run_client("ct2.py", folder, asked | {"kind": np.array(kind)}, client="ctranslate2")
     target = asked["tokens"]
     start = np.full((len(target), 1), c.config.start, np.int32)
     shifted = asked | {"tokens": np.concatenate([start, target[:, :-1]], axis=1)}
-    said = np.asarray(jax.nn.log_softmax(_ours(c, shifted)["logits"]))
+    said = np.asarray(jax.nn.log_softmax(outputs_of(c.config, c.params, shifted)["logits"]))
     ours = np.take_along_axis(said, target[..., None], -1)[..., 0]
     theirs = made["token_log_probabilities"][:, : target.shape[1]]
     return figure(
@@ -107,7 +113,7 @@ def ctranslate2(c: Checkpoint, folder: Path) -> Figure:
 def llama_cpp(c: Checkpoint, folder: Path) -> Figure:
     """Log-probabilities of decoders, features of encoders; the tokenizer in the file."""
     encoder = c.config.family == "bert"
-    tokens = _batch(c.config)["tokens"]
+    tokens = batch_for(c.config)["tokens"]
     asked = {
         "tokens": tokens,
         "lengths": np.zeros(len(tokens), np.int32),
@@ -119,7 +125,7 @@ def llama_cpp(c: Checkpoint, folder: Path) -> Figure:
         if made[f"ids/{number}"].tolist() != c.tokenizer.encode(text).tolist():
             raise Differs(f"its tokenizer gives other ids for {text!r}")
     told: dict[str, Any] = {"bound": LLAMA_BOUND, "versions": str(made["versions"][0])}
-    found = _ours(c, {"tokens": tokens})
+    found = outputs_of(c.config, c.params, {"tokens": tokens})
     if encoder:
         return figure({"features": found["features"]}, made, same=("token ids",), **told)
     name = "log_probabilities"
@@ -134,29 +140,10 @@ CLIENTS: Mapping[str, Client] = {
     "transformers 5": Client("hf", transformers("transformers-5")),
     "transformers 4": Client("hf", transformers("transformers-4")),
     "lm-eval": Client("hf", lm_evaluation.measure),
+    "PEFT": Client("peft", adapters.measure),
     "onnxruntime": Client("onnx", onnx),
     "CTranslate2": Client("ctranslate2", ctranslate2),
     "llama.cpp": Client("gguf", llama_cpp),
     "JAX alone": Client("stablehlo", stablehlo),
     "Orbax alone": Client("orbax-params", orbax),
 }
-
-
-def _batch(config: Any) -> dict[str, np.ndarray]:
-    random, batch = np.random.default_rng(1), {}
-    for leaf in names_of(config):
-        shape = (ROWS, LENGTH)
-        if leaf.endswith("segments"):
-            batch[leaf] = np.ones(shape, np.int32)
-        else:
-            highest = config.token_types if leaf == "token_types" else config.vocab
-            batch[leaf] = random.integers(
-                0 if leaf == "token_types" else 2, highest, shape, np.int32
-            )
-    return batch
-
-
-def _ours(c: Checkpoint, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    with jax.default_matmul_precision("highest"):
-        made = jax.jit(build(c.config).apply)(c.params, dict(batch))
-    return {name: np.asarray(x) for name, x in made.items()}

@@ -36,6 +36,7 @@ CLIENTS = {
         (_TORCH, "transformers==4.57.6", "lm-eval[hf]==0.4.13"),
         "GESSO_LM_EVAL_PYTHON",
     ),
+    "peft": Client((_TORCH, "transformers==5.23.0", "peft==0.21.2"), "GESSO_PEFT_PYTHON"),
     "ctranslate2": Client(("ctranslate2==4.8.5",), "GESSO_CTRANSLATE2_PYTHON", "ctranslate2"),
     "onnxruntime": Client(("onnxruntime==1.31.1",), "GESSO_ONNX_PYTHON", "onnxruntime"),
     "llama-cpp": Client(("xllamacpp==2026.10.11549", "numpy"), "GESSO_LLAMA_PYTHON", "xllamacpp"),

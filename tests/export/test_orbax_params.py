@@ -66,3 +66,14 @@ def test_what_is_no_number_is_refused_and_nothing_left(tmp_path):
     with pytest.raises(FolderError, match="not those of the config: blocks/attention/k_bias"):
         orbax_params.write(tmp_path / "out", CONFIGS["gpt_j-tied"], params)
     assert [each.name for each in tmp_path.iterdir()] == ["wide"]
+
+
+def test_elmos_words_go_with_it_though_the_softmax_has_fewer_rows(tmp_path):
+    from data.tokenizer_words import train
+    from models import ELMoConfig
+
+    words = train(["the hen and the fox", "a fox, a hen: the end"], classes=6, cap=8)
+    assert words.vocab_size > words.classes == 6
+    config = ELMoConfig(vocab=6, embed=8, cell=8, filters=((1, 4),), layers=1, head="none")
+    orbax_params.write(tmp_path / "out", config, random_params(config), tokenizer=words)
+    assert (tmp_path / "out" / "vocab.txt").read_text().splitlines()[3:] == ["the", "a", "fox"]
