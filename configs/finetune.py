@@ -1,6 +1,7 @@
-"""Fine-tuning in ULMFiT's way: slower below, and layer by layer from the top."""
+"""Fine-tuning of the whole model: instructions as FLAN's, and ULMFiT's way, slower below and layer
+by layer from the top."""
 
-from data.config import DataConfig
+from data.config import DataConfig, ExamplesConfig
 from evaluation.config import EvaluationConfig
 from models.config import GPTConfig
 from pretrain.config import (
@@ -29,6 +30,36 @@ _DISCRIMINATIVE = OptimizerConfig(
 )
 # The layers and what is behind them. The tables come last; that of words is the head, too.
 _LAYERS = ("blocks/*", "norm/*")
+
+
+def flan() -> Experiment:
+    """Instruction tuning as FLAN's (https://arxiv.org/abs/2109.01652, section 2.4): tasks in
+    proportion to their examples, at most 3,000 of each counted; rows packed, the loss on targets;
+    Adafactor at 3e-5, 8,192 tokens an update, 30,000 updates.
+
+        gesso import downloads/gpt2-medium runs/medium
+        gesso instructions build recipe.toml --folder my-instructions
+        gesso finetune flan --start runs/medium --data.store my-instructions
+
+    The recipe names runs/medium/tokenizer (docs/instructions.md). The model is the source's, a
+    decoder of any size; FLAN's had 137 billion parameters, and the paper finds that below 8 billion
+    tuning helps the tasks it trains on and hurts others.
+    """
+    return Experiment(
+        name="flan",
+        model=GPTConfig(
+            vocab=50257, positions=1024, layers=24, embed=1024, heads=16, mlp=4096
+        ),
+        data=DataConfig(store="my-instructions", examples=ExamplesConfig(cap=3000)),
+        optimizer=OptimizerConfig(
+            name="adafactor", learning_rate=3e-5, schedule=ScheduleConfig(kind="constant")
+        ),
+        steps=30_000,
+        batch=8,
+        length=1024,
+        checkpoint=CheckpointConfig(every_steps=1000),
+        evaluation=EvaluationConfig(every_steps=1000, rows=256),
+    )  # fmt: skip
 
 
 def ulmfit_lm() -> Experiment:

@@ -52,6 +52,7 @@ _EXPERIMENTS = {
     "finetune-tag": ("configs.tasks", "finetune_tag"),
     "finetune-qa": ("configs.tasks", "finetune_qa"),
     "gpt1-classify": ("configs.tasks", "gpt1_classify"),
+    "flan": ("configs.finetune", "flan"),
     "ulmfit-lm": ("configs.finetune", "ulmfit_lm"),
     "ulmfit-gradual": ("configs.finetune", "ulmfit_gradual"),
     "lora-gpt2": ("configs.adapters", "lora_gpt2"),
