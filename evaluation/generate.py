@@ -79,8 +79,14 @@ def generate(
     encoder-decoder, to which prompts are what it read in training (evaluation.generate_seq2seq).
 
     Raises PromptError for a prompt without room for one more token, and ValueError for settings
-    outside their range, an empty stop, or a tokenizer larger than the model's vocabulary.
+    outside their range, an empty stop, a model that does not write, or a tokenizer larger than the
+    model's vocabulary.
     """
+    if not model.writes:
+        raise ValueError(
+            f"a {model.config.family} model reads text and writes none; generate with a decoder or"
+            " an encoder-decoder"
+        )
     _check(model.config, tokenizer, max_tokens, temperature, top_k, top_p, beams)
     if "" in stops:
         raise ValueError("an empty text stops everything; leave it out of stops")

@@ -94,6 +94,7 @@ def take_over(options: Import, run_folder: Path) -> dict[str, Any]:
     return {
         "run": str(run_folder),
         "family": config.family,
+        "writes": opened.model.writes,
         "parameters": parameters(config)["total"],
         "tokenizer": {"kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size},
         "told": told(origins),
@@ -179,10 +180,10 @@ def _show(made: dict[str, Any]) -> None:
     if made["buffers"]:
         console.print(f"  {len(made['buffers'])} buffers in the files are no weights", style="dim")
     console.print(made["told"], markup=False)
+    generate = f'gesso generate {made["run"]} --prompt "..."\n' if made["writes"] else ""
     console.print(
-        f'gesso generate {made["run"]} --prompt "..."\n'
-        f"gesso pretrain {made['run']} --data.store STORE --steps N   (STORE: gesso corpus build"
-        f" ... --tokenizer {made['run']}/tokenizer)",
+        f"{generate}gesso pretrain {made['run']} --data.store STORE --steps N   (STORE: gesso"
+        f" corpus build ... --tokenizer {made['run']}/tokenizer)",
         style="dim",
         markup=False,
     )

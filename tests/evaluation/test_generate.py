@@ -7,7 +7,7 @@ import pytest
 
 from data.tokenizer import load_tokenizer
 from evaluation.generate import PromptError, generate, restrict
-from models import GPTConfig, build
+from models import BERTConfig, GPTConfig, build
 from partitioning.axes import placements
 from partitioning.config import MeshConfig
 from partitioning.layouts import LAYOUTS
@@ -158,6 +158,12 @@ def test_a_larger_tokenizer_is_refused(made):
     small = build(GPTConfig(vocab=200))
     with pytest.raises(ValueError, match="257 ids and the model 200"):
         generate(small, small.init(jax.random.key(0)), made[2], ["a"], max_tokens=1)
+
+
+def test_a_model_that_only_reads_is_refused(made):
+    encoder = build(BERTConfig(vocab=300, embed=8, heads=2, mlp=8, layers=1))
+    with pytest.raises(ValueError, match="a bert model reads text and writes none"):
+        generate(encoder, {}, made[2], ["a"], max_tokens=1)
 
 
 def test_no_prompts_no_text(made):
