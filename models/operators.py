@@ -32,7 +32,9 @@ class LowRank(Operator):
 
     base: W ("DNH"). a: its contracted letters and I ("DI"). b: I and the others ("INH"). key: of
     the dropout, or None. A training step of T tokens over a frozen W of n inputs and m outputs
-    takes 4 T n m FLOPs for W (forward, and the gradient of x) and 6 T r (n + m) for A and B.
+    takes 4 T n m FLOPs for W (forward, and the gradient of x) and 6 T r (n + m) for A and B; it
+    keeps T (n + r) numbers for the backward pass, n of them once for all that read the same x, and
+    as many numbers of gradient and of each moment as A and B have.
     """
 
     base: Any
