@@ -98,7 +98,8 @@ def ties(base: str, head: str, config: BERTConfig) -> list[Tie]:
         return []
     words, again = f"{base}embeddings.word_embeddings.weight", f"{head}.decoder.weight"
     tied = [Tie(again, words, {"head": "untied"})] if config.head == "tied" else []
-    return [*tied, Tie(f"{head}.decoder.bias", f"{head}.bias")]
+    # The product's own bias is the one that transformers adds, also where training has parted them.
+    return [*tied, Tie(f"{head}.decoder.bias", f"{head}.bias", wins="other")]
 
 
 def copies(head: str, config: BERTConfig) -> dict[str, str]:

@@ -132,7 +132,7 @@ def _ties(config: EncoderDecoderConfig) -> list[Tie]:
         return [Tie("decoder.lm_head.weight", words, untied)] if decoder.head == "tied" else []
     _, base, head = _names(decoder)
     found = bert.ties(base, head, decoder)
-    return [Tie(tie.other, tie.name, untied if tie.differs else {}) for tie in found]
+    return [dataclasses.replace(tie, differs=untied if tie.differs else {}) for tie in found]
 
 
 def _copies(config: EncoderDecoderConfig) -> dict[str, str]:

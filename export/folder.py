@@ -120,7 +120,8 @@ def open_folder(
     fields.close()
     named, buffers = _named(kind.weights(config), form)
     drawn = {row.theirs for row in form.table(config) if _matches(row.ours, fresh)}
-    config, tied = _settle_ties(form.settle(config, named.specs.keys() | drawn), form, named)
+    settled = form.settle(config, named.specs.keys() | drawn)
+    config, tied, unread = _settle_ties(settled, form, named)
     if problems := config.problems():
         raise FolderError(f"{fields.source}: {'; '.join(problems)}")
     config, resized = _resize(config, vocab=vocab, positions=positions)
@@ -137,7 +138,7 @@ def open_folder(
         resized=resized,
         fresh=tuple(absent),
         tied=tied,
-        buffers=buffers,
+        buffers=(*buffers, *unread),
     )
 
 
@@ -198,9 +199,13 @@ def _named(source: Tensors, form: Format) -> tuple[_Renamed, tuple[str, ...]]:
     return _Renamed(source, names), tuple(buffers)
 
 
-def _settle_ties(config: Any, form: Format, source: _Renamed) -> tuple[Any, dict[str, str]]:
-    """The config that the tensors say: what is there twice and differs was not tied."""
+def _settle_ties(
+    config: Any, form: Format, source: _Renamed
+) -> tuple[Any, dict[str, str], list[str]]:
+    """The config that the tensors say: what is there twice and differs was not tied. Beside it the
+    names that were tied, and those that nobody reads."""
     tied: dict[str, str] = {}
+    unread: list[str] = []
     for tie in form.ties(config):
         if tie.other not in source.specs:
             continue
@@ -211,12 +216,16 @@ def _settle_ties(config: Any, form: Format, source: _Renamed) -> tuple[Any, dict
             tied[tie.other] = tie.name
         elif tie.differs:
             config = dataclasses.replace(config, **tie.differs)
+        elif tie.wins == "other":
+            source.drop(tie.name)
+            source.rename(tie.other, tie.name)
+            unread.append(tie.name)
         else:
             raise FolderError(
                 f"{tie.other} {source.specs[tie.other]} and {tie.name} {source.specs[tie.name]}"
                 " differ, and this model has one tensor for both"
             )
-    return config, tied
+    return config, tied, unread
 
 
 def _digest(source: Tensors, name: str) -> bytes:

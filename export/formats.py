@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from export.fields import Fields
 from export.tables import Row
@@ -13,11 +13,13 @@ from export.tensor_files import FolderError
 @dataclass(frozen=True)
 class Tie:
     """Two names for one tensor, in a model that shares it. other: the name that may be absent.
-    differs: settings that change when both are there and differ; empty: that is refused."""
+    differs: settings that change when both are there and differ. Without any, `wins` says what is
+    read then: the other, and nobody reads the first, or neither, which is refused."""
 
     other: str
     name: str
     differs: Mapping[str, Any] = field(default_factory=dict)
+    wins: Literal["other", "neither"] = "neither"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -239,3 +239,19 @@ def test_scales_that_transformers_4_would_drop_ask_it_for_another_kernel(scale, 
     record = json.loads((written / "config.json").read_text())
     assert record.get("_attn_implementation") == (None if scale == "head_dim" else "eager")
     assert read_folder(written).config == config
+
+
+def test_of_two_biases_that_differ_the_products_own_is_read(tmp_path, monkeypatch):
+    """As transformers does: the other one is a parameter that training never touched."""
+    monkeypatch.setattr("export.folder_writer.compare", lambda *a, **k: None)
+    config = CONFIGS["bert-masked"]
+    folder = tmp_path / "out"
+    write_folder(folder, config, random_params(config))
+    (folder / "gesso_export.json").unlink()
+    tensors = load_file(folder / "model.safetensors")
+    name = "cls.predictions.bias"
+    assert (tensors[name] == tensors["cls.predictions.decoder.bias"]).all()
+    write_safetensors(folder / "model.safetensors", tensors | {name: 0 * tensors[name]})
+    imported = read_folder(folder)
+    assert (imported.params["mlm"]["bias"] == tensors["cls.predictions.decoder.bias"]).all()
+    assert imported.buffers == (name,)
