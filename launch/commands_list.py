@@ -45,6 +45,8 @@ def figures(experiment: Experiment) -> dict[str, Any]:
     total = parameters(experiment.model)["total"]
     # stored parameters and their gradients in one dtype, moments beside them
     copies = 2 + MOMENTS[experiment.optimizer.name]
+    if experiment.adapter.kind != "none":
+        copies = 1  # the base is only read; an adapter and its moments are next to nothing
     return {
         "name": experiment.name,
         "parameters": total,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from typing import Any
 
 import jax
 import numpy as np
@@ -172,7 +173,7 @@ def test_a_step_takes_the_products_of_the_formula_exactly():
     weights = {"q": 32 * 32, "k": 32 * 32, "v": 32 * 32, "out": 32 * 32, "up": 32 * 64}
     frozen = 4 * (sum(weights.values()) + weights["up"])
     thin = 4 * 2 * 4 * (32 + 32)  # layers, q and v, rank, inputs and outputs
-    four = {"model.layers": 4}
+    four: dict[str, Any] = {"model.layers": 4}
     asked = Made(LORA, **four).flops() - Made(None, **four).flops()
     assert asked == tokens * (6 * thin - 2 * frozen)
 
@@ -181,7 +182,7 @@ def test_a_compiled_step_has_the_memory_and_arithmetic_of_the_formula():
     """XLA's own figures of the unrolled step, with its norm and clipping, within 5 %. In memory: a
     step that trains one norm of each layer, and what LowRank says that A and B keep. A base
     gradient or a W + B A of the adapted weights would be half as much again."""
-    changes = {"model.unroll": 3, "model.embed": 128, "model.mlp": 512}
+    changes: dict[str, Any] = {"model.unroll": 3, "model.embed": 128, "model.mlp": 512}
     model = build(override(configs.experiment("debug-gpt-neo"), TINY | changes).model)
     every = AdapterConfig(kind="lora", rank=4, targets=products_of(model))
     norms = Made(None, rows=2, trainable=("*attention_norm/scale",), **changes).compiled()
