@@ -128,17 +128,26 @@ def _rotary(f: Fields) -> tuple[float, float]:
     """(fraction of the head dim, base) in the spelling of transformers 4 or 5."""
     f.only("rope_scaling", None)
     new = f.value("rope_parameters", None)
-    old = f.number("rotary_pct", 0.25), f.number("rotary_emb_base", f.value("rope_theta", 10000.0))
-    if new is None:
-        return old
-    inner = Fields(new, source=f"{f.source}: rope_parameters")
-    inner.only("rope_type", "default")
-    found = inner.number("partial_rotary_factor", 0.25), inner.number("rope_theta", 10000.0)
-    inner.close()
-    named = {"rotary_pct": found[0], "rotary_emb_base": found[1], "rope_theta": found[1]}
+    # transformers 4.57 writes both of its own spellings.
+    again = f.value("partial_rotary_factor", 0.25), f.value("rope_theta", 10000.0)
+    found = f.number("rotary_pct", again[0]), f.number("rotary_emb_base", again[1])
+    said = "one another"
+    if new is not None:
+        inner = Fields(new, source=f"{f.source}: rope_parameters")
+        inner.only("rope_type", "default")
+        found = inner.number("partial_rotary_factor", 0.25), inner.number("rope_theta", 10000.0)
+        inner.close()
+        said = "rope_parameters"
+    fraction, base = found
+    named = {
+        "rotary_pct": fraction,
+        "partial_rotary_factor": fraction,
+        "rotary_emb_base": base,
+        "rope_theta": base,
+    }
     for name, value in named.items():
         if f.record.get(name, value) != value:
-            f.problem(f"{name}: {f.record[name]!r} contradicts rope_parameters")
+            f.problem(f"{name}: {f.record[name]!r} contradicts {said}, which say {value}")
     return found
 
 

@@ -110,3 +110,26 @@ def test_a_field_that_nobody_knows_is_refused_by_name(name):
         if side in record:
             with pytest.raises(FolderError, match=f"{side} cannot be honoured:\n  - alibi"):
                 read({**record, side: {**record[side], "alibi": True}}, form)
+
+
+def test_rotary_settings_in_every_spelling():
+    """Of transformers 4 as published, 4.57 as it saves them, and 5; contradictions are refused."""
+    form = format_for(CONFIGS["gpt_neox"])
+    record = form.write(CONFIGS["gpt_neox"])[0] | {"hidden_size": 48, "num_attention_heads": 3}
+    old = {"rotary_pct": 0.5, "rotary_emb_base": 500.0}
+    also = {"partial_rotary_factor": 0.5, "rope_theta": 500.0, "rope_scaling": None}
+    new = {"rope_parameters": {"rope_type": "default", **also}}
+    del new["rope_parameters"]["rope_scaling"]
+    bare = {name: value for name, value in record.items() if name not in old}
+    for spelled in (old, also, old | also, new, old | new):
+        config = read(bare | spelled, form)
+        assert (config.rotary_dims, config.rotary_base) == (8, 500.0)
+    for spelled in (
+        old | {"partial_rotary_factor": 0.25},
+        old | {"rope_theta": 1e4},
+        new | {"rotary_pct": 0.25},
+        new | {"rope_parameters": {**new["rope_parameters"], "rope_type": "linear"}},
+        also | {"rope_scaling": {"type": "linear", "factor": 2.0}},
+    ):
+        with pytest.raises(FolderError, match="contradicts|rope_type|rope_scaling"):
+            read(bare | spelled, form)

@@ -45,16 +45,7 @@ NEOX = {
     "max_position_embeddings": 22,
     "layer_norm_eps": 2e-3,
 }
-# Both spellings: each version reads its own, and neither complains of the other.
-ROTARY = {
-    "rotary_pct": 0.75,
-    "rotary_emb_base": 500.0,
-    "rope_parameters": {
-        "rope_type": "default",
-        "partial_rotary_factor": 0.75,
-        "rope_theta": 500.0,
-    },
-}
+ROTARY = {"rotary_pct": 0.75, "rotary_emb_base": 500.0}  # version 5 takes them over
 T5 = {"vocab_size": 261, "d_model": 18, "d_kv": 7, "num_heads": 3, "num_layers": 2, "d_ff": 25}
 # name -> (architecture, model_type, fields)
 VARIANTS = {
