@@ -93,11 +93,8 @@ def outputs(
     config: Any, params: Mapping[str, Any], batch: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """The model's outputs in float32, at places that are not padding."""
-    model = build(config)
-    # What ELMo is read for are its layers; a softmax it may not have.
-    apply = functools.partial(model.apply, hidden=config.family == "elmo")
     with jax.default_matmul_precision("highest"):
-        made = jax.jit(apply)(dict(params), batch)
+        made = _applied(config)(dict(params), batch)
     mask = batch.get("segments", np.ones_like(next(iter(batch.values())))) != 0
     return {
         name: np.asarray(x, np.float32)[mask]
@@ -106,3 +103,10 @@ def outputs(
         for name, x in made.items()
         if jnp.issubdtype(x.dtype, jnp.floating)
     }
+
+
+@functools.lru_cache(2)
+def _applied(config: Any) -> Any:
+    """Compiled once for what is compared; what ELMo is read for are its layers, and a softmax it
+    may not have."""
+    return jax.jit(functools.partial(build(config).apply, hidden=config.family == "elmo"))

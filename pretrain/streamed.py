@@ -20,6 +20,7 @@ from pretrain.folder_check import check_folder
 from pretrain.manifest import Manifest
 
 _PARAMS = "params/"
+_LARGE = 1 << 28  # bytes that a disk may begin with; smaller ones wait for the last fsync
 
 
 def save_params(
@@ -49,8 +50,10 @@ def save_params(
                 yield _tree(_PARAMS + name, x)
                 kind = {"dtype": str(x.dtype), "shape": tuple(x.shape)}
                 leaves[_PARAMS + name] = Leaf(**kind, fingerprint=summed.result())
+                large = x.nbytes >= _LARGE
                 del x, summed  # before the next is made
-                pool.submit(_flush, folder)  # while that is made
+                if large:
+                    pool.submit(_flush, folder)  # while that is made
 
         array_files.save_each(path, trees())
     manifest.seal(path, Manifest(step=step, leaves=leaves, info=info))
