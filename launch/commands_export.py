@@ -55,7 +55,14 @@ class Export:
     def run(self) -> int:
         folder = run_folder(self.folder)
         self._refuse()
+        from pretrain.folder import stored_experiment
         from pretrain.open import open_run, open_stored
+
+        if (kind := stored_experiment(folder).adapter.kind) not in ("none", "lora", "ia3"):
+            raise Refused(
+                f"{folder} trained an adapter of kind {kind}, which is no change of weights that"
+                " other stacks could read; peft reads a prompt: gesso adapter export"
+            )
 
         # Other formats rewrite the model as a whole; hf takes a parameter at a time.
         opened = open_stored if self.format == "hf" else open_run

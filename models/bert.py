@@ -151,7 +151,8 @@ class BERT(nnx.Module):
     def start(self, batch: Batch) -> tuple[jax.Array, Rows]:
         """The normalised embeddings (BLD) and what attention needs to know of the rows."""
         c, tokens_BL = self.config, batch["tokens"]
-        if (length := tokens_BL.shape[1]) > (room := c.longest - self.hooks.front):
+        rows = self.positions.shape[0] - c.first_position
+        if (length := tokens_BL.shape[1]) > (room := rows - self.hooks.front):
             raise ValueError(f"rows of {length} tokens exceed the model's {room} positions")
         places_BL = jnp.broadcast_to(jnp.arange(length), tokens_BL.shape)
         positions_BL = shard(batch.get("positions", places_BL), "BL")

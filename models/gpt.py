@@ -252,7 +252,8 @@ class GPT(nnx.Module):
     def start(self, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, Rows]:
         """The embeddings (BLD) and what attention needs to know of the rows."""
         c, tokens_BL, segments_BL = self.config, batch["tokens"], batch.get("segments")
-        if (length := tokens_BL.shape[1]) > (room := c.positions - self.hooks.front):
+        rows = c.positions if self.positions is None else self.positions.shape[0]
+        if (length := tokens_BL.shape[1]) > (room := rows - self.hooks.front):
             raise ValueError(f"rows of {length} tokens exceed the model's {room} positions")
         x_BLD = embedded(self.embed, tokens_BL, segments_BL)
         x_BLD, turns = self._placed(x_BLD, self._places(batch) + self.hooks.front)

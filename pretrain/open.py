@@ -1,5 +1,6 @@
 """Open a finished or running run for use: its experiment, model, parameters and tokenizer."""
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +30,8 @@ class OpenRun:
 def open_run(folder: str | os.PathLike[str], *, step: int | None = None, base: str = "") -> OpenRun:
     """Read a run folder; `step`: a checkpoint's, the newest whole one by default.
 
-    Of a run that trained an adapter, the model with it; base: where the run is that it was trained
-    over, if that was moved.
+    Of a run that trained an adapter, the model with it, whose positions are those that virtual
+    tokens leave; base: where the run is that it was trained over, if that was moved.
 
     Raises ValueError when the folder is no run, has no checkpoint (yet), or its tokenizer is not
     the one the checkpoint was trained with.
@@ -44,6 +45,8 @@ def open_run(folder: str | os.PathLike[str], *, step: int | None = None, base: s
         from pretrain.adapter_parts import with_adapter
 
         params = with_adapter(experiment, build(experiment.model), params, info, base=base)
+        if front := experiment.adapter.front:
+            experiment = _shortened(experiment, front)
     return _opened(folder, experiment, params, info)
 
 
@@ -59,6 +62,13 @@ def open_stored(folder: str | os.PathLike[str], *, step: int | None = None) -> O
     if set(stored.names) != set(flat(build(experiment.model).letters)):
         return open_run(folder, step=step)
     return _opened(folder, experiment, stored, stored.info)
+
+
+def _shortened(experiment: Experiment, front: int) -> Experiment:
+    """The model that text sees: the table of positions is whole, its first rows are taken."""
+    model: Any = experiment.model
+    left = dataclasses.replace(model, positions=model.positions - front)
+    return dataclasses.replace(experiment, model=left)
 
 
 def _opened(folder: Path, experiment: Experiment, params: Any, info: dict[str, Any]) -> OpenRun:

@@ -214,6 +214,8 @@ def test_cached_decoding_is_the_full_forward(kind):
         logits, cache = decode(bound, cache, {"tokens": TOKENS[:, start:end]})
         parts.append(logits)
     np.testing.assert_allclose(np.concatenate(parts, 1), outputs(model, bound), atol=2e-5)
+    with pytest.raises(ValueError, match="rows of 38 tokens exceed the model's 37 positions"):
+        model.apply(bound, {"tokens": np.zeros((1, 38), np.int32)})
 
 
 @pytest.mark.parametrize(
