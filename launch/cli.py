@@ -114,7 +114,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if found := shadowed():
             raise Refused(explain(found))
-        return _dispatch(arguments)
+        status = _dispatch(arguments)
+        sys.stdout.flush()  # here, where a reader that has left is expected
+        return status
     except SystemExit as stop:  # tyro: 0 after --help, 2 after its message
         return stop.code if isinstance(stop.code, int) else REFUSED
     except KeyboardInterrupt:
