@@ -62,7 +62,11 @@ class Model:
         return hasattr(self._class, "decode")
 
     def init(self, key: jax.Array) -> Params:
-        """float32 params, the same bits on any mesh. May be jitted with output shardings."""
+        """float32 params, the same on any mesh. May be jitted with output shardings.
+
+        The random bits do not depend on the mesh; a value made from them may differ in its last
+        two places where the compiler rounds a share of another shape otherwise.
+        """
         return nnx.to_pure_dict(nnx.state(self._class(self.config, key)))
 
     def merge(self, params: Params) -> Any:
