@@ -56,7 +56,7 @@ test: lint
 	$(BIN)/python -m pytest -m 'not slow' -n $(WORKERS) --dist loadfile --durations 10
 
 test-slow: $(VENV)/installed
-	$(BIN)/python -m pytest -m slow
+	GESSO_TEST_OPTIMIZED=1 $(BIN)/python -m pytest -m slow
 
 test-312: $(VENV312)/installed
 	$(VENV312)/bin/python -m pytest -m 'not slow' -n $(WORKERS) --dist loadfile $(NEWEST)
