@@ -18,6 +18,7 @@ _EXPERIMENTS = {
     "debug-transformer": ("configs.seq2seq", "debug_transformer"),
     "debug-elmo": ("configs.elmo", "debug_elmo"),
     "debug-mixed": ("configs.mixed", "debug_mixed"),
+    "debug-flan": ("configs.finetune", "debug_flan"),
     "debug-ulmfit": ("configs.finetune", "debug_ulmfit"),
     "debug-lora": ("configs.adapters", "debug_lora"),
     "debug-classify": ("configs.tasks", "debug_classify"),

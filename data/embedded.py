@@ -29,16 +29,23 @@ TRAIN_BYTES = 8_000_000
 HOLDOUT = 0.1
 SHARDS = 4
 RECORD = "corpus.json"
+Holds = Literal["text", "task", "instructions"]
+_HOLDS: dict[str, Holds] = {
+    "embedded": "text",
+    "embedded-task": "task",
+    "embedded-instructions": "instructions",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Embedded:
     """A parsed "embedded:KIND[:MEGABYTES]". megabytes: text in 10**6 bytes of UTF-8; 0: all. holds:
-    "text", or of "embedded-task:..." excerpts of it to be told apart (data/embedded_task.py)."""
+    "text", of "embedded-task:..." excerpts of it to be told apart (data/embedded_task.py), of
+    "embedded-instructions:..." things to do with its words (data/embedded_instructions.py)."""
 
     kind: str
     megabytes: float = 0.0
-    holds: Literal["text", "task"] = "text"
+    holds: Holds = "text"
 
 
 def parse_store(spec: str) -> Embedded | None:
@@ -47,10 +54,10 @@ def parse_store(spec: str) -> Embedded | None:
     Raises ValueError for "embedded" in a form that is not known, or mistyped.
     """
     head, *rest = spec.split(":")
-    if head not in ("embedded", "embedded-task"):
+    if head not in _HOLDS:
         looks_meant = rest and rest[0] in KINDS
-        if looks_meant and difflib.get_close_matches(head, ["embedded"], cutoff=0.7):
-            raise ValueError(f"store {spec!r}: did you mean {'embedded:' + ':'.join(rest)!r}?")
+        if looks_meant and (near := difflib.get_close_matches(head, _HOLDS, n=1, cutoff=0.7)):
+            raise ValueError(f"store {spec!r}: did you mean {':'.join((near[0], *rest))!r}?")
         return None
     kind = rest[0] if rest else ""
     if kind not in KINDS:
@@ -62,8 +69,7 @@ def parse_store(spec: str) -> Embedded | None:
     size = rest[1] if len(rest) == 2 else "0"
     if len(rest) > 2 or not re.fullmatch(r"\d+(\.\d+)?", size):
         raise ValueError(f"store {spec!r}: expected {head}:KIND[:MEGABYTES], as {head}:{kind}:4")
-    holds = "task" if head == "embedded-task" else "text"
-    return Embedded(kind=kind, megabytes=float(size), holds=holds)
+    return Embedded(kind=kind, megabytes=float(size), holds=_HOLDS[head])
 
 
 def ensure_store(
@@ -92,15 +98,7 @@ def ensure_store(
                 _make(asked, folder, say)
     if asked.holds == "text":
         return made / "store"
-    from data.embedded_task import TASK, make_task
-    from data.task_store import is_task_store
-
-    if not is_task_store(made / TASK):
-        with _locked(folder / "lock", say):
-            if not is_task_store(made / TASK):
-                say("embedded corpus: excerpts to be told apart, as a task store")
-                make_task(write_embedded(folder / "corpus", megabytes=asked.megabytes), made)
-    return made / TASK
+    return _examples(asked, folder, say)
 
 
 def embedded_shards(megabytes: float = 0, cache_folder: str | Path | None = None) -> list[Path]:
@@ -200,6 +198,31 @@ def _make(asked: Embedded, folder: Path, say: Callable[[str], None]) -> None:
     )
     _write_json(made / "complete.json", {"version": VERSION, "tokenizer": tokenizer.fingerprint})
     say(f"embedded corpus: ready in {made / 'store'}")
+
+
+def _examples(asked: Embedded, folder: Path, say: Callable[[str], None]) -> Path:
+    """The store of examples made of the corpus, beside its token store."""
+    from data.embedded_instructions import INSTRUCTIONS, make_instructions
+    from data.embedded_task import TASK, make_task
+    from data.instruction_store import is_instruction_store
+    from data.task_store import is_task_store
+
+    name, there, make, what = {
+        "task": (TASK, is_task_store, make_task, "excerpts to be told apart, as a task store"),
+        "instructions": (
+            INSTRUCTIONS,
+            is_instruction_store,
+            make_instructions,
+            "instructions, as a store of examples",
+        ),
+    }[asked.holds]
+    made = folder / asked.kind
+    if not there(made / name):
+        with _locked(folder / "lock", say):
+            if not there(made / name):
+                say(f"embedded corpus: {what}")
+                make(write_embedded(folder / "corpus", megabytes=asked.megabytes), made)
+    return made / name
 
 
 def _folder(megabytes: float, cache_folder: str | Path | None) -> Path:

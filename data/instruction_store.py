@@ -95,7 +95,13 @@ class InstructionStore:
         return np.diff(self.ends, prepend=0)
 
     def order(self, config: OrderConfig) -> Any:
-        """The training rows of this store: an InstructionOrder."""
+        """The training rows of this store: an InstructionOrder. Raises ValueError for an objective
+        that would pass over which tokens are to be predicted (overlap 0)."""
+        if not config.overlap:
+            raise ValueError(
+                f"{self.folder} holds instruction examples, for a model that predicts the next"
+                " token (objective causal); masked and denoising objectives take text"
+            )
         from data.instruction_order import InstructionOrder
 
         return InstructionOrder(self, config)

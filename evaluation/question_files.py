@@ -15,9 +15,9 @@ class QuestionFileError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Exercise:
-    """A prompt and the answers of which any is right."""
+    """A prompt (a text, or token ids) and the answers of which any is right."""
 
-    prompt: str
+    prompt: str | tuple[int, ...]
     answers: tuple[str, ...]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from data.documents import is_held_out, text_hash
 from data.instruction_store import FORMAT, InstructionStore, is_instruction_store
+from data.instruction_writer import Writer
 from data.tokenizer import Tokenizer, load_tokenizer, save_tokenizer
 from finetune.chat import ChatTemplate, plain_template, read_template
 from finetune.config import InstructionsConfig, SourceConfig
@@ -24,7 +25,6 @@ from finetune.fields import FieldError
 from finetune.pieces import chat_piece, pieces_of
 from finetune.render import Rendered, Renderer
 from finetune.templates import Family, families, fingerprint, read_families
-from finetune.writer import Writer
 
 REJECTS = "rejects.jsonl"
 _CHUNK = 512  # examples rendered and tokenized at a time

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data.instruction_writer import encoded
 from data.tokenizer import Tokenizer
 from finetune.chat import ChatTemplate
 from finetune.examples import Example
@@ -55,18 +56,11 @@ def pieces_of(
 
 
 def encode(rendered: Sequence[Rendered], tokenizer: Tokenizer) -> list[Piece]:
-    """Prompt and target of each, tokenized apart: what a prompt becomes never depends on its
-    target, and no token belongs to both. The target ends with the end-of-document id."""
-    # A sentencepiece model of others puts a space before every text by itself.
-    adds_space = int(tokenizer.byte_lengths[tokenizer.encode("a")].sum()) > 1
-    targets = [each.target.removeprefix(" ") if adds_space else each.target for each in rendered]
-    prompts = tokenizer.encode_batch([each.prompt for each in rendered])
+    """Prompt and target of each, tokenized apart (data.instruction_writer.encoded)."""
+    asked = [(each.prompt, each.target) for each in rendered]
     pieces = []
-    for each, head, tail in zip(rendered, prompts, tokenizer.encode_batch(targets), strict=True):
-        # Without a prompt the end of another document is what the target follows.
-        head = head if len(head) else np.array([tokenizer.eos], np.uint32)
-        ids = np.concatenate((head, tail, [tokenizer.eos])).astype(np.uint32)
-        predicted = (np.arange(len(ids)) >= len(head)).astype(np.uint8)
+    for each, (ids, head) in zip(rendered, encoded(asked, tokenizer), strict=True):
+        predicted = (np.arange(len(ids)) >= head).astype(np.uint8)
         pieces.append(Piece(ids, predicted, each.prompt + each.target))
     return pieces
 

@@ -27,6 +27,8 @@ class Evaluate:
     Examples:
       gesso evaluate runs/quickstart
       gesso evaluate runs/gpt-neo-125m --rows 256 --step 10000 --json
+      gesso evaluate runs/debug-gpt-neo --store debug-flan
+      gesso evaluate runs/debug-flan --answers debug-flan --against runs/debug-gpt-neo
       gesso evaluate runs/flan --choices sentiment.jsonl --against runs/gpt-neo-125m
       gesso evaluate runs/flan --answers gsm8k.jsonl --score number --max-tokens 256
       gesso evaluate runs/flan --harness arc_easy --limit 200
@@ -38,7 +40,8 @@ class Evaluate:
     folder: tyro.conf.Positional[str]
     # Which checkpoint; the newest by default.
     step: int | None = None
-    # Another token store to evaluate on (a folder); it must have the run's tokenizer.
+    # Another store to evaluate on, with the run's tokenizer: a folder, embedded:KIND, another run,
+    # or an experiment, whose data is meant.
     store: str = ""
     # Held-out rows per component; 0 = all of them.
     rows: int = 0
@@ -53,7 +56,8 @@ class Evaluate:
     choices: str = ""
     # What options follow where the question is left out ("Answer:"), for the rule pmi.
     premise: str = ""
-    # Exercises: a file of {"prompt": "2 + 2 =", "answer": "4"}, one a line; the model writes.
+    # Exercises: a file of {"prompt": "2 + 2 =", "answer": "4"}, one a line; the model writes. Or a
+    # store of instructions, as for --store: its held-out examples.
     answers: str = ""
     # How written answers are scored; bleu and rouge need the extra `evaluate`.
     score: tuple[Literal["match", "bleu", "rouge", "number"], ...] = ("match",)
@@ -181,6 +185,7 @@ class Evaluate:
             self.answers,
             step=self.step,
             limit=self.limit,
+            components=self.components or None,
             scores=self.score,
             max_tokens=self.max_tokens,
             stops=self.stop,
@@ -220,7 +225,7 @@ class Evaluate:
 _OPTIONS = {
     "heldout": ("store", "rows", "batch", "components", "baselines"),
     "choices": ("premise", "against", "limit"),
-    "answers": ("score", "max_tokens", "stop", "against", "limit"),
+    "answers": ("components", "score", "max_tokens", "stop", "against", "limit"),
     "harness": ("harness_path", "shots", "limit"),
     "contextuality": ("text", "sentences", "store", "components", "batch"),
 }

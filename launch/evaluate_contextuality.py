@@ -9,6 +9,7 @@ from rich.table import Table
 
 from launch.console import Refused, existing, narration, output
 from launch.evaluate_run import place, progress
+from launch.evaluate_stores import named_store
 
 _COLUMNS = {
     "self_similarity": "same word",
@@ -41,9 +42,6 @@ def contextuality(
         raise Refused("--text is a file of sentences, --store and --components are held-out text")
     if text:
         existing(text, what="file of sentences")
-    if store:
-        existing(store, what="token store")
-    from data.store import open_store
     from evaluation import contextuality as measure
     from evaluation.sentences import heldout_sentences, plan, read_sentences
     from pretrain.open import open_run
@@ -53,7 +51,7 @@ def contextuality(
         lines = Path(text).read_text(encoding="utf-8", errors="replace").splitlines()
         texts = [line for line in lines if line.strip()][:sentences]
     else:
-        opened = open_store(store) if store else run.store()
+        opened = named_store(store) if store else run.store()
         texts = list(heldout_sentences(opened, components=components, most=sentences))
     longest = min(run.model.config.longest or run.experiment.length, 512)
     framed = run.experiment.model.family == "bert"

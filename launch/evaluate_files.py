@@ -1,4 +1,5 @@
-"""`gesso evaluate RUN --choices FILE` and `--answers FILE`: questions in a file, one run or two."""
+"""`gesso evaluate RUN --choices FILE` and `--answers FILE|STORE`: questions in a file or held-out
+instruction examples, one run or two."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -56,10 +57,11 @@ def choices(
 
 def answers(
     folder: Path,
-    file: str,
+    asked: str,
     *,
     step: int | None,
     limit: int,
+    components: Sequence[str] | None,
     scores: Sequence[Any],
     max_tokens: int,
     stops: Sequence[str],
@@ -67,12 +69,13 @@ def answers(
 ) -> dict[str, Any]:
     """{"scores": evaluation.answer_figures of a file's exercises, "written": [the answers],
     "exercises", "groups", "cut", "step"} and, where there is another run to compare with,
-    "against" (its folder) and "compared"."""
-    needs(*(_LIBRARIES[name] for name in scores if name in _LIBRARIES))
-    path = existing(file, what="file of exercises")
-    from evaluation.question_files import read_exercises
+    "against" (its folder) and "compared".
 
-    exercises, groups = read_exercises(path, limit=limit)
+    asked: a file, or what launch/evaluate_stores.py takes for a store of instruction examples; of
+    its held-out ones also "components", {cluster: scores}.
+    """
+    needs(*(_LIBRARIES[name] for name in scores if name in _LIBRARIES))
+    exercises, groups, clusters = _exercises(folder, asked, limit=limit, components=components)
     if "number" in scores:
         from evaluation.answer_figures import with_numbers
 
@@ -83,6 +86,11 @@ def answers(
     def written(of: Path, at: int | None) -> tuple[Any, int]:
         opened = placed(of, step=at)
         run = opened.run
+        if clusters and run.tokenizer.fingerprint != tokenizer_of(folder):
+            raise Refused(
+                f"{of} has another tokenizer than {folder}, and the examples of {asked} are tokens;"
+                " compare runs of one tokenizer, or give a file of exercises"
+            )
         with progress("answers", len(exercises)) as told:
             made = write_answers(
                 run.model,
@@ -106,6 +114,8 @@ def answers(
         "cut": made.cut,
         "step": at,
     }
+    if clusters:
+        found["components"] = _by_cluster(clusters, exercises, made.texts, scores)
     if against is None:
         return found
     other, other_at = written(against, None)
@@ -113,6 +123,47 @@ def answers(
         "against": str(against),
         "against_step": other_at,
         "compared": answers_compared(exercises, other.texts, made.texts, scores, groups),
+    }
+
+
+def tokenizer_of(folder: Path) -> str:
+    """The fingerprint of a run's tokenizer."""
+    from data.tokenizer import load_tokenizer
+
+    return load_tokenizer(folder / "tokenizer").fingerprint
+
+
+def _exercises(
+    folder: Path, asked: str, *, limit: int, components: Sequence[str] | None
+) -> tuple[list[Any], Any, list[str]]:
+    """(exercises, their groups or None, the cluster of each or [])."""
+    if Path(asked).is_file() or asked.endswith(".jsonl"):
+        path = existing(asked, what="file of exercises")
+        if components:
+            raise Refused("--components are those of a store; a file of exercises has none")
+        from evaluation.question_files import read_exercises
+
+        return *read_exercises(path, limit=limit), []
+    from evaluation.heldout_exercises import heldout_exercises
+    from launch.evaluate_stores import named_store, refuse_other_tokenizer
+
+    store = named_store(asked, what="file of exercises or store of instructions")
+    refuse_other_tokenizer(store, asked, tokenizer=tokenizer_of(folder), folder=folder)
+    exercises, clusters = heldout_exercises(store, components=components, limit=limit)
+    return exercises, None, clusters
+
+
+def _by_cluster(
+    clusters: Sequence[str], exercises: Sequence[Any], texts: Sequence[str], scores: Sequence[Any]
+) -> dict[str, Any]:
+    """{cluster: answer_figures}, of clusters with 2 examples or more."""
+    from evaluation.answer_figures import answer_figures
+
+    places = {name: [i for i, of in enumerate(clusters) if of == name] for name in set(clusters)}
+    return {
+        name: answer_figures([exercises[i] for i in at], [texts[i] for i in at], scores)
+        for name, at in sorted(places.items())
+        if len(at) > 1
     }
 
 
@@ -143,6 +194,11 @@ def show_answers(found: Mapping[str, Any], *, title: str, console: Console | Non
     table = _table(title, "score", "value", "95% interval")
     for name, each in found["scores"].items():
         table.add_row(name, f"{each['value']:.3f}", f"{each['low']:.3f} to {each['high']:.3f}")
+    for cluster, of in found.get("components", {}).items():
+        table.add_section()
+        for name, each in of.items():
+            ends = f"{each['low']:.3f} to {each['high']:.3f}"
+            table.add_row(f"{name}, {cluster}", f"{each['value']:.3f}", ends, style="dim")
     console.print(table)
     _show_rest(found, "exercises", console, scale=1, unit="")
 

@@ -7,8 +7,9 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.table import Table
 
-from launch.console import Refused, existing, output
+from launch.console import Refused, output
 from launch.evaluate_run import place
+from launch.evaluate_stores import store_for
 from pretrain.progress import short
 
 
@@ -25,25 +26,20 @@ def figures(
     """What evaluation.evaluate_heldout says of a run, with "step", a unigram model of each term in
     "terms" and, where texts are predicted whole, "baselines" in bits per byte beside it.
 
-    Raises ValueError for a folder without a checkpoint, or a store of another tokenizer.
+    store: another than the run's own (launch/evaluate_stores.py). Raises ValueError for a folder
+    without a checkpoint, and a store of another tokenizer or of what the run was not trained for.
     """
-    if store:
-        existing(store, what="token store")
-    from data.store import open_store
     from evaluation.perplexity import evaluate_heldout
     from evaluation.unigram import beside
     from objectives.base import build
     from pretrain.open import open_run
 
     run = open_run(folder, step=step)
-    opened = open_store(store) if store else run.store()
-    if opened.tokenizer().fingerprint != run.tokenizer.fingerprint:
-        raise Refused(
-            f"{store} was made with another tokenizer than {folder}: the model cannot read it;"
-            f" build it with --tokenizer {folder / 'tokenizer'}"
-        )
-    on_devices = place(run, folder)
+    opened = store_for(run, folder, store)
     objective = build(run.experiment.objective, tokenizer=run.tokenizer, model=run.experiment.model)
+    if what := _unfit(opened, objective):
+        raise Refused(f"{store or opened.folder} holds {what}")
+    on_devices = place(run, folder)
     found = evaluate_heldout(
         run.model,
         objective,
@@ -64,18 +60,37 @@ def figures(
     return beside(found, fitted.pop("unigram")) | fitted
 
 
+def _unfit(store: Any, objective: Any) -> str:
+    """What of a store's content this objective has no use for; "" where it fits."""
+    if hasattr(store, "labels"):
+        return (
+            "labelled examples, which only a run that was trained on such has scores for"
+            " (gesso finetune debug-classify)"
+        )
+    if hasattr(store, "tasks") and not objective.overlap:
+        return "instruction examples, for models that predict the next token"
+    return ""
+
+
+def _is_own(run: Any, store: Any) -> bool:
+    try:
+        return run.store().fingerprint == store.fingerprint
+    except ValueError:  # the run's own is not on this machine
+        return False
+
+
 def _baselines(
     run: Any, objective: Any, store: Any, *, rows: int, components: tuple[str, ...] | None
 ) -> dict[str, Any]:
     """{"unigram": of every term, "baselines"?: in bits per byte, of whole texts}."""
-    from data.config import MixtureConfig, OrderConfig
+    from data.config import ExamplesConfig, MixtureConfig, OrderConfig
     from data.order import order_of
     from evaluation.baselines import baselines
     from evaluation.perplexity import predicts_whole_texts
     from evaluation.unigram import TRAINING_ROWS, unigram
 
     e = run.experiment
-    own = run.store().fingerprint == store.fingerprint
+    own = _is_own(run, store)
     order = OrderConfig(
         length=objective.row_length(e.length),
         overlap=objective.overlap,
@@ -84,6 +99,7 @@ def _baselines(
         packing=e.data.packing,
         seed=e.data.seed,
         mixture=e.data.mixture if own else MixtureConfig(),
+        examples=e.data.examples if own else ExamplesConfig(),
     )
     terms = unigram(
         objective,
@@ -94,7 +110,8 @@ def _baselines(
         components=components,
         training_rows=TRAINING_ROWS if store.complete else min(TRAINING_ROWS, run.step * e.batch),
     )
-    if not predicts_whole_texts(objective):
+    # Instruction examples have no text that is predicted whole.
+    if not predicts_whole_texts(objective) or not hasattr(store, "era"):
         return {"unigram": terms}
     shape = {"length": e.length, "overlap": objective.overlap}
     return {

@@ -6,8 +6,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from launch.console import Refused, existing, narration, output
+from launch.console import Refused, narration, output
 from launch.evaluate_run import place
+from launch.evaluate_stores import store_for
 from pretrain.folder import stored_experiment
 
 
@@ -27,11 +28,8 @@ def figures(
 
     store: another task store, of the same task and tokenizer. Raises Refused for one that is not.
     """
-    if store:
-        existing(store, what="task store")
     import numpy as np
 
-    from data.store import open_store
     from evaluation.tasks import evaluate_task
     from objectives.base import build
     from pretrain.evaluations import FOLDER
@@ -39,12 +37,9 @@ def figures(
 
     run = open_run(folder, step=step)
     e = run.experiment
-    opened = open_store(store) if store else run.store()
-    if opened.tokenizer().fingerprint != run.tokenizer.fingerprint:
-        raise Refused(
-            f"{opened.folder} was made with another tokenizer than {folder}; build it with"
-            f" --tokenizer {folder / 'tokenizer'}"
-        )
+    opened = store_for(run, folder, store)
+    if not hasattr(opened, "labels"):
+        raise Refused(f"{store} holds no labelled examples; gesso task build makes a store of them")
     objective = build(e.objective, tokenizer=run.tokenizer, model=e.model, store=opened)
     if store and opened.labels != (own := run.store()).labels:
         raise Refused(

@@ -387,3 +387,8 @@ def test_any_store_has_its_order(store):
     plain = dataclasses.replace(config, examples=ExamplesConfig(cap=3))
     with pytest.raises(ValueError, match="no effect on a token store"):
         order_of(SimpleNamespace(), plain)
+
+
+def test_an_objective_that_masks_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="objective causal"):
+        store_of(tmp_path).order(OrderConfig(length=64, overlap=0))

@@ -6,10 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
 from data.config import DataConfig
+from data.instruction_store import InstructionStore
 from data.tokenizer import load_tokenizer, save_tokenizer
+from evaluation.heldout_exercises import heldout_exercises
+from finetune.config import InstructionsConfig, SourceConfig
+from finetune.instructions import build_instructions
 from launch import cli
 from launch.evaluate_contextuality import show_contextuality
 from launch.evaluate_files import show_answers, show_choices
@@ -105,6 +110,67 @@ def test_answers_of_two_runs(
     assert "last_number" in capsys.readouterr().out
 
 
+@pytest.fixture(scope="module")
+def instructions(workplace: Path) -> Path:
+    """A store of instruction examples, which neither run was trained on."""
+    lines = [{"inputs": f"after {n} comes", "targets": f" {n + 1}"} for n in range(40)]
+    (workplace / "sums.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
+    source = SourceConfig(path=str(workplace / "sums.jsonl"), format="flan", cluster="sums")
+    made = InstructionsConfig(sources=(source,), holdout=0.3, renderings=1)
+    build_instructions(made, workplace / "instructions")
+    return workplace / "instructions"
+
+
+def test_a_run_on_instructions_it_was_not_trained_on(
+    workplace: Path, gesso: Gesso, instructions: Path
+) -> None:
+    asked = ["evaluate", workplace / "one", "--store", instructions, "--json"]
+    status, out, _ = gesso(*asked)
+    found = json.loads(out)
+    assert status == DONE
+    # Of targets alone, each beside a unigram model of the targets it would be trained on.
+    held = InstructionStore(instructions).totals()["sums"]["holdout"]
+    assert found["tokens"] == held["targets"] and list(found["components"]) == ["sums"]
+    assert found["terms"]["lm"]["unigram_nll"] > 0 and "baselines" not in found
+
+
+def test_answers_to_held_out_instructions(
+    workplace: Path, gesso: Gesso, instructions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["evaluate", workplace / "one", "--answers", instructions, "--max-tokens", 4]
+    status, out, _ = gesso(*asked, "--against", workplace / "two", "--limit", 5, "--json")
+    found = json.loads(out)
+    assert status == DONE and len(found["written"]) == found["exercises"] == 5
+    assert set(found["components"]) == {"sums"}
+    assert set(found["compared"]) == {"exact", "f1"}
+    show_answers(found, title="")
+    assert "exact, sums" in capsys.readouterr().out
+    exercises, clusters = heldout_exercises(InstructionStore(instructions))
+    tokenizer = load_tokenizer("bytes")
+    for each in exercises:
+        after, _, comes = tokenizer.decode(np.array(each.prompt)).partition(" comes")
+        assert comes == "\n" and each.answers == (str(int(after.split()[1]) + 1),)
+    assert clusters == ["sums"] * len(exercises)
+
+
+@pytest.mark.parametrize("way", ["--store", "--answers"])
+def test_a_store_of_another_tokenizer_is_refused(
+    workplace: Path, gesso: Gesso, instructions: Path, tmp_path: Path, way: str
+) -> None:
+    import shutil
+
+    from data.tokenizer import train_bpe
+
+    shutil.copytree(instructions, tmp_path / "other")
+    other = train_bpe(iter(["after 1 comes 2"] * 20), vocab_size=264, folder=tmp_path / "bpe")
+    shutil.rmtree(tmp_path / "other" / "tokenizer")
+    save_tokenizer(other, tmp_path / "other" / "tokenizer")
+    status, _, err = gesso("evaluate", workplace / "one", way, tmp_path / "other")
+    assert status == REFUSED
+    assert other.fingerprint[:12] in err and load_tokenizer("bytes").fingerprint[:12] in err
+    assert f"--tokenizer {workplace / 'one' / 'tokenizer'}" in err
+
+
 def test_harness(
     workplace: Path, gesso: Gesso, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -166,7 +232,9 @@ def test_contextuality(workplace: Path, gesso: Gesso, tmp_path: Path) -> None:
         (["--limit", "3"], "it is for --choices or --answers or --harness"),
         (["--choices", "q", "--rows", "3"], "--rows changes nothing here; it is for held-out text"),
         (["--choices", "quest"], "there is no file of questions quest"),
-        (["--answers", "quest"], "there is no file of exercises quest"),
+        (["--answers", "quest"], "there is no file of exercises or store of instructions quest"),
+        (["--answers", "quest.jsonl"], "there is no file of exercises quest.jsonl"),
+        (["--answers", "debug-flam"], "did you mean debug-flan, an experiment?"),
         (["--contextuality", "--text", "q", "--store", "x"], "--text is a file of sentences"),
         (["--contextuality", "--text", "gone.txt"], "there is no file of sentences gone.txt"),
         (["--choices", "q", "--limit", "1"], "--limit must be 2 or more"),

@@ -1,7 +1,9 @@
-"""The files of a store of instruction examples, written: data/instruction_store.py reads them."""
+"""The files of a store of instruction examples, written: data/instruction_store.py reads them.
+And how a prompt and its target become tokens."""
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +13,24 @@ from data.instruction_store import FILES, RECORD
 from data.tokenizer import Tokenizer
 
 _UNITS: tuple[str, ...] = ("documents", "tokens", "bytes", "words", "targets")
+
+
+def encoded(asked: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> list[tuple[np.ndarray, int]]:
+    """(ids u32[n], how many of them are the prompt's) of each (prompt, target).
+
+    Tokenized apart: what a prompt becomes never depends on its target, and no token belongs to
+    both. The target ends with the end-of-document id; without a prompt, the end of another document
+    is what it follows.
+    """
+    # A sentencepiece model of others puts a space before every text by itself.
+    adds_space = int(tokenizer.byte_lengths[tokenizer.encode("a")].sum()) > 1
+    targets = [target.removeprefix(" ") if adds_space else target for _, target in asked]
+    heads = tokenizer.encode_batch([prompt for prompt, _ in asked])
+    made = []
+    for head, tail in zip(heads, tokenizer.encode_batch(targets), strict=True):
+        head = head if len(head) else np.array([tokenizer.eos], np.uint32)
+        made.append((np.concatenate((head, tail, [tokenizer.eos])).astype(np.uint32), len(head)))
+    return made
 
 
 class Writer:
