@@ -36,7 +36,11 @@ T5 = Seq2SeqConfig(
 CONFIGS: Mapping[str, tuple[Any, str]] = {
     "gpt1": (GPTConfig(**SHAPE, norm="post", padding="later"), "bpe"),
     "gpt2": (GPTConfig(**SHAPE, residual_init="depth"), "bpe"),
-    "gpt2 of bytes": (GPTConfig(**SHAPE, attention_scale="head_dim_and_layer"), "bytes"),
+    # No row beyond the tokenizer's ids: other stacks write those too, and random ones are likely.
+    "gpt2 of bytes": (
+        GPTConfig(**{**SHAPE, "vocab": 257}, attention_scale="head_dim_and_layer"),
+        "bytes",
+    ),
     "gpt_neo": (
         GPTConfig(
             **SHAPE,
