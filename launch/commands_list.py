@@ -16,7 +16,8 @@ _BYTES = {"float32": 4, "bfloat16": 2}
 class List:
     """The experiments, with parameters, FLOPs per token and the memory their state takes.
 
-    FLOPs are those of training (forward and backward) at the experiment's own length. State is
+    FLOPs are those of training (forward and backward; of a frozen model under an adapter without
+    the gradients of its weights) at the experiment's own length. State is
     parameters, gradients and optimizer moments over all devices together; activations come on top.
 
     Example:
@@ -40,7 +41,8 @@ class List:
 
 def figures(experiment: Experiment) -> dict[str, Any]:
     """One row of the table: FLOPs of training, bytes of state, tokens of a batch."""
-    from models.count import flops_per_token, parameters
+    from models.count import parameters
+    from pretrain.plan import planned_flops
 
     total = parameters(experiment.model)["total"]
     # stored parameters and their gradients in one dtype, moments beside them
@@ -50,7 +52,7 @@ def figures(experiment: Experiment) -> dict[str, Any]:
     return {
         "name": experiment.name,
         "parameters": total,
-        "flops_per_token": flops_per_token(experiment.model, experiment.length),
+        "flops_per_token": planned_flops(experiment),
         "state_bytes": total * copies * _BYTES[experiment.precision.params],
         "length": experiment.length,
         "batch_tokens": experiment.batch * experiment.length,

@@ -4,6 +4,7 @@ from models.bert_config import BERTConfig
 
 # BERT predicts 15 % of a row's tokens, and only they meet the vocabulary.
 PREDICTED = 0.15
+_TOKEN_HEADS = {"tagger/weight": "tag", "span/weight": "span"}
 
 
 def parameters(config: BERTConfig) -> dict[str, int]:
@@ -25,6 +26,23 @@ def parameters(config: BERTConfig) -> dict[str, int]:
         "embedding": embedding,
         "matmul": matmul,
     }
+
+
+def products(config: BERTConfig) -> dict[str, float]:
+    """{name of a weight of products: the share of tokens that meet it}; models/trained_count.py
+    counts of which a gradient is taken."""
+    names = ("attention/q", "attention/k", "attention/v", "attention/out", "mlp/up", "mlp/down")
+    met = {f"blocks/{name}": 1.0 for name in names}
+    has = config.outputs
+    if "mlm" in has:
+        table = "embed" if config.head == "tied" else "mlm/table"
+        met |= {"mlm/dense/weight": PREDICTED, table: PREDICTED}
+    return met | {name: 1.0 for name, output in _TOKEN_HEADS.items() if output in has}
+
+
+def attention_flops(config: BERTConfig, length: int) -> tuple[float, ...]:
+    """Training FLOPs of the products inside attention per token, of each layer."""
+    return (12.0 * config.embed * length,) * config.layers
 
 
 def flops_per_token(config: BERTConfig, length: int) -> float:

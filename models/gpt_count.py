@@ -25,10 +25,23 @@ def parameters(config: GPTConfig) -> dict[str, int]:
     return {"total": total, "embedding": embedding, "matmul": blocks + table}
 
 
+def products(config: GPTConfig) -> dict[str, float]:
+    """{name of a weight of products: how many of a token's places meet it}; models/trained_count.py
+    counts of which a gradient is taken."""
+    head = "embed" if config.head == "tied" else "head_table"
+    layers = ("attention/q", "attention/k", "attention/v", "attention/out", "mlp/up", "mlp/down")
+    return {**{f"blocks/{name}": 1.0 for name in layers}, head: 1.0}
+
+
+def attention_flops(config: GPTConfig, length: int) -> tuple[float, ...]:
+    """Training FLOPs of the products inside attention per token, of each layer."""
+    each = 12 * config.heads * config.head_dim
+    return tuple(each * _keys_seen(config, kind, length) for kind in config.kinds)
+
+
 def flops_per_token(config: GPTConfig, length: int) -> float:
     """Training FLOPs (forward and backward) per token of rows of `length` tokens."""
-    keys = sum(_keys_seen(config, kind, length) for kind in config.kinds)
-    return 6 * parameters(config)["matmul"] + 12 * config.heads * config.head_dim * keys
+    return 6 * parameters(config)["matmul"] + sum(attention_flops(config, length))
 
 
 def _keys_seen(config: GPTConfig, kind: str, length: int) -> float:

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from models.count import flops_per_token, parameters
+from models.trained_count import adapter_shapes, trained_flops_per_token
 from pretrain.config import MOMENTS
 from pretrain.experiment import Experiment, to_json, validate
 from pretrain.plan_time import BYTES, step_time
@@ -43,7 +44,7 @@ def plan(experiment: Experiment, where: Topology) -> dict[str, Any]:
     found = _head(experiment, where, laid_out.mesh.shape) | {
         "jax": jax.__version__,
         "memory": laid_out.exact_bytes(),
-        "program": _program(experiment, executed_flops(traced.jaxpr)),
+        "program": _program(experiment, executed_flops(traced.jaxpr), laid_out.flops_per_token()),
         "seconds": {"trace": round(time.perf_counter() - began, 1)},
     }
     began = time.perf_counter()
@@ -57,23 +58,26 @@ def estimate(experiment: Experiment, where: Topology) -> dict[str, Any]:
     validate(experiment, devices=where.devices)
     e, sizes = experiment, experiment.mesh.sizes(where.devices)
     found = _head(experiment, where, sizes)
-    program = _program(experiment, 0.0)
-    # What remat computes again of one forward pass, which is a third of the whole.
+    program = _program(experiment, 0.0, planned_flops(experiment))
+    # What remat computes again of one forward pass, which is a third of training everything.
     again = {
         "full": 1 / 3,
         "save_attention": 0.3,
         "dots": 0.05,
         "save_qkv_attention_mlp": 0.03,
     }.get(getattr(e.model, "remat", "none"), 0.0)
-    program["executed_flops"] = program["model_flops"] * (1 + again)
+    forward_and_back = flops_per_token(e.model, e.length) * program["tokens_per_step"]
+    program["executed_flops"] = program["model_flops"] + again * forward_and_back
     ways = (sizes["fsdp"] if "fsdp" in e.layout else 1) * (
         sizes["tensor"] if "tensor" in e.layout else 1
     )
     parameters = math.ceil(program["parameters"]["total"] * BYTES[e.precision.params] / ways)
     rows = sizes["replica"] * sizes["data"] * sizes["fsdp"]
+    trained = 0 if e.adapter.kind != "none" else parameters  # an adapter is next to nothing
     memory = {
         "parameters": parameters,
-        "optimizer": MOMENTS[e.optimizer.name] * parameters,
+        "trained": trained,
+        "optimizer": MOMENTS[e.optimizer.name] * trained,
         "other_state": 4,
         "batch": math.ceil(20 * e.batch * e.length / rows / sizes["sequence"]),
     }
@@ -96,12 +100,25 @@ def _head(experiment: Experiment, where: Topology, sizes: Mapping[str, int]) -> 
     }
 
 
-def _program(e: Experiment, executed: float) -> dict[str, Any]:
+def planned_flops(e: Experiment) -> float:
+    """Training FLOPs per token from formulas alone. Of what `trainable` freezes the gradients are
+    counted, as everything; of a model under an adapter they are not."""
+    whole = flops_per_token(e.model, e.length)
+    if e.adapter.kind == "none" or e.trainable:
+        return whole
+    shapes = adapter_shapes(e.model, e.adapter)
+    if shapes is None:
+        return whole
+    trained, frozen = shapes
+    return trained_flops_per_token(e.model, e.length, trained=trained, frozen=frozen) or whole
+
+
+def _program(e: Experiment, executed: float, flops: float) -> dict[str, Any]:
     """FLOPs of one update over the whole mesh: the formula's, and those that are executed."""
     return {
         "parameters": parameters(e.model),
         "tokens_per_step": e.batch * e.length,
-        "model_flops": flops_per_token(e.model, e.length) * e.batch * e.length,
+        "model_flops": flops * e.batch * e.length,
         "executed_flops": executed,
     }
 
@@ -125,10 +142,25 @@ class LaidOut:
 
         return trace_step(self.step, self.state, self.batch, mesh=self.mesh, layout=self.layout)
 
+    def flops_per_token(self) -> float:
+        """Training FLOPs per token, of what is trained (models/trained_count.py; of a family that
+        it does not count, of everything)."""
+        from pretrain.parts import flat
+
+        e = self.experiment
+        trained, frozen = (
+            {name: x.shape for name, x in flat(self.state.get(tree, {})).items()}
+            for tree in ("params", "frozen")
+        )
+        counted = trained_flops_per_token(e.model, e.length, trained=trained, frozen=frozen)
+        return flops_per_token(e.model, e.length) if counted is None else counted
+
     def exact_bytes(self) -> dict[str, int]:
-        """Bytes per device by class: what shardings say, to the byte."""
+        """Bytes per device by class: what shardings say, to the byte. "trained" is a part of
+        "parameters"."""
         return {
             "parameters": _local_bytes([self.state["params"], self.state.get("frozen", {})]),
+            "trained": _local_bytes(self.state["params"]),
             "optimizer": _local_bytes(self.state["opt_state"]),
             "other_state": _local_bytes(
                 {k: v for k, v in self.state.items() if k not in ("params", "frozen", "opt_state")}

@@ -65,8 +65,9 @@ def memory_of(e: Experiment, found: dict[str, Any]) -> dict[str, Any]:
     letters = e.model.sizes
     chunk = getattr(e.objective, "chunk_tokens", 0) or e.batch * e.length / e.microbatches
     logit_tokens = min(tokens, chunk / sizes["rows"] / sizes["sequence"])
+    trained = memory["trained"]
     estimates = {
-        "gradients": memory["parameters"],
+        "gradients": trained,
         "activations": tokens * letters.get("Z", 1) * _saved(e, sizes["tensor"]) * width,
         "logits": 2 * 4 * logit_tokens * letters["V"] / sizes["tensor"],
         "gathered_parameters": 3 * _layer_bytes(found, letters, width) / sizes["tensor"],
@@ -92,8 +93,11 @@ def seconds(e: Experiment, where: Topology, found: dict[str, Any]) -> dict[str, 
     cycles = found.get("estimated_cycles", 0.0)
     # The state is read and written once by the optimizer, weights are read three times per
     # microbatch, and what is kept for the backward pass is written and read.
-    moved = 2 * (memory["parameters"] + memory["optimizer"]) + 2 * memory["estimates"]["gradients"]
-    moved += 3 * e.microbatches * BYTES[e.precision.compute] / 4 * memory["parameters"]
+    trained = memory["trained"]
+    moved = 2 * (trained + memory["optimizer"]) + 2 * memory["estimates"]["gradients"]
+    # What is frozen is not read for a gradient of its own.
+    read = 2 * memory["parameters"] + trained
+    moved += e.microbatches * BYTES[e.precision.compute] / 4 * read
     moved += 4 * memory["estimates"]["activations"] * e.microbatches
     links, network = wire_bytes(e, found)
     if "collectives" in found:
@@ -121,14 +125,15 @@ def wire_bytes(e: Experiment, found: dict[str, Any]) -> tuple[float, float]:
     whole = found["program"]["parameters"]["total"] / sizes["tensor"]
     local = whole / sizes["fsdp"]
     gathers = 3 if _remat(e) == "full" else 2
-    inside = e.microbatches * (gathers + 1) * whole * width * _share(sizes["fsdp"])
-    inside += e.microbatches * 2 * local * width * _share(sizes["data"])
+    trained = found["memory"]["trained"] / max(1, found["memory"]["parameters"])
+    inside = e.microbatches * (gathers + trained) * whole * width * _share(sizes["fsdp"])
+    inside += e.microbatches * 2 * local * trained * width * _share(sizes["data"])
     tokens = e.batch * e.length / sizes["rows"] / sizes["sequence"]
     letters = e.model.sizes
     stream = tokens * letters["D"] * letters.get("Z", 1) * width
     passes = 6 if _remat(e) == "full" else 4
     inside += passes * 2 * stream * _share(sizes["tensor"])
-    return inside, 2 * local * 4 * _share(sizes["replica"])
+    return inside, 2 * local * trained * 4 * _share(sizes["replica"])
 
 
 def _share(ways: int) -> float:

@@ -11,8 +11,8 @@ import optax
 from jax.sharding import Mesh
 
 from models import build
-from models.count import flops_per_token
 from models.model import Model
+from models.trained_count import trained_flops_per_token
 from objectives.base import Objective
 from objectives.base import build as build_objective
 from partitioning.axes import Layout, partition
@@ -213,10 +213,15 @@ def counted_leaves(objective: Objective) -> tuple[str, ...]:
 
 def utilization(s: Setup) -> Callable[[float], float | None]:
     """tokens per second -> MFU of this run's mesh, or None for chips we know no peak of, and where
-    parameters are frozen: the formula counts a gradient for every weight."""
-    if "frozen" in s.abstract:
+    parameters of a family are frozen that models/trained_count.py does not count."""
+    flops = trained_flops_per_token(
+        s.experiment.model,
+        s.experiment.length,
+        trained={name: x.shape for name, x in flat(s.abstract["params"]).items()},
+        frozen={name: x.shape for name, x in flat(s.abstract.get("frozen", {})).items()},
+    )
+    if flops is None:
         return lambda rate: None
-    flops = flops_per_token(s.experiment.model, s.experiment.length)
     devices = list(s.mesh.devices.flat)
     return lambda rate: model_flops_utilization(flops, rate, devices)
 

@@ -13,6 +13,9 @@ from data.tokenizer import load_tokenizer, save_tokenizer
 from models import build
 from models.adapter_config import AdapterConfig
 from models.adapters import targets
+from models.count import flops_per_token
+from models.trained_count import adapter_shapes as adapter_shapes_of
+from models.trained_count import trained_flops_per_token
 from objectives.base import build as build_objective
 from partitioning.config import MeshConfig
 from partitioning.layouts import LAYOUTS
@@ -174,8 +177,20 @@ def test_a_step_takes_the_products_of_the_formula_exactly():
     frozen = 4 * (sum(weights.values()) + weights["up"])
     thin = 4 * 2 * 4 * (32 + 32)  # layers, q and v, rank, inputs and outputs
     four: dict[str, Any] = {"model.layers": 4}
-    asked = Made(LORA, **four).flops() - Made(None, **four).flops()
+    lora, whole = Made(LORA, **four), Made(None, **four)
+    asked = lora.flops() - whole.flops()
     assert asked == tokens * (6 * thin - 2 * frozen)
+    # As a run's MFU, a plan and `gesso list` count it; the head's own gradient is dead code in the
+    # traced program.
+    trees = (flat(lora.abstract["params"]), flat(lora.abstract["frozen"]))
+    trained, base = ({n: x.shape for n, x in tree.items()} for tree in trees)
+    config = lora.model.config
+    counted = trained_flops_per_token(config, 32, trained=trained, frozen=base)
+    assert asked == tokens * (counted - flops_per_token(config, 32) + 2 * 264 * 32)
+    shapes = adapter_shapes_of(config, LORA)
+    assert shapes is not None
+    planned = trained_flops_per_token(config, 32, trained=shapes[0], frozen=shapes[1])
+    assert planned == counted
 
 
 def test_a_compiled_step_has_the_memory_and_arithmetic_of_the_formula():

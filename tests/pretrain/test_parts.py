@@ -6,6 +6,9 @@ import pytest
 
 import configs
 from models import build
+from models.count import flops_per_token
+from models.gpt_count import attention_flops
+from models.trained_count import trained_flops_per_token
 from objectives.base import build as build_objective
 from partitioning.config import MeshConfig
 from partitioning.layouts import LAYOUTS
@@ -180,6 +183,36 @@ def test_frozen_weights_have_no_gradient_to_compute():
     attention = 2 * 4 * 2 * tokens * 32 * 32
     assert full - top == 2 * blocks * 2 / 3 + attention
     assert top == Made(*ONE, trainable=("blocks/*", "norm/*"), first_layer=2, clip_norm=0.0).flops()
+
+
+@pytest.mark.parametrize(
+    ("cut", "lowest"),
+    [
+        ({"trainable": ("!blocks/*",)}, 0),
+        ({"trainable": ("blocks/*", "norm/*"), "first_layer": 2}, 2),
+        ({"trainable": ("blocks/*",), "first_layer": 1}, 1),
+        ({"trainable": ("norm/*",)}, 3),
+        ({"first_layer": 1}, 0),
+    ],
+    ids=str,
+)
+def test_the_formula_counts_what_a_step_executes(cut, lowest):
+    """To the unit. Of the program's own: attention takes a square of keys where the formula takes
+    what the mask leaves, and the frozen head's gradient is dead code that XLA takes out."""
+    every, part = Made(*ONE), Made(*ONE, **cut)
+    config, tokens = every.model.config, 8 * 32
+
+    def counted(made):
+        trees = (flat(made.abstract["params"]), flat(made.abstract.get("frozen", {})))
+        trained, frozen = ({n: x.shape for n, x in tree.items()} for tree in trees)
+        return trained_flops_per_token(config, 32, trained=trained, frozen=frozen)
+
+    square = 12 * 32 * 32
+    unmasked = sum(square - each for each in attention_flops(config, 32)[:lowest])
+    head = 2 * 264 * 32 if "embed" not in flat(part.abstract["params"]) else 0
+    saved = counted(every) - counted(part) + unmasked * 2 / 3 - head
+    assert every.flops() - part.flops() == tokens * saved
+    assert counted(every) == flops_per_token(config, 32)
 
 
 def test_the_norm_and_clipping_do_not_bring_the_frozen_gradient_back():

@@ -2,13 +2,15 @@
 
 import dataclasses
 
+import jax
 import pytest
 
 import configs
+from models.adapter_config import AdapterConfig
 from models.count import flops_per_token
 from partitioning.config import MeshConfig
 from pretrain.experiment import ExperimentError
-from pretrain.plan import cache_key, estimate, plan
+from pretrain.plan import cache_key, estimate, lay_out, plan
 from pretrain.plan_search import search, why
 from pretrain.topology import topology
 
@@ -44,6 +46,25 @@ def test_an_estimate_of_what_a_layout_splits_is_near_the_exact_bytes():
     rough, exact = estimate(e, topology("cpu:8"))["memory"], plan(e, topology("cpu:8"))["memory"]
     for name in ("parameters", "optimizer"):
         assert rough[name] == pytest.approx(exact[name], rel=0.05)
+
+
+def test_a_frozen_model_has_no_gradients_to_compute_to_keep_or_to_send():
+    lora = configs.experiment("debug-lora", {"mesh": MeshConfig(data=2, fsdp=4)})
+    whole = dataclasses.replace(lora, adapter=AdapterConfig())
+    laid_out = lay_out(lora, jax.devices())
+    exact, planned = laid_out.exact_bytes(), estimate(lora, topology("v5e:2x4"))
+    every = estimate(whole, topology("v5e:2x4"))
+    rates = [each["program"]["model_flops"] for each in (planned, every)]
+    assert rates[0] == laid_out.flops_per_token() * lora.batch * lora.length
+    assert 0.6 < rates[0] / rates[1] < 0.8  # 4 of 6, and what A and B take
+    # A and B of q and v, rank 8 of 64 and 4 x 16: on every device, the fsdp layout splits D.
+    assert (
+        exact["trained"] < 0.3 * exact["parameters"] and exact["optimizer"] < 3 * exact["trained"]
+    )
+    assert planned["memory"]["trained"] == planned["memory"]["optimizer"] == 0
+    assert planned["memory"]["estimates"]["gradients"] == 0
+    assert planned["time"]["links"] < every["time"]["links"]
+    assert planned["time"]["memory"] < every["time"]["memory"]
 
 
 @pytest.mark.parametrize(("name", "where"), [("gpt-j-6b", "v5e:16x16"), ("gpt-neo-1.3b", "h200:8")])
