@@ -38,7 +38,6 @@ CHIPS = {
         link_rate=300e9,
         network_rate=3.1e9,
         cycles=1.05e9,
-        devices=2,
     ),
     "v5e": Chip(
         name="TPU v5e",

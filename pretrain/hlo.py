@@ -6,8 +6,10 @@ instruction, and counts a collective once however many fused computations repeat
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+
+from pretrain.replica_groups import axes_of
 
 KINDS = (
     "all-gather",
@@ -39,12 +41,16 @@ class Instruction:
 class Collective:
     """All collectives of one kind over groups of one size, per step and device.
 
+    axes: the mesh axes along which the devices of a group differ, as in "data x fsdp"; "" where
+    they are not known. network: between slices, over the data-centre network.
     payload_bytes: of their results; wire_bytes: what a device sends (ring algorithms).
     """
 
     kind: str
     group: int
     asynchronous: bool
+    axes: str = ""
+    network: bool = False
     count: int = 0
     payload_bytes: float = 0.0
     wire_bytes: float = 0.0
@@ -52,16 +58,18 @@ class Collective:
 
 @dataclass
 class _Found:
-    collectives: dict[tuple[str, int, bool], Collective] = field(default_factory=dict)
+    mesh: Mapping[str, int]
+    collectives: dict[tuple[str, int, bool, str, bool], Collective] = field(default_factory=dict)
     seen: set[tuple[str, str]] = field(default_factory=set)
     cycles: float = 0.0
 
 
-def collectives(text: str) -> tuple[list[Collective], float]:
+def collectives(text: str, mesh: Mapping[str, int] | None = None) -> tuple[list[Collective], float]:
     """The collectives of one execution, the largest first, and the TPU compiler's own estimate of
-    the cycles of everything else (0.0 where it wrote none)."""
+    the cycles of everything else (0.0 where it wrote none). mesh: {axis: size} in its order, to
+    name the axes of a collective."""
     computations, entry = parse(text)
-    found = _Found()
+    found = _Found(mesh=mesh or {})
     _walk(computations, entry, 1, found)
     ordered = sorted(found.collectives.values(), key=lambda each: -each.wire_bytes)
     return ordered, found.cycles
@@ -196,6 +204,8 @@ def _walk(computations: dict[str, list[Instruction]], name: str, times: int, fou
                     _add(inner, name, times, hidden, scatters, found)
         elif each.opcode.removesuffix("-start") in KINDS:
             _add(each, name, times, each.opcode.endswith("-start"), False, found)
+        elif each.opcode == "send" and "_xla_megascale_transfer_type" in each.rest:
+            _add_network(each, times, found)
 
 
 def _inside(computations: dict[str, list[Instruction]], name: str) -> Iterator[Instruction]:
@@ -230,9 +240,46 @@ def _add(
     )
     if kind == "all-reduce" and scatters:
         kind, wire, payload = "reduce-scatter", share, payload
+    _count(kind, group, hidden, axes_of(each.rest, found.mesh), payload, wire, times, found)
+
+
+def _add_network(each: Instruction, times: int, found: _Found) -> None:
+    """Between slices XLA:TPU leaves the collective to the hosts: a program only sends its share."""
+    said = re.search(r'_xla_megascale_transfer_type="(\w+)"', each.rest)
+    slices = re.search(r'_xla_megascale_target="\{([\d,:]+)\}', each.rest)
+    assert said is not None
+    kind = said[1].lower().replace("_", "-").replace("one-to-one", "collective-permute")
+    group = _listed(slices[1]) if slices else 2
+    share = (group - 1) / group
+    wire = {"all-reduce": 2 * share, "all-gather": group - 1.0, "collective-permute": 1.0}.get(
+        kind, share
+    )
+    payload = type_bytes(each.type)[0]
+    _count(kind, group, True, "replica", payload, wire, times, found, network=True)
+
+
+def _count(
+    kind: str,
+    group: int,
+    hidden: bool,
+    axes: str,
+    payload: float,
+    wire: float,
+    times: int,
+    found: _Found,
+    *,
+    network: bool = False,
+) -> None:
     entry = found.collectives.setdefault(
-        (kind, group, hidden), Collective(kind=kind, group=group, asynchronous=hidden)
+        (kind, group, hidden, axes, network),
+        Collective(kind=kind, group=group, asynchronous=hidden, axes=axes, network=network),
     )
     entry.count += times
     entry.payload_bytes += payload * times
     entry.wire_bytes += payload * wire * times
+
+
+def _listed(spelled: str) -> int:
+    """How many numbers "0:2,5" lists: 4."""
+    ends = [[int(n) for n in part.split(":")] for part in spelled.split(",")]
+    return sum(each[-1] - each[0] + 1 for each in ends)

@@ -48,7 +48,7 @@ def plan(experiment: Experiment, where: Topology) -> dict[str, Any]:
         "seconds": {"trace": round(time.perf_counter() - began, 1)},
     }
     began = time.perf_counter()
-    found |= _compiled(traced, where, found["memory"])
+    found |= _compiled(traced, laid_out.mesh.shape, found["memory"])
     found["seconds"]["compile"] = round(time.perf_counter() - began, 1)
     return found | step_time(experiment, where, found)
 
@@ -228,7 +228,7 @@ def cache_key(experiment: Experiment, where: Topology) -> str:
     ).hexdigest()
 
 
-def _compiled(traced: Any, where: Topology, exact: dict[str, int]) -> dict[str, Any]:
+def _compiled(traced: Any, mesh: Mapping[str, int], exact: dict[str, int]) -> dict[str, Any]:
     import jax
 
     from pretrain.hlo import collectives
@@ -245,7 +245,7 @@ def _compiled(traced: Any, where: Topology, exact: dict[str, int]) -> dict[str, 
         "temporary": memory.temp_size_in_bytes,
         "new_outputs": memory.output_size_in_bytes - memory.alias_size_in_bytes,
     }
-    sent, cycles = collectives(compiled.as_text() or "")
+    sent, cycles = collectives(compiled.as_text() or "", mesh)
     return {
         "memory": exact | {"compiled": used},
         "collectives": [dataclasses.asdict(each) for each in sent],

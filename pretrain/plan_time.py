@@ -10,6 +10,9 @@ from pretrain.topology import Topology
 # TFLOP/s on an H200; a v5e matmul compiles to 93 % of its own.
 MATRIX_EFFICIENCY = 0.8
 BYTES = {"float32": 4, "bfloat16": 2}
+# Seconds that a collective takes however little it sends, assumed: it keeps the search from
+# splitting small models.
+LATENCY = 1e-5
 
 
 def step_time(e: Experiment, where: Topology, found: dict[str, Any]) -> dict[str, Any]:
@@ -62,15 +65,21 @@ def memory_of(e: Experiment, found: dict[str, Any]) -> dict[str, Any]:
     rows = e.batch / sizes["rows"] / e.microbatches
     tokens = rows * e.length / sizes["sequence"]
     width = BYTES[e.precision.compute]
-    letters = e.model.sizes
+    letters, layers = e.model.sizes, _layers(e)
     chunk = getattr(e.objective, "chunk_tokens", 0) or e.batch * e.length / e.microbatches
     logit_tokens = min(tokens, chunk / sizes["rows"] / sizes["sequence"])
     trained = memory["trained"]
     estimates = {
         "gradients": trained,
-        "activations": tokens * letters.get("Z", 1) * _saved(e, sizes["tensor"]) * width,
+        "activations": tokens * layers * _saved(e, sizes["tensor"]) * width,
+        # Without remat every layer's attention keeps its weights; with it one layer at a time has
+        # them.
+        "attention_weights": tokens
+        * (layers if _remat(e) == "none" else 1)
+        * _weights_bytes(e)
+        / sizes["tensor"],
         "logits": 2 * 4 * logit_tokens * letters["V"] / sizes["tensor"],
-        "gathered_parameters": 3 * _layer_bytes(found, letters, width) / sizes["tensor"],
+        "gathered_parameters": 3 * _layer_bytes(found, layers, width) / sizes["tensor"],
     }
     compiled = memory.get("compiled")
     temporary = compiled["temporary"] if compiled else sum(estimates.values())
@@ -98,20 +107,23 @@ def seconds(e: Experiment, where: Topology, found: dict[str, Any]) -> dict[str, 
     # What is frozen is not read for a gradient of its own.
     read = 2 * memory["parameters"] + trained
     moved += e.microbatches * BYTES[e.precision.compute] / 4 * read
-    moved += 4 * memory["estimates"]["activations"] * e.microbatches
+    kept = memory["estimates"]["activations"] + memory["estimates"]["attention_weights"]
+    moved += 4 * kept * e.microbatches
     links, network = wire_bytes(e, found)
     if "collectives" in found:
-        inside = [c for c in found["collectives"] if c["group"] <= where.devices // where.slices]
+        inside = [c for c in found["collectives"] if not c["network"]]
         links = sum(c["wire_bytes"] for c in inside)
+        network = sum(c["wire_bytes"] for c in found["collectives"] if c["network"])
         hidden = sum(c["wire_bytes"] for c in inside if c["asynchronous"])
+        waits = 0.0
     else:
-        hidden = 0.0
+        hidden, waits = 0.0, LATENCY * _estimated_collectives(e, found)
     rate = where.chip.link_rate / where.chip.devices
     return {
         "matrix": matrix,
         "compiler": cycles / where.chip.cycles if cycles and where.chip.cycles else None,
         "memory": moved / (where.chip.memory_rate / where.chip.devices),
-        "links": links / rate,
+        "links": links / rate + waits,
         "hidden_links": hidden / rate,
         "network": network / where.chip.network_rate if where.slices > 1 else 0.0,
     }
@@ -130,10 +142,16 @@ def wire_bytes(e: Experiment, found: dict[str, Any]) -> tuple[float, float]:
     inside += e.microbatches * 2 * local * trained * width * _share(sizes["data"])
     tokens = e.batch * e.length / sizes["rows"] / sizes["sequence"]
     letters = e.model.sizes
-    stream = tokens * letters["D"] * letters.get("Z", 1) * width
+    stream = tokens * letters["D"] * _layers(e) * width
     passes = 6 if _remat(e) == "full" else 4
     inside += passes * 2 * stream * _share(sizes["tensor"])
     return inside, 2 * local * trained * 4 * _share(sizes["replica"])
+
+
+def _estimated_collectives(e: Experiment, found: dict[str, Any]) -> float:
+    sizes, layers = _splits(found["mesh"]), _layers(e)
+    each = 3 * (sizes["fsdp"] > 1) + 6 * (sizes["tensor"] > 1)
+    return e.microbatches * layers * each + 1
 
 
 def _share(ways: int) -> float:
@@ -145,8 +163,25 @@ def _splits(mesh: dict[str, int]) -> dict[str, int]:
     return sizes | {"rows": math.prod(sizes[axis] for axis in ("replica", "data", "fsdp"))}
 
 
-def _layer_bytes(found: dict[str, Any], letters: dict[str, int], width: int) -> float:
-    return found["program"]["parameters"]["matmul"] / max(1, letters.get("Z", 1)) * width
+def _layer_bytes(found: dict[str, Any], layers: int, width: int) -> float:
+    return found["program"]["parameters"]["matmul"] / layers * width
+
+
+def _layers(e: Experiment) -> int:
+    """Of all stacks together."""
+    sides = [getattr(e.model, name, 0) for name in ("encoder_layers", "decoder_layers")]
+    return max(1, e.model.sizes.get("Z", 0), sum(sides))
+
+
+def _weights_bytes(e: Experiment) -> float:
+    """Bytes per token of one layer's attention weights, kept for the backward pass: in float32, and
+    as the compute type multiplies them; after dropout again, with its mask."""
+    heads = e.model.sizes.get("N", 0)
+    if not heads or getattr(e.model, "attention", "dense") == "cudnn":
+        return 0.0
+    seen = 0.5 if e.model.family == "gpt" else 1.0
+    width = BYTES[e.precision.compute]
+    return heads * e.length * seen * (4 + width + (1 + width if e.model.drops else 0))
 
 
 def _saved(e: Experiment, tensor: int) -> float:

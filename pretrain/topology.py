@@ -7,6 +7,9 @@ from typing import Any
 
 from pretrain.chips import CHIPS, Chip, chip
 
+# libtpu 0.0.42.1 overflows the stacks of its own threads on BERT's step, and dies of it.
+_STACKS = "--fibers_default_thread_stack_size=4194304 --default_thread_stack_size=4194304"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Topology:
@@ -60,7 +63,12 @@ def describe(where: Topology) -> list[Any]:
     the shape; for the CPU, where the process has too few virtual devices.
     """
     if where.kind != "cpu":
-        os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+        asked = os.environ.get("LIBTPU_INIT_ARGS", "")
+        os.environ |= {
+            "TPU_SKIP_MDS_QUERY": "1",
+            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+            "LIBTPU_INIT_ARGS": f"{_STACKS} {asked}".strip(),
+        }
     import jax
 
     if where.kind == "cpu":
@@ -80,8 +88,10 @@ def describe(where: Topology) -> list[Any]:
             " Linux, no TPU needed); or --compile never for the estimate alone"
         ) from None
     try:
+        # A v4 chip's two cores are one device, as they are on the pods that are rented.
+        cores = {"chip_config_name": "megacore"} if where.kind == "v4" else {}
         found = topologies.get_topology_desc(
-            platform="tpu", topology_name=where.name, num_slices=where.slices
+            platform="tpu", topology_name=where.name, num_slices=where.slices, **cores
         )
     except Exception as error:
         shapes = {"v5e": "2x2 2x4 4x4 4x8 8x8 8x16 16x16", "v6e": "1x1 2x2 2x4 4x4 8x8 16x16"}
