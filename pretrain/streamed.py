@@ -46,7 +46,7 @@ def save_params(
 
         def trees() -> Iterator[Any]:
             for name, x in params:
-                summed = pool.submit(host_fingerprint, x)  # while it is written
+                summed = pool.submit(_fingerprint, [x])  # while it is written
                 yield _tree(_PARAMS + name, x)
                 kind = {"dtype": str(x.dtype), "shape": tuple(x.shape)}
                 leaves[_PARAMS + name] = Leaf(**kind, fingerprint=summed.result())
@@ -80,6 +80,12 @@ class StoredParams:
         for each in (_PARAMS + name).split("/"):
             found = found[each]
         return found
+
+
+def _fingerprint(holder: list[np.ndarray]) -> str:
+    """Of the one array in the list, which is let go before the result is known: a thread pool
+    keeps a call's arguments for a moment longer."""
+    return host_fingerprint(holder.pop())
 
 
 def _flush(folder: Path) -> None:

@@ -241,7 +241,7 @@ def test_sharded_is_single_device(cut):
     with jax.default_matmul_precision("highest"):
         split = Trained(MeshConfig(data=2, fsdp=2, tensor=2), "fsdp_tensor", **CUT)
     for a, b in zip(split.metrics, cut.metrics, strict=True):
-        assert float(a["loss"]) == pytest.approx(float(b["loss"]), abs=3e-6)
+        assert float(a["loss"]) == pytest.approx(float(b["loss"]), abs=6e-6)
         assert float(a["grad_norm"]) == pytest.approx(float(b["grad_norm"]), rel=2e-5)
     for name, leaf in flat(split.whole).items():
         assert np.abs(leaf - flat(cut.whole)[name]).mean() < 2e-6, name
