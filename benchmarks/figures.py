@@ -198,6 +198,51 @@ PROGRAMS = (
         ),
     ),
     Program(
+        module="export",
+        quick=("--quick",),
+        seconds=3600,
+        figures=(
+            Figure(
+                name="gesso import, memory / largest array",
+                path=("memory", "import"),
+                definition="peak memory beyond what the command takes on a model of a few"
+                " kilobytes, over the bytes of the largest array; the worse of"
+                " GPT-Neo 0.4B and 1.3B shapes, random float32 weights in"
+                " GPT-Neo's published layout",
+                target=1.3,
+                better="less",
+                unit="x",
+            ),
+            Figure(
+                name="gesso export, memory / largest array",
+                path=("memory", "export"),
+                definition="the same, less the parameters themselves: the export is run once"
+                " to be checked",
+                target=1.3,
+                better="less",
+                unit="x",
+            ),
+            Figure(
+                name="gesso import, time / copying the files",
+                path=("time", "import"),
+                definition="seconds of the whole command, to the last fsync, over those of"
+                " copying the same files with fsync, nothing in the page cache"
+                " before either (mean of a copy before and one after)",
+                target=1.5,
+                better="less",
+                unit="x",
+            ),
+            Figure(
+                name="gesso export, time / copying the files",
+                path=("time", "export"),
+                definition="the same of export",
+                target=1.5,
+                better="less",
+                unit="x",
+            ),
+        ),
+    ),
+    Program(
         module="quickstart",
         quick=("--steps", "40"),
         figures=(
