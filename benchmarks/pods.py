@@ -14,12 +14,13 @@ the next call unless the experiment changed: stop it when you like.
 
 import argparse
 import fnmatch
+import itertools
 import json
+import math
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,12 @@ from benchmarks.page import write_section
 from benchmarks.pods_rows import PODS, Row, recommended, settings_hash
 from configs.registry import experiment as named
 from pretrain.experiment import Experiment
+from pretrain.plan_finalists import TRIES, smaller
 from pretrain.plan_search import Candidate, search
 from pretrain.topology import topology
 
 ROOT = Path(__file__).parent
 RESULTS = {name: ROOT / "results" / f"{name}.json" for name in ("pods", "recommended")}
-TRIES = 5
 
 
 def main() -> None:
@@ -106,7 +107,7 @@ def _best(row: Row, *, compiles: bool, timeout: float, told: str) -> dict[str, A
         "refused": [],
     }
     ranked, _ = search(e, where)
-    for each in _fallbacks(ranked):
+    for each in itertools.islice(smaller(ranked, below=math.inf), TRIES):
         print(f"{told}: {each.name}", file=sys.stderr, flush=True)
         made = _compiled(row, each, timeout) if compiles else each.estimate
         if made.get("fits"):
@@ -115,16 +116,6 @@ def _best(row: Row, *, compiles: bool, timeout: float, told: str) -> dict[str, A
         print(f"  refused: {why[-200:]}", file=sys.stderr, flush=True)
         record["refused"].append({"options": each.name, "why": why[:300]})
     return record | {"fits": False, "compiled": compiles, "options": ""}
-
-
-def _fallbacks(ranked: list[Candidate]) -> Iterator[Candidate]:
-    """The fastest, then the fastest of those that need clearly less memory, and so on."""
-    limit, yielded = float("inf"), 0
-    for each in ranked:
-        total = each.estimate["memory"]["total"]
-        if total < 0.8 * limit and yielded < TRIES:
-            yield each
-            limit, yielded = total, yielded + 1
 
 
 def _compiled(row: Row, each: Candidate, timeout: float) -> dict[str, Any]:

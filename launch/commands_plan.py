@@ -39,6 +39,10 @@ class Planned:
     slices: int = 1
     # Try every mesh, remat policy and number of microbatches, and rank them.
     search: Literal["yes", "no"] = "no"
+    # How many of the search's fastest to compile, before the fastest of those is named.
+    finalists: int = 1
+    # Write the plan as a page with pictures, to this file (.html).
+    page: str = ""
     # Compile the step for the topology where a compiler for it is here, or only estimate.
     compile: Literal["auto", "never"] = "auto"
     # Tokens to train on, for days and cost; 0: the experiment's own steps.
@@ -61,6 +65,7 @@ def plan(arguments: list[str]) -> int:
 
     where = topology(asked.topology, slices=asked.slices)
     ranked: list[dict[str, Any]] = []
+    made: dict[str, Any] | None = None
     if asked.search == "yes":
         from pretrain.plan_search import search, why
 
@@ -72,16 +77,51 @@ def plan(arguments: list[str]) -> int:
             )
         experiment = found[0].experiment
         ranked = [{"options": c.name, **_summary(c.estimate)} for c in found[:10]]
+        best = found[0]
         if not asked.json:
             _show_ranked(found[:10], tried, len(found))
-            output().print("\n".join(f"  {line}" for line in why(found[0], found)), markup=False)
-    made = _plan(experiment, where, compiles=asked.compile == "auto")
+        if asked.compile == "auto" and where.compiles:
+            best, made = _compiled_best(found, where, asked.finalists)
+            experiment = best.experiment
+        if not asked.json:
+            output().print("\n".join(f"  {line}" for line in why(best, found)), markup=False)
+    if made is None:
+        made = _plan(experiment, where, compiles=asked.compile == "auto")
     made["budget"] = _budget(made, experiment, tokens=asked.tokens, price=asked.price)
+    if asked.page:
+        from pretrain.report_plan import write_plan
+
+        page = write_plan(made | {"search": ranked}, asked.page)
+        narration().print(f"page: {page}", markup=False, soft_wrap=True)
     if asked.json:
         print_json(made | ({"search": ranked} if ranked else {}))
     else:
         _show(made)
     return DONE
+
+
+def _compiled_best(found: list[Any], where: Any, count: int) -> tuple[Any, dict[str, Any]]:
+    """The best of a search as the compiler sees it, and its plan."""
+    from pretrain.plan_finalists import choose
+
+    if count < 1:
+        raise Refused(f"--finalists must be at least 1, not {count}")
+    chosen = choose(
+        found, lambda e, depth: _plan(e, where, compiles=True, depth=depth), count=count
+    )
+    if chosen is None:
+        raise Refused(
+            f"the compiler refused all that fit {where.name} by formulas: take a larger topology,"
+            " a smaller --batch, or --optimizer.name adafactor"
+        )
+    tell = narration().print
+    for each in chosen.refused:
+        tell(f"the compiler finds no room for {each.name}", markup=False, soft_wrap=True)
+    tell(f"chosen: {chosen.candidate.name}", markup=False, soft_wrap=True)
+    if chosen.error:
+        spelled = ", ".join(f"{name} {value:+.1%}" for name, value in chosen.error.items())
+        tell(f"two shallow models told of the whole one: {spelled}", markup=False)
+    return chosen.candidate, chosen.plan
 
 
 def read(arguments: list[str]) -> tuple[Experiment, Planned]:
@@ -112,7 +152,13 @@ def read(arguments: list[str]) -> tuple[Experiment, Planned]:
     return found.experiment, found.asked
 
 
-def _plan(experiment: Experiment, where: Any, *, compiles: bool) -> dict[str, Any]:
+def _plan(
+    experiment: Experiment,
+    where: Any,
+    *,
+    compiles: bool,
+    depth: Literal["whole", "extrapolated"] = "whole",
+) -> dict[str, Any]:
     """The compiled plan, from the cache where the same one was made before; else the estimate."""
     from pretrain.plan import cache_key, estimate
 
@@ -124,13 +170,14 @@ def _plan(experiment: Experiment, where: Any, *, compiles: bool) -> dict[str, An
         flag = f"--xla_force_host_platform_device_count={where.devices}"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
     cache = Path(os.environ.get("GESSO_CACHE") or Path.home() / ".cache/gesso") / "plans"
-    kept = cache / f"{cache_key(experiment, where)}.json"
+    note = "" if depth == "whole" else f"-{depth}"
+    kept = cache / f"{cache_key(experiment, where)}{note}.json"
     if kept.exists():
         return json.loads(kept.read_text())
     narration().print(f"compiling {experiment.name} for {where.name} ...", style="dim")
     from pretrain.plan import plan as compile_plan
 
-    made = compile_plan(experiment, where)
+    made = compile_plan(experiment, where, depth=depth)
     cache.mkdir(parents=True, exist_ok=True)
     partial = kept.with_suffix(f".{os.getpid()}")
     partial.write_text(json.dumps(made))

@@ -13,21 +13,28 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 from models.count import flops_per_token, parameters
 from models.trained_count import adapter_shapes, trained_flops_per_token
 from pretrain.config import MOMENTS
 from pretrain.experiment import Experiment, to_json, validate
+from pretrain.plan_depth import SHALLOW, can_be_cut, cut, extrapolate, turns_of
 from pretrain.plan_time import BYTES, step_time
 from pretrain.topology import Topology, describe
 
 PLAN_VERSION = 1
 
 
-def plan(experiment: Experiment, where: Topology) -> dict[str, Any]:
+def plan(
+    experiment: Experiment,
+    where: Topology,
+    *,
+    depth: Literal["whole", "extrapolated"] = "whole",
+) -> dict[str, Any]:
     """The plan of a run on a topology, compiled for it, as JSON: "memory", "program",
-    "collectives", "time", "fits". Before JAX is used elsewhere in the process.
+    "collectives", "time", "fits". Before JAX is used elsewhere in the process. depth: compile the
+    whole model, or two shallow ones (pretrain/plan_depth.py), whose figures are no longer exact.
 
     Raises ExperimentError where the experiment cannot be laid out on it, ValueError for a topology
     that no compiler here knows.
@@ -48,7 +55,14 @@ def plan(experiment: Experiment, where: Topology) -> dict[str, Any]:
         "seconds": {"trace": round(time.perf_counter() - began, 1)},
     }
     began = time.perf_counter()
-    found |= _compiled(traced, laid_out.mesh.shape, found["memory"])
+    if depth == "extrapolated" and can_be_cut(experiment):
+        ends = [lay_out(cut(experiment, turns=n), devices) for n in SHALLOW]
+        made = [_compiled(each.trace(), each.mesh.shape, {}) for each in ends]
+        line = extrapolate(*made, turns=turns_of(experiment))
+        line["memory"] = found["memory"] | line.get("memory", {}) | {"extrapolated": True}
+        found |= line
+    else:
+        found |= _compiled(traced, laid_out.mesh.shape, found["memory"])
     found["seconds"]["compile"] = round(time.perf_counter() - began, 1)
     return found | step_time(experiment, where, found)
 
@@ -277,4 +291,5 @@ def _any_tokenizer(model: Any) -> Any:
         byte_lengths=np.ones(size, np.int32),
         spelling=np.zeros((size, 50), np.uint16),
         classes=size,
+        encode=lambda text: [6],
     )

@@ -89,7 +89,7 @@ def memory_of(e: Experiment, found: dict[str, Any]) -> dict[str, Any]:
         "estimates": estimates | {"other": rest},
         "temporary": temporary,
         "total": (compiled["arguments"] if compiled else state) + temporary + fresh,
-        "exact": compiled is not None,
+        "exact": compiled is not None and not memory.get("extrapolated"),
     }
 
 

@@ -1,6 +1,7 @@
 """Plans: exact bytes are the compiler's, FLOPs are the formula's, the search ranks what fits."""
 
 import dataclasses
+import itertools
 
 import jax
 import pytest
@@ -72,7 +73,7 @@ def test_the_search_ranks_what_fits_and_says_why(name, where):
     found, tried = search(configs.experiment(name), topology(where))
     assert 0 < len(found) < tried >= 80
     seconds = [each.seconds for each in found]
-    assert seconds == sorted(seconds)
+    assert all(b >= a - 1e-6 for a, b in itertools.pairwise(seconds)), "but for equals"
     assert all(each.estimate["fits"] for each in found)
     assert "bound by" in why(found[0], found)[0]
 
