@@ -73,6 +73,14 @@ class Generate:
         from pretrain.open import open_run
 
         run = open_run(folder, step=self.step)
+        if (adapter := run.experiment.adapter).kind == "p_tuning":
+            import numpy as np
+
+            from pretrain.placeholders import refuse_crowded
+
+            for each in self.prompt:
+                ids = np.asarray(run.tokenizer.encode(each), np.int64)[None]
+                refuse_crowded(ids, None, adapter, where=[repr(each[:40])])
         narration().print(f"step {run.step:,} of {folder}", style="dim", markup=False)
         shown = _Shown("".join(self.prompt)) if self.stream else None
         texts = generate(

@@ -33,10 +33,14 @@ def figures(
     from evaluation.unigram import beside
     from objectives.base import build
     from pretrain.open import open_run
+    from pretrain.placeholders import counting
 
     run = open_run(folder, step=step)
     opened = store_for(run, folder, store)
-    objective = build(run.experiment.objective, tokenizer=run.tokenizer, model=run.experiment.model)
+    objective = counting(
+        build(run.experiment.objective, tokenizer=run.tokenizer, model=run.experiment.model),
+        run.experiment.adapter,
+    )
     if what := _unfit(opened, objective):
         raise Refused(f"{store or opened.folder} holds {what}")
     on_devices = place(run, folder)

@@ -208,12 +208,19 @@ def _refuse_other_model(experiment: Experiment, source: Source, side: str) -> No
             f"{source.run} holds a {theirs.family}, and experiment {experiment.name!r} trains a"
             f" {ours.family}: choose an experiment of that family (gesso list)"
         )
-    known, asked = dataclasses.asdict(theirs), dataclasses.asdict(ours)
+    known, asked = _settings(theirs), _settings(ours)
     free = (*_FREE, *experiment.start.allow_changed)
-    differing = [name for name in known if known[name] != asked[name] and not matches(name, free)]
+    # A side's setting, "encoder.epsilon", is free where "epsilon" is.
+    differing = [
+        name
+        for name in known
+        if known[name] != asked.get(name, "no such setting")
+        and not matches(name, free)
+        and not matches(name.rpartition(".")[2], free)
+    ]
     sized = {"layers", "embed", "heads", "mlp", "cell", "head_dim", "filters"}
-    sized |= {"encoder_layers", "decoder_layers", "token_types", "encoder", "decoder"}
-    if wrong := [name for name in differing if name not in sized]:
+    sized |= {"encoder_layers", "decoder_layers", "token_types"}
+    if wrong := [name for name in differing if name.rpartition(".")[2] not in sized]:
         listed = "".join(
             f"\n  - {setting}{name}: {known[name]!r} there, {asked[name]!r} asked" for name in wrong
         )
@@ -221,6 +228,18 @@ def _refuse_other_model(experiment: Experiment, source: Source, side: str) -> No
             f"{source.run} was trained as another model:{listed}\ntake its settings (gesso"
             f" finetune does), or name what may differ: --start.allow-changed {' '.join(wrong)}"
         )
+
+
+def _settings(config: Any, before: str = "") -> dict[str, Any]:
+    """{"epsilon": ...}; of the sides of an encoder-decoder {"encoder.epsilon": ...}."""
+    found: dict[str, Any] = {}
+    for each in dataclasses.fields(config):
+        value = getattr(config, each.name)
+        if dataclasses.is_dataclass(value):
+            found |= _settings(value, f"{before}{each.name}.")
+        else:
+            found[before + each.name] = value
+    return found
 
 
 def _spelled(shape: Sequence[int]) -> str:

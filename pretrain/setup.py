@@ -25,6 +25,7 @@ from pretrain.mup import rates
 from pretrain.optimizer import make_optimizer
 from pretrain.parts import Parts, flat, parts_of
 from pretrain.phases import phase_experiment, scheduled
+from pretrain.placeholders import counting
 from pretrain.schedule import make_schedule
 from pretrain.state import State, abstract_state, carry_of
 from pretrain.step import StepSettings, batch_sharding, compile_step, make_train_step
@@ -95,6 +96,9 @@ def set_up(experiment: Experiment, *, store: Any, phase: int | None = None) -> S
             wait_seconds=data.wait_seconds,
         ),
     )
+    objective = counting(objective, experiment.adapter)
+    if experiment.adapter.kind == "p_tuning":
+        objective.host_batch(order.take(order.visit(0, experiment.batch)))
     # Some objectives need more of a corpus than text (a separator): they look at its first rows.
     if check := getattr(objective, "check", None):
         check(order.take)

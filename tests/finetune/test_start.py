@@ -163,6 +163,33 @@ def test_bert2bert_has_each_side_from_its_own_source(berts, store):
     assert not np.array_equal(ours["source/attention/q"], ours["decoder/blocks/attention/q"])
 
 
+def test_a_source_with_other_settings_inside_a_side_is_refused(tmp_path, store):
+    """Shapes are the same: only the settings tell."""
+    model = EncoderDecoderConfig(
+        encoder=dataclasses.replace(BERT, outputs=()),
+        decoder=dataclasses.replace(BERT, outputs=("mlm",)),
+    )
+    plain = override(
+        configs.experiment("debug-transformer"),
+        {"model": model, "data.store": TINY["data.store"], "length": 32, "batch": 8},
+    )
+    make_run(tmp_path / "both", plain)
+    other = dataclasses.replace(model.encoder, epsilon=1e-3, residual_dropout=0.2)
+    asked = dataclasses.replace(
+        plain,
+        model=dataclasses.replace(model, encoder=other),
+        start=StartConfig(source=str(tmp_path / "both")),
+    )
+    with pytest.raises(ExperimentError) as refused:
+        sought(set_up(asked, store=store))
+    said = str(refused.value)
+    assert "model.encoder.epsilon: 1e-12 there, 0.001 asked" in said
+    assert "dropout" not in said and "decoder" not in said
+    for free in ("epsilon", "encoder.epsilon"):
+        start = dataclasses.replace(asked.start, allow_changed=(free,))
+        sought(set_up(dataclasses.replace(asked, start=start), store=store))
+
+
 def piece(tree, name, shape):
     return Piece(name=f"{tree}/{name}", leaf=Leaf(dtype="float32", shape=shape, fingerprint=""))
 
