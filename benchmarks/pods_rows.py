@@ -14,7 +14,7 @@ from pretrain.topology import topology
 DAYS = 30
 # Small slices first; the cheap chip first, the large one for what does not fit it.
 LADDER = (
-    *(f"v5e:{shape}" for shape in ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")),
+    *(f"v5e:{shape}" for shape in ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")),
     *(f"v5p:{shape}" for shape in ("4x4x4", "4x4x8", "4x8x8")),
 )
 

@@ -61,6 +61,7 @@ def plan(arguments: list[str]) -> int:
             raise Refused("say which experiment to plan: gesso plan EXPERIMENT --topology ...")
         return DONE
     experiment, asked = read(arguments)
+    _check(asked)
     from pretrain.topology import topology
 
     where = topology(asked.topology, slices=asked.slices)
@@ -100,12 +101,29 @@ def plan(arguments: list[str]) -> int:
     return DONE
 
 
+def _check(asked: Planned) -> None:
+    if asked.finalists < 1 or (asked.finalists > 1 and asked.search == "no"):
+        raise Refused("--finalists is how many of a search's fastest are compiled: at least 1, with"
+                      " --search yes")  # fmt: skip
+    if asked.finalists > 1 and asked.compile == "never":
+        raise Refused("--finalists compiles, and --compile is never: leave out one of them")
+    if asked.tokens < 0 or asked.price < 0:
+        raise Refused("--tokens and --price cannot be negative")
+
+
+def _recommended(name: str) -> str:
+    """The options of an experiment's row in docs/pods.md; "" where there is none."""
+    path = Path(__file__).parents[1] / "benchmarks/results/recommended.json"
+    rows = json.loads(path.read_text()).values() if path.is_file() else ()
+    return next(
+        (f"--topology {r['topology']} {r['options']}" for r in rows if r["experiment"] == name), ""
+    )
+
+
 def _compiled_best(found: list[Any], where: Any, count: int) -> tuple[Any, dict[str, Any]]:
     """The best of a search as the compiler sees it, and its plan."""
     from pretrain.plan_finalists import choose
 
-    if count < 1:
-        raise Refused(f"--finalists must be at least 1, not {count}")
     chosen = choose(
         found, lambda e, depth: _plan(e, where, compiles=True, depth=depth), count=count
     )
@@ -130,6 +148,14 @@ def read(arguments: list[str]) -> tuple[Experiment, Planned]:
 
     name, *settings = arguments
     experiment = registry.experiment(name)
+    if not {"-h", "--help"} & set(settings) and not any(
+        each.startswith("--topology") for each in settings
+    ):
+        known = _recommended(name)
+        raise Refused(
+            f"say where: gesso plan {name} {known or '--topology v5e:4x4'}"
+            + (" is recommended (docs/pods.md)" if known else "")
+        )
     options = dataclasses.make_dataclass(
         "Plan",
         [

@@ -40,10 +40,32 @@ class MeshConfig:
             return asked | {open_axes[0]: devices // known}
         if not open_axes and known == devices:
             return asked
+        near = _nearest(asked, devices)
         raise ValueError(
             f"mesh {spelled} does not lay out over {devices} device(s); the sizes must multiply to"
-            f" {devices}: set one axis to -1 to take what remains"
+            f" {devices}: "
+            + (f"try {near}, or " if near else "")
+            + "set one axis to -1 to take what remains"
         )
+
+
+def _nearest(asked: dict[str, int], devices: int) -> str:
+    """The nearest size of one axis with which the others lay out, below and above; "" for none."""
+    choices = []
+    for axis, n in asked.items():
+        rest = 1
+        for other, m in asked.items():
+            rest *= max(m, 1) if other != axis else 1
+        if n < 1 or devices % rest:
+            continue
+        left = devices // rest
+        takes = -1 in asked.values()
+        sizes = [m for m in range(1, left + 1) if left % m == 0] if takes else [left]
+        below = [m for m in sizes if m <= n][-1:]
+        above = [m for m in sizes if m > n][:1]
+        choices += [(abs(m - n), f"--mesh.{axis} {m}") for m in (*below, *above)]
+    nearest = sorted(choices)[:3]
+    return " or ".join(text for _, text in nearest)
 
 
 @dataclass(frozen=True, kw_only=True)

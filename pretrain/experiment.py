@@ -361,9 +361,10 @@ def _mesh(e: Experiment, sizes: dict[str, int]) -> list[str]:
     }
     for name, (size, axis, split) in splits.items():
         if split and size % sizes[axis]:
+            ways = max(n for n in range(1, sizes[axis] + 1) if size % n == 0 == sizes[axis] % n)
             problems.append(
                 f"{name} {size} does not divide over mesh axis {axis}={sizes[axis]};"
-                f" try {_near(size, sizes[axis])}"
+                f" try {_near(size, sizes[axis])}, or --mesh.{axis} {ways}"
             )
     if sizes["sequence"] > 1 and getattr(e.model, "recurrent", False):
         problems.append(

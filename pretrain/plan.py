@@ -18,7 +18,7 @@ from typing import Any, Literal
 from models.count import flops_per_token, parameters
 from models.trained_count import adapter_shapes, trained_flops_per_token
 from pretrain.config import MOMENTS
-from pretrain.experiment import Experiment, to_json, validate
+from pretrain.experiment import Experiment, ExperimentError, to_json, validate
 from pretrain.plan_depth import SHALLOW, can_be_cut, cut, extrapolate, turns_of
 from pretrain.plan_time import BYTES, step_time
 from pretrain.topology import Topology, describe
@@ -43,7 +43,7 @@ def plan(
 
     from pretrain.program_flops import executed_flops
 
-    validate(experiment, devices=where.devices)
+    check(experiment, where)
     devices = describe(where)
     began = time.perf_counter()
     laid_out = lay_out(experiment, devices)
@@ -69,7 +69,7 @@ def plan(
 
 def estimate(experiment: Experiment, where: Topology) -> dict[str, Any]:
     """As `plan`, from formulas alone: no JAX, no compiler, milliseconds. "exact" is False."""
-    validate(experiment, devices=where.devices)
+    check(experiment, where)
     e, sizes = experiment, experiment.mesh.sizes(where.devices)
     found = _head(experiment, where, sizes)
     program = _program(experiment, 0.0, planned_flops(experiment))
@@ -97,6 +97,16 @@ def estimate(experiment: Experiment, where: Topology) -> dict[str, Any]:
     }
     found |= {"program": program, "memory": memory}
     return found | step_time(experiment, where, found)
+
+
+def check(experiment: Experiment, where: Topology) -> None:
+    """Raises ExperimentError where the experiment cannot be laid out on the topology."""
+    validate(experiment, devices=where.devices)
+    if experiment.mesh.sizes(where.devices)["replica"] % where.slices:
+        raise ExperimentError(
+            f"{where.slices} slices and mesh axis replica={experiment.mesh.replica}: what every"
+            f" layer gathers would cross the data-centre network; use --mesh.replica {where.slices}"
+        )
 
 
 def _head(experiment: Experiment, where: Topology, sizes: Mapping[str, int]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pretrain.chips import CHIPS, Chip, chip
+from pretrain.slices import check_shape, near, of_type
 
 # libtpu 0.0.42.1 overflows the stacks of its own threads on BERT's step, and dies of it.
 _STACKS = "--fibers_default_thread_stack_size=4194304 --default_thread_stack_size=4194304"
@@ -25,6 +26,10 @@ class Topology:
         return self.name.partition(":")[0]
 
     @property
+    def shape(self) -> str:
+        return self.name.partition(":")[2]
+
+    @property
     def compiles(self) -> bool:
         """Whether a program for it can be compiled here, without the machine."""
         return self.chip is None or self.name.startswith("v")
@@ -41,16 +46,22 @@ def topology(name: str, *, slices: int = 1) -> Topology:
     """
     kind, _, shape = name.partition(":")
     if not re.fullmatch(r"\d+(x\d+)*", shape):
+        here = of_type(name)
+        meant = f"it is {here} here" if here else "for example v5e:16x16, v5p:4x4x4, v6e:8x8"
         raise ValueError(
-            f"topology {name!r} is no KIND:SHAPE; for example v5e:16x16, v5p:4x4x4, v6e:8x8 (TPU"
-            " slices as libtpu names them) or h200:8 (a number of GPUs)"
+            f"topology {name!r} is no KIND:SHAPE; {meant} (TPU slices as libtpu names them), or"
+            " h200:8 (a number of GPUs)"
         )
     if slices < 1:
         raise ValueError(f"there is at least 1 slice, not {slices}")
     made = None if kind == "cpu" else chip(kind)
+    if made is not None:
+        check_shape(kind, shape)
     count = slices
     for each in shape.split("x"):
         count *= int(each)
+    if count < 1:
+        raise ValueError(f"topology {name!r} has no device")
     return Topology(
         name=name, chip=made, slices=slices, devices=count * (made.devices if made else 1)
     )
@@ -63,11 +74,11 @@ def describe(where: Topology) -> list[Any]:
     the shape; for the CPU, where the process has too few virtual devices.
     """
     if where.kind != "cpu":
-        asked = os.environ.get("LIBTPU_INIT_ARGS", "")
+        flags = os.environ.get("LIBTPU_INIT_ARGS", "")
         os.environ |= {
             "TPU_SKIP_MDS_QUERY": "1",
             "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-            "LIBTPU_INIT_ARGS": f"{_STACKS} {asked}".strip(),
+            "LIBTPU_INIT_ARGS": f"{_STACKS} {flags}".strip(),
         }
     import jax
 
@@ -89,16 +100,16 @@ def describe(where: Topology) -> list[Any]:
         ) from None
     try:
         # A v4 chip's two cores are one device, as they are on the pods that are rented.
-        cores = {"chip_config_name": "megacore"} if where.kind == "v4" else {}
+        asked: dict[str, Any] = {"chip_config_name": "megacore"} if where.kind == "v4" else {}
+        if where.shape == "1x1":
+            asked["chips_per_host_bounds"] = (1, 1, 1)
         found = topologies.get_topology_desc(
-            platform="tpu", topology_name=where.name, num_slices=where.slices, **cores
+            platform="tpu", topology_name=where.name, num_slices=where.slices, **asked
         )
     except Exception as error:
-        shapes = {"v5e": "2x2 2x4 4x4 4x8 8x8 8x16 16x16", "v6e": "1x1 2x2 2x4 4x4 8x8 16x16"}
-        known = shapes.get(where.kind, "2x2x1 2x2x4 4x4x4 4x4x8 8x8x8 8x8x16 16x16x16")
         raise ValueError(
-            f"libtpu does not know {where.name} ({' '.join(str(error).split())[:120]}); shapes of"
-            f" {where.kind}: {known}"
+            f"libtpu does not know {where.slices} x {where.name}"
+            f" ({' '.join(str(error).split())[:120]}); near it: {near(where.kind, where.shape)}"
         ) from None
     return list(found.devices)
 

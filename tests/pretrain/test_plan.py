@@ -89,6 +89,50 @@ def test_what_cannot_be_planned_is_refused_with_what_can():
     assert not estimate(big, topology("v5e:2x4"))["fits"]
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ("v5litepod-64", "it is v5e:8x8 here"),
+        ("v5p-128", "it is v5p:4x4x4 here"),
+        ("v5e:3x3", "near it: v5e:2x2 .4 chips., v5e:2x4 .8 chips., v5e:4x4 .16 chips."),
+        ("v5p:8x8", "slices have 3 sides.*v5p:4x4x4"),
+        ("v5e:64x64", "up to 16x16"),
+        ("v5e:0x4", "v5e:1x1 .1 chip."),
+        ("h200:0", "no device"),
+    ],
+)
+def test_slices_that_there_are_not_are_refused_with_those_near_them(asked, told):
+    with pytest.raises(ValueError, match=told):
+        topology(asked)
+
+
+def test_slices_that_no_page_lists_but_hosts_can_make_are_taken():
+    assert topology("v5e:4x6").chips == 24 and topology("v4:2x2x3").devices == 12
+
+
+@pytest.mark.parametrize(
+    ("mesh", "layout", "told"),
+    [
+        ({"data": 1, "fsdp": 48}, "fsdp", "try --mesh.fsdp 64"),
+        ({"data": 3, "fsdp": 16}, "fsdp", "try --mesh.data 4"),
+        ({"data": -1, "fsdp": 24}, "fsdp", "try --mesh.fsdp 16 or --mesh.fsdp 32"),
+        ({"data": 2, "tensor": 32}, "tensor", "heads 16 .* try 32, or --mesh.tensor 16"),
+        ({"data": 64}, "replicated", "batch 500 .* try 448 or 512"),
+    ],
+)
+def test_a_mesh_that_does_not_divide_is_refused_with_what_does(mesh, layout, told):
+    batch = 500 if mesh == {"data": 64} else 512
+    settings = {"mesh": MeshConfig(**mesh), "layout": layout, "batch": batch}
+    with pytest.raises(ExperimentError, match=told):
+        estimate(configs.experiment("gpt-j-6b", settings), topology("v5e:8x8"))
+
+
+def test_slices_need_replicas():
+    e = configs.experiment("gpt-j-6b", {"mesh": MeshConfig(data=1, fsdp=128)})
+    with pytest.raises(ExperimentError, match="use --mesh.replica 2"):
+        estimate(e, topology("v5e:8x8", slices=2))
+
+
 def test_the_key_of_a_plan_changes_with_all_that_decides_it():
     e = configs.experiment("debug-gpt2")
     keys = {
