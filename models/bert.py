@@ -19,13 +19,13 @@ from models.layers import (
     dropout,
     einsum_float32,
     embedded,
-    look_up,
     param,
     stack,
     truncated,
 )
 from models.text_head import at_places
-from partitioning.axes import in_use, shard
+from partitioning.axes import shard
+from partitioning.tables import look_up
 
 Batch = Mapping[str, jax.Array]
 
@@ -163,10 +163,10 @@ class BERT(nnx.Module):
             # Published encoders do not train the id of padding where it is read (padding_idx).
             padding_BL1 = (segments_BL == 0)[..., None]
             x_BLD = jnp.where(padding_BL1, jax.lax.stop_gradient(x_BLD), x_BLD)
-        x_BLD = x_BLD + look_up(in_use(self.positions[...], "SD"), positions_BL)
+        x_BLD = x_BLD + look_up(self.positions[...], "SD", positions_BL)
         if self.token_types is not None:
             types_BL = shard(batch.get("token_types", jnp.zeros_like(tokens_BL)), "BL")
-            x_BLD = x_BLD + look_up(in_use(self.token_types[...], "TD"), types_BL)
+            x_BLD = x_BLD + look_up(self.token_types[...], "TD", types_BL)
         return self.embed_norm(shard(x_BLD, "BLD")), Rows(segments_BL, None)
 
     def _run(self, batch: Batch, key: jax.Array | None, output: Any) -> tuple[jax.Array, Any]:

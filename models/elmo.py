@@ -14,12 +14,12 @@ from models.layers import (
     constant,
     dropout,
     einsum_float32,
-    look_up,
     param,
     scan,
     stack,
 )
-from partitioning.axes import in_use, shard
+from partitioning.axes import shard
+from partitioning.tables import look_up
 
 DIRECTIONS = ("forward", "backward")
 Direction = Literal["forward", "backward"]
@@ -92,8 +92,7 @@ class ELMo(nnx.Module):
         """What stands for each word before it has neighbours, BLD."""
         if self.characters is None:
             assert self.embed is not None
-            tokens_BL = shard(batch["tokens"], "BL")
-            return shard(look_up(in_use(self.embed[...], "VD"), tokens_BL), "BLD")
+            return shard(look_up(self.embed[...], "VD", batch["tokens"]), "BLD")
         return self.characters(batch["characters"])
 
     def read(

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from models.elmo_config import ELMoConfig
-from models.layers import add_bias, constant, look_up, param, stack
-from partitioning.axes import einsum, in_use, shard
+from models.layers import add_bias, constant, param, stack
+from partitioning.axes import einsum, shard
+from partitioning.tables import look_up
 
 ACTIVATIONS = {"relu": jax.nn.relu, "tanh": jnp.tanh}
 CARRY_BIAS = -2.0  # a highway starts by passing on most of what it reads, as published
@@ -115,7 +116,7 @@ class Characters(nnx.Module):
         """Character ids [B, L, C] -> BLD."""
         c = self.config
         characters_BLC = shard(characters_BLC.astype(jnp.int32), "BLC")
-        x_BLCE = shard(look_up(in_use(self.embed[...], "XE"), characters_BLC), "BLCE")
+        x_BLCE = shard(look_up(self.embed[...], "XE", characters_BLC, "BLC"), "BLCE")
         x_BLA = ACTIVATIONS[c.activation](self._convolve(x_BLCE))
         if self.highways is not None:
             x_BLA, _ = jax.lax.scan(

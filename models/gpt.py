@@ -19,13 +19,13 @@ from models.layers import (
     dropout,
     einsum_float32,
     embedded,
-    look_up,
     param,
     stack,
 )
 from models.rotary import angles
 from models.text_head import TextHead
-from partitioning.axes import einsum, in_use, shard
+from partitioning.axes import einsum, shard
+from partitioning.tables import look_up
 
 ACTIVATIONS = {
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
@@ -278,7 +278,7 @@ class GPT(nnx.Module):
         c = self.config
         if self.positions is None:
             return x_BLD, angles(positions_BL, dims=c.rotary_dims, base=c.rotary_base)
-        return x_BLD + look_up(in_use(self.positions[...], "SD"), positions_BL), None
+        return x_BLD + look_up(self.positions[...], "SD", positions_BL), None
 
     def _labels(self) -> TextHead:
         if self.classifier is None:

@@ -10,7 +10,8 @@ from flax import nnx
 
 from models.gpt_config import Remat
 from models.layer_parts import chosen, runs
-from partitioning.axes import Operator, einsum, held, in_use, shard
+from partitioning.axes import Operator, current, einsum, gathers, held, shard
+from partitioning.tables import look_up
 
 M = TypeVar("M", bound=nnx.Module)
 
@@ -21,6 +22,12 @@ REMAT: dict[Remat, Any] = {
     "save_attention": _POLICIES.save_only_these_names("attention"),
     "save_qkv_attention_mlp": _POLICIES.save_only_these_names("qkv", "attention", "mlp"),
 }
+
+
+def _not_gathered(primitive: Any, *arrays: Any, **_: Any) -> bool:
+    """Everything is kept but what only lies elsewhere: a weight gathered for its use, an activation
+    laid out anew, of which the original is kept."""
+    return primitive.name != "sharding_constraint" or arrays[0].ndim < 2
 
 
 def param(key: jax.Array, letters: str, *, sizes: Mapping[str, int], std: float) -> nnx.Param:
@@ -44,18 +51,12 @@ def add_bias(y: jax.Array, bias: nnx.Param | None, letters: str) -> jax.Array:
     return y if bias is None else y + shard(bias[...], letters)
 
 
-def look_up(table: jax.Array, indices: jax.Array) -> jax.Array:
-    """Rows of a table. An index outside it gives NaN, which no run survives unseen; JAX's default
-    would clamp it to the last row."""
-    return table.at[indices].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
-
-
 def embedded(table: Any, tokens_BL: jax.Array, segments_BL: jax.Array | None = None) -> jax.Array:
     """What a table of words (VD, or an adapter's Operator) holds for tokens, BLD."""
     words = held(table)
     if isinstance(words, Operator):
         return words.rows(tokens_BL, segments_BL)
-    return look_up(in_use(words, "VD"), shard(tokens_BL, "BL"))
+    return look_up(words, "VD", tokens_BL)
 
 
 def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
@@ -204,21 +205,30 @@ def _scan(
     straight = unroll >= turns
     if straight:
         kinds *= turns
+    # Kept for the backward pass, gathered weights would be those of all layers at once; so would
+    # copies of those that only pass a constraint.
+    laid_out = gathers() or (current() is not None and not straight)
+    policy = REMAT.get(remat, _not_gathered if laid_out else None)
 
-    def turn(carry: Any, group: Any) -> tuple[Any, Any]:
+    def turn(carry: Any, group: tuple[Any, ...]) -> tuple[Any, Any]:
         outputs = []
-        for i, kind in enumerate(kinds):
+        for kind, layer in zip(kinds, group, strict=True):
             apply = functools.partial(one_layer, kind=kind)
-            if remat != "none":
+            if policy is not None:
                 # Inside a loop XLA cannot merge forward and backward; the barrier only costs.
-                apply = jax.checkpoint(apply, policy=REMAT[remat], prevent_cse=straight)
-            carry = apply(carry, jax.tree.map(lambda each, i=i: each[i], group))
+                apply = jax.checkpoint(apply, policy=policy, prevent_cse=straight)
+            carry = apply(carry, layer)
             outputs.append(output(carry))
         return carry, jax.tree.map(lambda *each: jnp.stack(each), *outputs)
 
     if straight:
         # A loop of one turn would still copy every layer's weights into it.
-        return turn(carry, per_layer)
-    groups = jax.tree.map(lambda each: each.reshape(turns, len(kinds), *each.shape[1:]), per_layer)
+        every = range(count)
+        return turn(carry, tuple(jax.tree.map(lambda x, i=i: x[i], per_layer) for i in every))
+    # Each kind's layers by themselves: of weights that it would slice, a turn keeps a copy for the
+    # backward pass.
+    groups = tuple(
+        jax.tree.map(lambda x, i=i: x[i :: len(kinds)], per_layer) for i in range(len(kinds))
+    )
     carry, outputs = jax.lax.scan(turn, carry, groups, unroll=unroll)
     return carry, jax.tree.map(lambda each: each.reshape(count, *each.shape[2:]), outputs)

@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from models.layers import dropout, look_up
-from partitioning.axes import Operator, einsum, in_use, shard
+from models.layers import dropout
+from partitioning.axes import Operator, einsum, shard
+from partitioning.tables import look_up
 
 
 def static(default: Any = None) -> Any:
@@ -55,8 +56,8 @@ class LowRank(Operator):
         return y + einsum(f"{thin},I{outer}->{out}", h * self.scale, self.b, **options)
 
     def rows(self, indices_BL: jax.Array, segments_BL: jax.Array | None) -> jax.Array:
-        x_BLD = look_up(in_use(self.base, "VD"), shard(indices_BL, "BL"))
-        h_BLI = look_up(in_use(self.a, "VI"), shard(indices_BL, "BL"))
+        x_BLD = look_up(self.base, "VD", indices_BL)
+        h_BLI = look_up(self.a, "VI", indices_BL)
         return x_BLD + einsum("BLI,ID->BLD", h_BLI * self.scale, self.b)
 
     def spelled(self, letters: str) -> "LowRank":
@@ -118,10 +119,10 @@ class Injected(Operator):
 
     def rows(self, indices_BL: jax.Array, segments_BL: jax.Array | None) -> jax.Array:
         indices_BL = shard(indices_BL, "BL")
-        x_BLD = look_up(in_use(self.base, "VD"), indices_BL)
+        x_BLD = look_up(self.base, "VD", indices_BL)
         here_BL = indices_BL == self.placeholder
         number_BL = counted(here_BL, segments_BL)
-        virtual_BLD = look_up(in_use(self.virtual_JD, "JD"), jnp.where(here_BL, number_BL, 0))
+        virtual_BLD = look_up(self.virtual_JD, "JD", jnp.where(here_BL, number_BL, 0))
         return jnp.where(here_BL[..., None], virtual_BLD, x_BLD)
 
     def spelled(self, letters: str) -> "Injected":

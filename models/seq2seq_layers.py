@@ -9,12 +9,13 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from models.attention import Cache, reach
-from models.layers import LayerNorm, add_bias, constant, dropout, look_up, param, scan, stack
+from models.layers import LayerNorm, add_bias, constant, dropout, param, scan, stack
 from models.relative_bias import Direction, RelativeBias
 from models.rms_norm import RMSNorm
 from models.seq2seq_attention import Attention, Seen, product_std, same_segment
 from models.seq2seq_config import Seq2SeqConfig
-from partitioning.axes import einsum, in_use, shard
+from partitioning.axes import einsum, shard
+from partitioning.tables import look_up
 
 ACTIVATIONS = {
     "relu": jax.nn.relu,
@@ -196,7 +197,7 @@ class Side(nnx.Module):
         if c.embedding_scale == "sqrt_embed":
             x_BLD = x_BLD * c.embed**0.5
         if self.positions is not None:
-            x_BLD = x_BLD + look_up(in_use(self.positions[...], "SD"), positions_BL)
+            x_BLD = x_BLD + look_up(self.positions[...], "SD", positions_BL)
         elif c.position_encoding == "sinusoidal":
             x_BLD = x_BLD + sinusoid(positions_BL, dims=c.embed).astype(x_BLD.dtype)
         return shard(dropout(x_BLD, c.embedding_dropout, key), "BLD")

@@ -54,11 +54,17 @@ MeshAxes = str | tuple[str, ...]
 
 @dataclass(frozen=True)
 class Layout:
-    """Which mesh axes split each letter: at rest (parameters, optimizer state) and in flight
-    (activations, and parameters while they are used)."""
+    """Which mesh axes split each letter: at rest (parameters), in flight (activations, and
+    parameters while they are used) and in update (optimizer state, gradients, and parameters while
+    they are updated), which is as at rest unless a layout says otherwise."""
 
     at_rest: Mapping[str, MeshAxes]
     in_flight: Mapping[str, MeshAxes]
+    updated: Mapping[str, MeshAxes] | None = None
+
+    @property
+    def in_update(self) -> Mapping[str, MeshAxes]:
+        return self.at_rest if self.updated is None else self.updated
 
 
 def spec(letters: str, table: Mapping[str, MeshAxes]) -> P:
@@ -66,10 +72,16 @@ def spec(letters: str, table: Mapping[str, MeshAxes]) -> P:
     if unknown := set(letters) - ALPHABET.keys():
         raise ValueError(f"{letters!r} has letters outside the alphabet: {sorted(unknown)}")
     axes = [table.get(letter) for letter in letters]
-    flat = [a for axis in axes if axis for a in ((axis,) if isinstance(axis, str) else axis)]
+    flat = [axis for letter in letters for axis in axes_of(table, letter)]
     if len(set(flat)) < len(flat):
         raise ValueError(f"{letters!r} would be split over one mesh axis twice: {axes}")
     return P(*axes)
+
+
+def axes_of(table: Mapping[str, MeshAxes], letter: str) -> tuple[str, ...]:
+    """The mesh axes that split a letter, maybe none."""
+    axes = table.get(letter, ())
+    return (axes,) if isinstance(axes, str) else tuple(axes)
 
 
 def placements(letters: Any, table: Mapping[str, MeshAxes], mesh: Mesh) -> Any:
@@ -89,6 +101,13 @@ def partition(mesh: Mesh, layout: Layout) -> Iterator[None]:
             yield
     finally:
         _layout.reset(token)
+
+
+def current() -> Layout | None:
+    """The layout of `partition`; None outside it, and on one device, where a constraint would only
+    keep the compiler from seeing that an array is the same."""
+    layout = _layout.get()
+    return layout if layout and jax.sharding.get_abstract_mesh().size > 1 else None
 
 
 @contextlib.contextmanager
@@ -128,6 +147,19 @@ class Operator(abc.ABC):
         return self.plain()[index]
 
 
+def gathers() -> bool:
+    """Whether parameters are gathered for their use, in the `partition` that is being traced."""
+    layout = current()
+    if layout is None:
+        return False
+    mesh = jax.sharding.get_abstract_mesh().shape
+    more = (
+        {*axes_of(layout.at_rest, letter)} - {*axes_of(layout.in_flight, letter)}
+        for letter in layout.at_rest
+    )
+    return any(mesh[axis] > 1 for axes in more for axis in axes)
+
+
 def held(w: Any) -> Any:
     """The array or Operator that `w`, maybe an nnx.Param, holds."""
     value = w.get_value() if hasattr(w, "get_value") else w
@@ -138,14 +170,14 @@ def shard(x: jax.Array, letters: str) -> jax.Array:
     """Lay `x` out as the in-flight table says; the identity outside `partition`."""
     if x.ndim != len(letters):
         raise ValueError(f"an array of shape {x.shape} cannot be {letters!r}")
-    layout = _layout.get()
+    layout = current()
     if layout is None:
         return x
     return jax.lax.with_sharding_constraint(x, spec(letters, layout.in_flight))
 
 
 def in_use(w: jax.Array, letters: str) -> jax.Array:
-    """A parameter laid out in flight, whose gradient is laid out at rest.
+    """A parameter laid out in flight, whose gradient is laid out for the update.
 
     Without the second half the gradient of a gathered parameter is summed whole on every device
     and cut afterwards: twice the bytes of a reduce-scatter.
@@ -163,7 +195,7 @@ def _in_use_forward(w: jax.Array, letters: str) -> tuple[jax.Array, None]:
 
 
 def _in_use_backward(letters: str, _: None, dw: jax.Array) -> tuple[jax.Array]:
-    return (at_rest(dw, letters),)
+    return (gradient(dw, letters),)
 
 
 _in_use.defvjp(_in_use_forward, _in_use_backward)
@@ -183,17 +215,36 @@ def einsum(equation: str, x: jax.Array, w: Any, **options: Any) -> jax.Array:
         return w.product(equation, x, **options)
     placed = shard(w, w_letters) if "B" in w_letters else in_use(w, w_letters)
     y = jnp.einsum(equation, x, placed, **options)
-    return shard(y, out) if "B" in out else at_rest(y, out)
+    return shard(y, out) if "B" in out else gradient(y, out)
 
 
 def at_rest(tree: Any, letters: Any) -> Any:
-    """Lay a tree of parameters (or gradients) out as the at-rest table says; the identity outside
-    `partition`. `letters` is the same tree of letters."""
-    layout = _layout.get()
-    if layout is None:
-        return tree
+    """Lay a tree of parameters out as the at-rest table says; the identity outside `partition`.
+    `letters` is the same tree of letters. Gradients are laid out for the update."""
+    return jax.tree.map(_at_rest, tree, letters) if current() else tree
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _at_rest(w: jax.Array, letters: str) -> jax.Array:
+    layout = current()
+    return w if layout is None else _constrained(w, letters, layout.at_rest)
+
+
+def _at_rest_forward(w: jax.Array, letters: str) -> tuple[jax.Array, None]:
+    return _at_rest(w, letters), None
+
+
+_at_rest.defvjp(_at_rest_forward, _in_use_backward)
+
+
+def gradient(tree: Any, letters: Any) -> Any:
+    """The same for gradients, and for parameters while they are updated, as the in-update table
+    says."""
+    layout = current()
+    return tree if layout is None else _constrained(tree, letters, layout.in_update)
+
+
+def _constrained(tree: Any, letters: Any, table: Mapping[str, MeshAxes]) -> Any:
     return jax.tree.map(
-        lambda x, each: jax.lax.with_sharding_constraint(x, spec(each, layout.at_rest)),
-        tree,
-        letters,
+        lambda x, each: jax.lax.with_sharding_constraint(x, spec(each, table)), tree, letters
     )

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 AXES = ("replica", "data", "fsdp", "sequence", "tensor")
 Phase = Literal["start", "data", "restore", "compile", "step", "save", "evaluate", "report"]
 PHASES = get_args(Phase)
-LayoutName = Literal["replicated", "fsdp", "tensor", "fsdp_tensor"]
+LayoutName = Literal["replicated", "fsdp", "tensor", "fsdp_tensor", "fsdp_optimizer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,8 +14,8 @@ class MeshConfig:
     """How many ways each mesh axis splits the devices; one axis may be -1, "what remains".
 
     replica: copies of everything across slices (data-centre network). data: copies inside a slice.
-    fsdp: copies whose parameters and optimizer state are split. sequence: the length of a row is
-    split. tensor: heads, mlp and vocab are split.
+    fsdp: copies whose parameters and optimizer state are split, or the latter alone (layout
+    fsdp_optimizer). sequence: the length of a row is split. tensor: heads, mlp and vocab are split.
     """
 
     replica: int = 1

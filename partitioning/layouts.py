@@ -1,4 +1,4 @@
-"""The named layouts: for each, which mesh axes split which letters, at rest and in flight."""
+"""The named layouts: for each, which mesh axes split which letters, at rest, in use, in update."""
 
 from partitioning.axes import Layout
 
@@ -13,4 +13,7 @@ LAYOUTS = {
     # Megatron (https://arxiv.org/abs/1909.08053): heads, mlp and vocab stay split while used.
     "tensor": Layout(at_rest=_HEADS, in_flight=_BATCH | _HEADS),
     "fsdp_tensor": Layout(at_rest={"D": "fsdp"} | _HEADS, in_flight=_BATCH | _HEADS),
+    # ZeRO-1 (the same paper): parameters whole, what the optimizer keeps of them split; gradients
+    # are scattered to it as they are made, updated parameters gathered once per update.
+    "fsdp_optimizer": Layout(at_rest={}, updated={"D": "fsdp"}, in_flight=_BATCH),
 }

@@ -77,15 +77,16 @@ def state_shardings(
     parts: Parts | None = None,
 ) -> State:
     """The state's tree of NamedShardings. What the optimizer keeps per parameter in that
-    parameter's shape lies where the parameter lies, a carry where activations of its letters do;
-    everything else is on every device."""
+    parameter's shape lies where the parameter is updated, a carry where activations of its letters
+    do; everything else is on every device."""
     chosen = parts or everything(model.letters)
     params = placements(chosen.letters, layout.at_rest, mesh)
+    kept_for = placements(chosen.letters, layout.in_update, mesh)
     everywhere = NamedSharding(mesh, P())
     placed = {
         _names(path): (param.shape, sharding)
         for (path, param), sharding in zip(
-            jax.tree.leaves_with_path(abstract["params"]), jax.tree.leaves(params), strict=True
+            jax.tree.leaves_with_path(abstract["params"]), jax.tree.leaves(kept_for), strict=True
         )
     }
 

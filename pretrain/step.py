@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from models.model import Model
 from objectives.base import Objective
-from partitioning.axes import Layout, at_rest, partition, spec
+from partitioning.axes import Layout, at_rest, gradient, partition, spec
 from pretrain.parts import Parts, everything
 from pretrain.state import State
 
@@ -86,7 +86,7 @@ def make_train_step(
         (_, (metrics, after)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             *trees, batch, carry, key, denominators
         )
-        return (at_rest(grads, chosen.letters), metrics), after
+        return (gradient(grads, chosen.letters), metrics), after
 
     # Weight leaves of the terms that predict tokens, each once.
     predicted = dict.fromkeys(t.weight for t in objective.terms.values() if t.targets)
@@ -113,8 +113,11 @@ def make_train_step(
         if s.clip_norm:
             factor = jnp.minimum(1.0, s.clip_norm / jnp.maximum(norm, 1e-16))
             grads = jax.tree.map(lambda g: (g * factor).astype(g.dtype), grads)
-        updates, opt_state = optimizer.update(grads, state["opt_state"], params)
-        updated = {"params": optax.apply_updates(params, updates), "opt_state": opt_state}
+        # Laid out as the optimizer's state is: a device updates its part of each parameter.
+        before = gradient(params, chosen.letters)
+        updates, opt_state = optimizer.update(grads, state["opt_state"], before)
+        after_update = gradient(optax.apply_updates(before, updates), chosen.letters)
+        updated = {"params": after_update, "opt_state": opt_state}
         finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
         if after is not None:
             updated["carry"] = after

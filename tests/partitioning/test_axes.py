@@ -60,7 +60,10 @@ def test_einsum_is_the_same_on_every_layout_and_splits_as_told(name):
         placements("BLNH", LAYOUTS[name].in_flight, mesh), got.ndim
     )
     at_rest_parts = 16 * 4 * 8 // placed.addressable_shards[0].data.size
-    assert at_rest_parts == {"replicated": 1, "fsdp": 2, "tensor": 2, "fsdp_tensor": 4}[name]
+    assert (
+        at_rest_parts
+        == {"replicated": 1, "fsdp": 2, "tensor": 2, "fsdp_tensor": 4, "fsdp_optimizer": 1}[name]
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,58 @@
+"""Compiler flags: one table, added where the user said nothing, before JAX is imported."""
+
+import pytest
+
+from partitioning import compiler_flags
+from partitioning.compiler_flags import FLAGS, apply, here
+
+
+def test_flags_are_added_and_a_users_own_stay():
+    environ = {"XLA_FLAGS": "--xla_gpu_enable_latency_hiding_scheduler=false --xla_other=1"}
+    assert apply(environ, "gpu") == ["--xla_disable_hlo_passes=rematerialization"]
+    assert environ["XLA_FLAGS"].split() == [
+        "--xla_gpu_enable_latency_hiding_scheduler=false",
+        "--xla_other=1",
+        "--xla_disable_hlo_passes=rematerialization",
+    ]
+    assert apply(environ, "gpu") == [], "a second time there is nothing to add"
+
+
+@pytest.mark.parametrize("platform", ["cpu", "v5e", "v6e", "tpu"])
+def test_a_platform_without_flags_is_left_alone(platform):
+    environ = {}
+    assert apply(environ, platform) == []
+    assert environ == {}
+
+
+def test_they_can_be_refused():
+    environ = {"GESSO_COMPILER_FLAGS": "none"}
+    assert apply(environ, "v5p") == []
+    assert list(environ) == ["GESSO_COMPILER_FLAGS"]
+
+
+@pytest.mark.parametrize(
+    ("environ", "files", "installed", "found"),
+    [
+        ({}, [], [], "cpu"),
+        ({"JAX_PLATFORMS": "cpu"}, ["nvidiactl"], ["jax_cuda12_plugin"], "cpu"),
+        ({}, ["nvidiactl"], ["jax_cuda13_plugin"], "gpu"),
+        ({}, ["nvidiactl"], [], "cpu"),
+        ({"TPU_ACCELERATOR_TYPE": "v5p-128"}, ["accel0"], ["libtpu"], "v5p"),
+        ({"TPU_ACCELERATOR_TYPE": "v5litepod-16"}, ["accel0"], ["libtpu"], "v5e"),
+        ({}, ["vfio/0"], ["libtpu"], "tpu"),
+        ({}, [], ["libtpu"], "cpu"),
+    ],
+)
+def test_the_machine_is_known_without_jax(environ, files, installed, found, tmp_path, monkeypatch):
+    monkeypatch.setattr(compiler_flags, "_installed", lambda module: module in installed)
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert here(environ, devices=tmp_path) == found
+
+
+def test_every_flag_is_spelled_as_its_variable_wants_it():
+    for variables in FLAGS.values():
+        for variable, flags in variables.items():
+            assert variable in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
+            assert all(flag.startswith("--xla_") and "=" in flag for flag in flags)

@@ -1,0 +1,128 @@
+"""I1 for every family on every layout, in the real training step; what the step sends; and that the
+partitioner never gathers an array on every device because it found no better way."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from laid_out_steps import FAMILIES, MESHES, RECURRENT, born, compiler_says, laid_out, random_batch
+
+from pretrain.hlo import collectives
+
+UPDATES = 3
+CASES = [
+    (family, mesh)
+    for family in FAMILIES
+    for mesh in MESHES
+    if not (family in RECURRENT and MESHES[mesh][1].sequence > 1)
+]
+NO_GOOD_WAY = "full rematerialization"
+
+
+class Trained:
+    """Three updates of a family's step on a mesh, brought home; and the compiled step."""
+
+    def __init__(self, family: str, mesh: str):
+        with jax.default_matmul_precision("highest"):
+            made = laid_out(family, mesh)
+            traced = made.trace()
+            with compiler_says() as self.said:
+                self.compiled = traced.lower().compile()
+            if mesh in ("single", "fsdp_tensor"):  # once: init takes as long to compile
+                state = born(made)
+            else:
+                state = jax.tree.map(lambda x, to: jax.device_put(x, to.sharding),
+                                     single(family).born, made.state)  # fmt: skip
+            self.born = jax.device_get(state)
+            self.losses, self.norms = [], []
+            for update in range(UPDATES):
+                batch = random_batch(made, seed=update)
+                placed = {name: jax.device_put(x, made.batch[name].sharding)
+                          for name, x in batch.items()}  # fmt: skip
+                state, metrics = self.compiled(state, placed)
+                self.losses.append(float(metrics["loss"]))
+                self.norms.append(float(metrics["grad_norm"]))
+                if update == 0:
+                    # What the optimizer keeps after one update is made of nothing but gradients.
+                    self.kept = [
+                        (_moment(path), np.asarray(x))
+                        for path, x in jax.tree.leaves_with_path(state["opt_state"])
+                    ]
+        self.parameter_bytes = sum(x.nbytes for x in jax.tree.leaves(self.born["params"]))
+
+
+def _moment(path) -> str:
+    """What an array of the optimizer's state is: "mu", "nu", "count"."""
+    return [key.name for key in path if isinstance(key, jax.tree_util.GetAttrKey)][-1]
+
+
+@functools.cache
+def single(family: str) -> Trained:
+    return Trained(family, "single")
+
+
+@pytest.mark.parametrize(
+    ("family", "mesh"),
+    [
+        pytest.param(*case, marks=() if case == ("gpt2", "fsdp_optimizer") else pytest.mark.slow)
+        for case in CASES
+    ],
+)
+def test_a_family_on_a_layout(family, mesh):
+    one, many = single(family), Trained(family, mesh)
+    for x, y in zip(*(jax.tree.leaves(run.born["params"]) for run in (many, one)), strict=True):
+        # The same bits drawn; see tests/models/test_seq2seq_sharded.py for the two ulp.
+        np.testing.assert_array_max_ulp(x, y, maxulp=2)
+    # Sums in another order: some float32 roundings of losses near 5.6.
+    np.testing.assert_allclose(many.losses, one.losses, rtol=1e-6)
+    np.testing.assert_allclose(many.norms, one.norms, rtol=2e-5)
+    assert one.losses[0] != one.losses[1], "batches must differ for this to show"
+    largest: dict[str, float] = {}
+    for name, x in one.kept:
+        largest[name] = max(largest.get(name, 0.0), float(np.abs(x).max()))
+    for (name, x), (_, y) in zip(many.kept, one.kept, strict=True):
+        # Where a gradient is nothing but rounding (a key's bias), as of the largest there is.
+        np.testing.assert_allclose(x, y, rtol=2e-4, atol=5e-6 * largest[name])
+    assert not [line for line in many.said if NO_GOOD_WAY in line]
+    sends_as_its_layout_says(mesh, many)
+
+
+# What each mesh must send beyond a few hundred bytes: parameters (and along `sequence` keys and
+# values) gathered, gradients (and along `tensor` activations) summed. XLA:CPU spells the sum of a
+# split gradient as an all-reduce and a slice, the TPU's compiler as a reduce-scatter.
+SENDS = {
+    "replicated": {("sum", "data")},
+    "fsdp": {("gather", "fsdp"), ("sum", "fsdp"), ("sum", "data")},
+    "fsdp_optimizer": {("gather", "fsdp"), ("sum", "fsdp"), ("sum", "data")},
+    "tensor": {("sum", "tensor"), ("sum", "data")},
+    "fsdp_tensor": {("gather", "fsdp"), ("sum", "fsdp"), ("sum", "tensor"), ("sum", "data")},
+    "sequence": {("gather", "fsdp"), ("gather", "sequence"), ("sum", "fsdp")},
+    "sequence_tensor": {("gather", "fsdp"), ("gather", "sequence"), ("sum", "tensor")},
+    "replica": {("gather", "fsdp"), ("sum", "fsdp"), ("sum", "tensor"), ("sum", "replica")},
+}
+NAMES = {"all-gather": "gather", "all-reduce": "sum", "reduce-scatter": "sum"}
+FEW = 4096  # bytes that a device sends in a step: checksums of rows, counts, norms
+
+
+def sends_as_its_layout_says(mesh: str, many: Trained):
+    """The kinds of collectives, along which axes, and how much of the parameters they carry."""
+    sizes = MESHES[mesh][1].sizes(8)
+    sent: dict[tuple[str, str], float] = {}
+    for each in collectives(many.compiled.as_text(), sizes)[0]:
+        key = (NAMES.get(each.kind, each.kind), each.axes)
+        sent[key] = sent.get(key, 0.0) + each.wire_bytes
+    sent = {key: size for key, size in sent.items() if size > FEW}
+    assert sent.keys() >= SENDS[mesh], sent
+    assert {key for key in sent if key[0] != "sum"} <= SENDS[mesh], sent
+    whole = many.parameter_bytes
+    if mesh == "replicated":
+        # Every gradient goes around once, but for that of a tied table, whose two uses are summed
+        # each by itself.
+        assert 0.99 < sent["sum", "data"] / (2 * 7 / 8 * whole) < 1.5
+    if mesh == "fsdp":
+        # For the forward pass and again for the backward pass, where it is not still at hand.
+        assert 0.7 < sent["gather", "fsdp"] / (3 / 4 * whole) < 2.2
+    if mesh == "fsdp_optimizer":
+        # Once, after the update.
+        assert 0.7 < sent["gather", "fsdp"] / (3 / 4 * whole) < 1.01
