@@ -75,7 +75,8 @@ def _row(each: Mapping[str, Any]) -> Sequence[object]:
         return [_on(each), "nothing that was tried fits", *[""] * (len(_HEAD) - 2)]
     size, time = each["bytes"], each["time"]
     axes = " × ".join(f"{axis} {n}" for axis, n in each["mesh"].items())
-    how = f"{axes}; {each['remat'] or 'no remat'}; {each['microbatches']}"
+    layout = "; fsdp_optimizer" if each["layout"] == "fsdp_optimizer" else ""
+    how = f"{axes}{layout}; {each['remat'] or 'no remat'}; {each['microbatches']}"
     return [
         _on(each) if each["compiled"] else f"{_on(each)} (formulas)",
         how,
@@ -84,7 +85,7 @@ def _row(each: Mapping[str, Any]) -> Sequence[object]:
         f"{size['optimizer'] / GIB:.2f}",
         f"{size['temporary'] / GIB:.2f}",
         f"**{size['total'] / GIB:.2f}** GiB, {size['total'] / size['limit']:.0%}",
-        sent(each["collectives"]),
+        sent(each["collectives"]) if each["compiled"] else "–",
         _range([time["fastest"], time["slowest"]], "{:.3g}"),
         time["bound"],
         _range(time["mfu"], "{:.0%}"),
