@@ -184,6 +184,7 @@ def test_the_page_says_who_wins_and_whether_the_examples_can_tell(best, said):
     assert said in text and f"{best:.3f} ({best - 0.01:.3f} to {best + 0.01:.3f})" in text
 
 
+@pytest.mark.slow
 def test_the_curves_are_drawn(tmp_path):
     found = {
         "curves": {"scratch": [[[1, 4.0], [2, 3.0]]], "adapted": [[[1, 3.0], [2, 2.5]]]},

@@ -22,15 +22,14 @@ class Classified:
     batch: int = 16
     per_row: int = 8
     epochs: int = 2
-    seeds: int = 3
+    seeds: int = 2
 
 
 CLASSIFIED = {
     "sentence_polarity": Classified(about="is a sentence of a film review positive?"),
-    "subjectivity": Classified(about="is a sentence of a review or of a plot?", seeds=2),
+    "subjectivity": Classified(about="is a sentence of a review or of a plot?"),
     "movie_reviews": Classified(
         about="is a film review (mean 746 words) positive?", length=256, batch=8, per_row=1,
-        epochs=2, seeds=2,
     ),
     "gsm8k": Classified(
         about="is a model's recorded solution of a word problem right?",
