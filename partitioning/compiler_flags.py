@@ -1,8 +1,8 @@
 """The compiler's settings that hide communication behind computation, per platform: one place.
 
-Each was seen to change a compiled program (docs/performance.md, "Compiler flags"); none changes a
-result. What a user names in XLA_FLAGS or LIBTPU_INIT_ARGS stays as it is. Read before JAX is
-imported: XLA reads its flags once.
+Each was seen to change a compiled program (docs/performance.md, "Compiler flags"), or to keep the
+compiler alive; none changes a result. What a user names in XLA_FLAGS or LIBTPU_INIT_ARGS stays as
+it is. Read before JAX is imported: XLA reads its flags once.
 """
 
 import importlib.util
@@ -14,16 +14,23 @@ from typing import Literal
 Platform = Literal["cpu", "gpu", "v2", "v3", "v4", "v5e", "v5p", "v6e", "tpu7x", "tpu"]
 
 _OFFLOADED = ("all_gather", "reduce_scatter", "all_reduce")
+# libtpu 0.0.42.1 overflows the stacks of its own threads on BERT's step, and dies of it.
+_STACKS = ("--fibers_default_thread_stack_size=4194304", "--default_thread_stack_size=4194304")
 # platform -> ({variable: flags}). A libtpu or XLA that does not know a flag ends the process, so
 # only what was compiled with is here.
 FLAGS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     # Collectives run on the SparseCores while the TensorCore multiplies: of GPT-J's 68 GB per step
     # on v5p:4x4x4 none was asynchronous, with these 99 % is.
     "v5p": {
-        "LIBTPU_INIT_ARGS": tuple(
-            f"--xla_tpu_enable_sparse_core_collective_offload_{kind}=true" for kind in _OFFLOADED
+        "LIBTPU_INIT_ARGS": (
+            *_STACKS,
+            *(
+                f"--xla_tpu_enable_sparse_core_collective_offload_{kind}=true"
+                for kind in _OFFLOADED
+            ),
         )
     },
+    **{kind: {"LIBTPU_INIT_ARGS": _STACKS} for kind in ("v4", "v5e", "v6e", "tpu")},
     # The scheduler that starts collectives early; and XLA's own rematerialization off, which
     # computes products of activations again that were kept on purpose (a third more FLOPs).
     "gpu": {

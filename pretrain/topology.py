@@ -5,11 +5,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from partitioning import compiler_flags
 from pretrain.chips import CHIPS, Chip, chip
 from pretrain.slices import check_shape, near, of_type
-
-# libtpu 0.0.42.1 overflows the stacks of its own threads on BERT's step, and dies of it.
-_STACKS = "--fibers_default_thread_stack_size=4194304 --default_thread_stack_size=4194304"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +72,9 @@ def describe(where: Topology) -> list[Any]:
     the shape; for the CPU, where the process has too few virtual devices.
     """
     if where.kind != "cpu":
-        flags = os.environ.get("LIBTPU_INIT_ARGS", "")
-        os.environ |= {
-            "TPU_SKIP_MDS_QUERY": "1",
-            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-            "LIBTPU_INIT_ARGS": f"{_STACKS} {flags}".strip(),
-        }
+        os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+        # Planned as it runs.
+        compiler_flags.apply(os.environ, where.kind)  # pyright: ignore[reportArgumentType]
     import jax
 
     if where.kind == "cpu":

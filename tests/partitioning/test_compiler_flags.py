@@ -17,7 +17,7 @@ def test_flags_are_added_and_a_users_own_stay():
     assert apply(environ, "gpu") == [], "a second time there is nothing to add"
 
 
-@pytest.mark.parametrize("platform", ["cpu", "v5e", "v6e", "tpu"])
+@pytest.mark.parametrize("platform", ["cpu", "v2", "tpu7x"])
 def test_a_platform_without_flags_is_left_alone(platform):
     environ = {}
     assert apply(environ, platform) == []
@@ -55,4 +55,4 @@ def test_every_flag_is_spelled_as_its_variable_wants_it():
     for variables in FLAGS.values():
         for variable, flags in variables.items():
             assert variable in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
-            assert all(flag.startswith("--xla_") and "=" in flag for flag in flags)
+            assert all(flag.startswith("--") and "=" in flag for flag in flags)
