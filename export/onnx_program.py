@@ -57,6 +57,7 @@ _INLINED = {
     "jit",
     "pjit",
     "remat",
+    "remat2",
     "checkpoint",
 }
 
@@ -91,6 +92,8 @@ def _equation(graph: Graph, equation: Any, inputs: list[Value]) -> list[Value]:
         return _scan(graph, equation, inputs)
     if name in _INLINED:
         inner = equation.params.get("call_jaxpr", equation.params.get("jaxpr"))
+        if not hasattr(inner, "consts"):  # of what is computed again: without constants
+            return _run(graph, inner, [], inputs)
         return _run(graph, inner.jaxpr, [_constant(np.asarray(c)) for c in inner.consts], inputs)
     if name == "dim_as_value":
         (size,) = dims_of((equation.params["dim"],))
@@ -194,7 +197,7 @@ def _turn(graph: Graph, x: Value, turn: int) -> Value:
     if isinstance(x.what, Weight):
         return graph.reshape(rows(x, turn, turn + 1), x.shape[1:])
     if isinstance(x.what, np.ndarray):
-        return _constant(x.what[turn])
+        return _constant(np.asarray(x.what[turn]))
     at = Value(np.array(turn, np.int64), ())
     return Value(graph.node("Gather", x, at, axis=0), x.shape[1:])
 

@@ -39,7 +39,18 @@ def batch_for(config, rows, length):
 
 @pytest.mark.parametrize(
     "name",
-    ["gpt1", "gpt_neo", "gpt_j", "gpt_neox", "bert", "bert-tag", "roberta", "t5-gated", "bert2gpt"],
+    [
+        "gpt1",
+        "gpt2-other",
+        "gpt_neo",
+        "gpt_j",
+        "gpt_neox",
+        "bert",
+        "bert-tag",
+        "roberta",
+        "t5-gated",
+        "bert2gpt",
+    ],
 )
 def test_onnxruntime_gives_the_same_outputs_at_other_sizes(name, tmp_path):
     config, params = CONFIGS[name], random_params(CONFIGS[name])
