@@ -141,15 +141,22 @@ def _compiled(row: Row, each: Candidate, timeout: float) -> dict[str, Any]:
 
 def _compile_here(asked: dict[str, Any]) -> dict[str, Any]:
     os.environ |= {"JAX_PLATFORMS": "cpu"}
-    from pretrain.experiment import from_json
-    from pretrain.plan import plan
-
-    began = time.process_time()
-    made = plan(from_json(asked["experiment"]), topology(asked["topology"], slices=asked["slices"]))
     from importlib.metadata import version
 
-    made["seconds"]["cpu"] = round(time.process_time() - began, 1)
-    return made | {"libtpu": version("libtpu")}
+    from pretrain.experiment import from_json
+    from pretrain.plan import plan
+    from pretrain.plan_cache import kept
+
+    e, where = from_json(asked["experiment"]), topology(asked["topology"], slices=asked["slices"])
+
+    def compiled() -> dict[str, Any]:
+        began = time.process_time()
+        made = plan(e, where)
+        made["seconds"]["cpu"] = round(time.process_time() - began, 1)
+        return made | {"libtpu": version("libtpu")}
+
+    made = kept(e, where, compiled)
+    return {"libtpu": version("libtpu")} | made
 
 
 def _short(each: Candidate, made: dict[str, Any], *, compiled: bool) -> dict[str, Any]:

@@ -186,7 +186,7 @@ def _plan(
     depth: Literal["whole", "extrapolated"] = "whole",
 ) -> dict[str, Any]:
     """The compiled plan, from the cache where the same one was made before; else the estimate."""
-    from pretrain.plan import cache_key, estimate
+    from pretrain.plan import estimate
 
     rough = estimate(experiment, where)  # refuses what cannot be before a compiler is started
     if not (compiles and where.compiles):
@@ -195,20 +195,16 @@ def _plan(
     if where.kind == "cpu":
         flag = f"--xla_force_host_platform_device_count={where.devices}"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
-    cache = Path(os.environ.get("GESSO_CACHE") or Path.home() / ".cache/gesso") / "plans"
-    note = "" if depth == "whole" else f"-{depth}"
-    kept = cache / f"{cache_key(experiment, where)}{note}.json"
-    if kept.exists():
-        return json.loads(kept.read_text())
-    narration().print(f"compiling {experiment.name} for {where.name} ...", style="dim")
-    from pretrain.plan import plan as compile_plan
 
-    made = compile_plan(experiment, where, depth=depth)
-    cache.mkdir(parents=True, exist_ok=True)
-    partial = kept.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps(made))
-    partial.replace(kept)
-    return made
+    def compiled() -> dict[str, Any]:
+        narration().print(f"compiling {experiment.name} for {where.name} ...", style="dim")
+        from pretrain.plan import plan as compile_plan
+
+        return compile_plan(experiment, where, depth=depth)
+
+    from pretrain.plan_cache import kept
+
+    return kept(experiment, where, compiled, depth=depth)
 
 
 def _budget(
@@ -281,9 +277,11 @@ def _show(made: dict[str, Any]) -> None:
     output().print(table)
     for each in made.get("collectives", [])[:6]:
         hidden = "asynchronous" if each["asynchronous"] else "synchronous"
+        hidden = "between slices" if each["network"] else hidden
+        axes = f"{each['axes']}, " if each["axes"] else ""
         output().print(
-            f"  {each['kind']} over {each['group']}: {each['count']} of them send"
-            f" {each['wire_bytes'] / 1e9:.2f} GB per device, {hidden}",
+            f"  {each['kind']} over {axes}{each['group']} devices: {each['count']:,.0f} of them"
+            f" send {each['wire_bytes'] / 1e9:.3g} GB per device, {hidden}",
             markup=False,
         )
     if time:

@@ -227,6 +227,8 @@ def _add(
         return
     found.seen.add(key)
     kind, group = each.opcode.removesuffix("-start"), group_size(each.rest)
+    if group < 2:
+        return
     arrays = type_bytes(each.type)
     payload = sum(arrays)
     if each.opcode.endswith("-start"):  # its type names the operands too
