@@ -9,6 +9,18 @@ PHASES = get_args(Phase)
 LayoutName = Literal["replicated", "fsdp", "tensor", "fsdp_tensor", "fsdp_optimizer"]
 
 
+# Over which mesh axes a layout splits the parameters at rest, and what the optimizer keeps of them
+# (partitioning/layouts.py says which letters).
+PARAMETERS_OVER: dict[LayoutName, tuple[str, ...]] = {
+    "replicated": (),
+    "fsdp": ("fsdp",),
+    "tensor": ("tensor",),
+    "fsdp_tensor": ("fsdp", "tensor"),
+    "fsdp_optimizer": (),
+}
+OPTIMIZER_OVER = PARAMETERS_OVER | {"fsdp_optimizer": ("fsdp",)}
+
+
 @dataclass(frozen=True, kw_only=True)
 class MeshConfig:
     """How many ways each mesh axis splits the devices; one axis may be -1, "what remains".

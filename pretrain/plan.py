@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from models.count import flops_per_token, parameters
 from models.trained_count import adapter_shapes, trained_flops_per_token
+from partitioning.config import OPTIMIZER_OVER, PARAMETERS_OVER
 from pretrain.config import MOMENTS
 from pretrain.experiment import Experiment, ExperimentError, to_json, validate
 from pretrain.plan_depth import SHALLOW, can_be_cut, cut, extrapolate, turns_of
@@ -82,16 +83,17 @@ def estimate(experiment: Experiment, where: Topology) -> dict[str, Any]:
     }.get(getattr(e.model, "remat", "none"), 0.0)
     forward_and_back = flops_per_token(e.model, e.length) * program["tokens_per_step"]
     program["executed_flops"] = program["model_flops"] + again * forward_and_back
-    ways = (sizes["fsdp"] if "fsdp" in e.layout else 1) * (
-        sizes["tensor"] if "tensor" in e.layout else 1
+    whole = program["parameters"]["total"] * BYTES[e.precision.params]
+    parameters, of_each_moment = (
+        math.ceil(whole / math.prod(sizes[axis] for axis in over[e.layout]))
+        for over in (PARAMETERS_OVER, OPTIMIZER_OVER)
     )
-    parameters = math.ceil(program["parameters"]["total"] * BYTES[e.precision.params] / ways)
     rows = sizes["replica"] * sizes["data"] * sizes["fsdp"]
-    trained = 0 if e.adapter.kind != "none" else parameters  # an adapter is next to nothing
+    adapted = e.adapter.kind != "none"  # an adapter is next to nothing
     memory = {
         "parameters": parameters,
-        "trained": trained,
-        "optimizer": MOMENTS[e.optimizer.name] * trained,
+        "trained": 0 if adapted else parameters,
+        "optimizer": 0 if adapted else MOMENTS[e.optimizer.name] * of_each_moment,
         "other_state": 4,
         "batch": math.ceil(20 * e.batch * e.length / rows / sizes["sequence"]),
     }

@@ -62,13 +62,15 @@ def candidates(experiment: Experiment, where: Topology) -> Iterator[Experiment]:
         for fsdp in _divisors(inside // tensor):
             data = inside // tensor // fsdp
             split = [name for name, n in (("fsdp", fsdp), ("tensor", tensor)) if n > 1]
+            layouts = ["_".join(split) or "replicated"]
+            layouts += ["fsdp_optimizer"] if split == ["fsdp"] else []
             mesh = MeshConfig(replica=where.slices, data=data, fsdp=fsdp, tensor=tensor)
-            for remat, microbatches in itertools.product(remats, (1, 2, 4, 8, 16)):
+            for layout, remat, microbatches in itertools.product(layouts, remats, (1, 2, 4, 8, 16)):
                 model = dataclasses.replace(experiment.model, **remat)
                 yield dataclasses.replace(
                     experiment,
                     mesh=mesh,
-                    layout="_".join(split) or "replicated",
+                    layout=layout,
                     model=model,
                     microbatches=microbatches,
                 )

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from partitioning.config import OPTIMIZER_OVER, PARAMETERS_OVER
 from pretrain.experiment import Experiment
 from pretrain.topology import Topology
 
@@ -70,7 +71,7 @@ def memory_of(e: Experiment, found: dict[str, Any]) -> dict[str, Any]:
     logit_tokens = min(tokens, chunk / sizes["rows"] / sizes["sequence"])
     trained = memory["trained"]
     estimates = {
-        "gradients": trained,
+        "gradients": trained / _ways(e, sizes),
         "activations": tokens * layers * _saved(e, sizes["tensor"]) * width,
         # Without remat every layer's attention keeps its weights; with it one layer at a time has
         # them.
@@ -138,7 +139,11 @@ def wire_bytes(e: Experiment, found: dict[str, Any]) -> tuple[float, float]:
     local = whole / sizes["fsdp"]
     gathers = 3 if _remat(e) == "full" else 2
     trained = found["memory"]["trained"] / max(1, found["memory"]["parameters"])
-    inside = e.microbatches * (gathers + trained) * whole * width * _share(sizes["fsdp"])
+    # Gathered once after the update where only the optimizer's state is split.
+    gathered = e.microbatches * gathers * width
+    if "fsdp" not in PARAMETERS_OVER[e.layout]:
+        gathered = trained * BYTES[e.precision.params]
+    inside = (gathered + e.microbatches * trained * width) * whole * _share(sizes["fsdp"])
     inside += e.microbatches * 2 * local * trained * width * _share(sizes["data"])
     tokens = e.batch * e.length / sizes["rows"] / sizes["sequence"]
     letters = e.model.sizes
@@ -152,6 +157,12 @@ def _estimated_collectives(e: Experiment, found: dict[str, Any]) -> float:
     sizes, layers = _splits(found["mesh"]), _layers(e)
     each = 3 * (sizes["fsdp"] > 1) + 6 * (sizes["tensor"] > 1)
     return e.microbatches * layers * each + 1
+
+
+def _ways(e: Experiment, sizes: dict[str, int]) -> int:
+    """How many times finer gradients are split than parameters."""
+    finer = {*OPTIMIZER_OVER[e.layout]} - {*PARAMETERS_OVER[e.layout]}
+    return math.prod(sizes[axis] for axis in finer)
 
 
 def _share(ways: int) -> float:

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from partitioning.axes import ALPHABET, at_rest, einsum, partition, placements, shard, spec
-from partitioning.config import AXES, MeshConfig
+from partitioning.axes import ALPHABET, at_rest, axes_of, einsum, partition, placements, shard, spec
+from partitioning.config import AXES, OPTIMIZER_OVER, PARAMETERS_OVER, MeshConfig
 from partitioning.layouts import LAYOUTS
 from partitioning.mesh import batch_splits, make_mesh
 
@@ -44,6 +44,15 @@ def test_layouts_speak_the_alphabet_and_the_mesh(name):
         assert set(table) <= set(ALPHABET)
         axes = [a for v in table.values() for a in ((v,) if isinstance(v, str) else v)]
         assert set(axes) <= set(AXES)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_settings_know_what_a_layout_splits_without_jax(name):
+    for over, table in (
+        (PARAMETERS_OVER, LAYOUTS[name].at_rest),
+        (OPTIMIZER_OVER, LAYOUTS[name].in_update),
+    ):
+        assert set(over[name]) == {axis for letter in table for axis in axes_of(table, letter)}
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
