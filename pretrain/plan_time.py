@@ -197,11 +197,21 @@ def _weights_bytes(e: Experiment) -> float:
 
 def _saved(e: Experiment, tensor: int) -> float:
     """Numbers per token and layer that the backward pass keeps, about: the residual stream, and by
-    the remat policy the products inside."""
+    the remat policy the products inside. Without remat every element-wise value between them too,
+    and the keys and values that each block of queries read."""
     s = e.model.sizes
-    stream, inner = s["D"], (4 * s["D"] + 2 * s.get("F", 4 * s["D"])) / tensor
-    kept = {"full": 0.0, "dots": 1.0, "save_attention": 0.15, "save_qkv_attention_mlp": 1.0}
-    return stream + inner * kept.get(_remat(e), 1.6)
+    embed, mlp = s["D"], s.get("F", 4 * s["D"])
+    named = {
+        "full": 0.0,
+        "save_attention": embed,
+        "save_qkv_attention_mlp": 4 * embed + mlp,
+        "dots": 5 * embed + mlp,
+    }
+    # Twice and a half as many, and the blocks: GPT-J was refused at 97 GiB of temporaries where
+    # its products alone are 31, BERT-large at 23 with 10.
+    blocks = e.length / 128 if e.model.family == "gpt" and e.model.attention == "blocks" else 0
+    everything = 2.5 * (4 * embed + 2 * mlp) + embed * blocks
+    return embed + named.get(_remat(e), everything) / tensor
 
 
 def _remat(e: Experiment) -> str:
