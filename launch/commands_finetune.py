@@ -1,10 +1,12 @@
 """`gesso finetune EXPERIMENT --start SOURCE`: the same training, begun with another run's model."""
 
 import dataclasses
+import os
 from pathlib import Path
 
 from launch.commands_pretrain import Asked, read
 from launch.console import Refused, closest, output
+from partitioning.compiler_flags import apply
 from pretrain.config import StartConfig
 from pretrain.exits import DONE
 
@@ -55,6 +57,7 @@ def finetune(arguments: list[str]) -> int:
             raise Refused("say which experiment to run: gesso finetune EXPERIMENT --start SOURCE")
         return DONE
     asked = request(arguments)
+    apply(os.environ)
     from pretrain.run import run
 
     return run(asked.experiment, folder=asked.folder, named=asked.named).status

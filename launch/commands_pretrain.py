@@ -1,12 +1,14 @@
 """`gesso pretrain EXPERIMENT`: run an experiment, or continue it, with any setting changed."""
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from launch.console import Refused, output, parse
+from partitioning.compiler_flags import apply
 from pretrain.exits import DONE
 from pretrain.experiment import Experiment
 
@@ -50,6 +52,7 @@ def pretrain(arguments: list[str]) -> int:
             f"the experiment's name comes first: gesso pretrain EXPERIMENT {' '.join(arguments)}"
         )
     asked = read(arguments)
+    apply(os.environ)
     from pretrain.run import run
 
     return run(asked.experiment, folder=asked.folder, named=asked.named).status

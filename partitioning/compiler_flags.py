@@ -11,6 +11,8 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Literal
 
+from partitioning.tpu_metadata import attribute
+
 Platform = Literal["cpu", "gpu", "v2", "v3", "v4", "v5e", "v5p", "v6e", "tpu7x", "tpu"]
 
 _OFFLOADED = ("all_gather", "reduce_scatter", "all_reduce")
@@ -67,7 +69,7 @@ def here(environ: Mapping[str, str], *, devices: Path = Path("/dev")) -> Platfor
     if asked.startswith("cpu"):
         return "cpu"
     if _installed("libtpu") and any((devices / each).exists() for each in ("accel0", "vfio/0")):
-        return _kind(environ.get("TPU_ACCELERATOR_TYPE", environ.get("ACCELERATOR_TYPE", "")))
+        return _kind(environ.get("TPU_ACCELERATOR_TYPE") or _told(environ))
     cuda = any(_installed(f"jax_cuda{version}_plugin") for version in (12, 13))
     return "gpu" if cuda and (devices / "nvidiactl").exists() else "cpu"
 
@@ -79,6 +81,11 @@ def _kind(accelerator: str) -> Platform:
         "v5p": "v5p", "v6e": "v6e", "tpu7x": "tpu7x",
     }  # fmt: skip
     return known.get(accelerator.partition("-")[0], "tpu")
+
+
+def _told(environ: Mapping[str, str]) -> str:
+    """What the VM's metadata server says it is; empty where it is not to be asked."""
+    return "" if "TPU_SKIP_MDS_QUERY" in environ else attribute("accelerator-type") or ""
 
 
 def _installed(module: str) -> bool:

@@ -24,7 +24,7 @@ def tpu_environment(
             return {}
         if "cpu" in environ.get("JAX_PLATFORMS", "") or not _has_tpus():
             return {}
-        fetch = _fetch
+        fetch = attribute
     worker, endpoints = fetch("agent-worker-number"), fetch("worker-network-endpoints")
     if worker is None or not endpoints:
         return {}
@@ -42,8 +42,9 @@ def _has_tpus() -> bool:
     return devices and importlib.util.find_spec("libtpu") is not None
 
 
-def _fetch(attribute: str) -> str | None:
-    request = urllib.request.Request(_ATTRIBUTES + attribute, headers={"Metadata-Flavor": "Google"})
+def attribute(name: str) -> str | None:
+    """What the VM's metadata server says of one of its attributes; None where there is none."""
+    request = urllib.request.Request(_ATTRIBUTES + name, headers={"Metadata-Flavor": "Google"})
     try:
         with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
             return answer.read().decode()

@@ -1,5 +1,9 @@
 """Compiler flags: one table, added where the user said nothing, before JAX is imported."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from partitioning import compiler_flags
@@ -45,10 +49,19 @@ def test_they_can_be_refused():
 )
 def test_the_machine_is_known_without_jax(environ, files, installed, found, tmp_path, monkeypatch):
     monkeypatch.setattr(compiler_flags, "_installed", lambda module: module in installed)
+    monkeypatch.setattr(compiler_flags, "attribute", lambda name: None)
     for name in files:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert here(environ, devices=tmp_path) == found
+
+
+def test_a_tpu_that_no_variable_names_is_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr(compiler_flags, "_installed", lambda module: module == "libtpu")
+    monkeypatch.setattr(compiler_flags, "attribute", {"accelerator-type": "v5p-8"}.get)
+    (tmp_path / "accel0").touch()
+    assert here({}, devices=tmp_path) == "v5p"
+    assert here({"TPU_SKIP_MDS_QUERY": "1"}, devices=tmp_path) == "tpu"
 
 
 def test_every_flag_is_spelled_as_its_variable_wants_it():
@@ -56,3 +69,15 @@ def test_every_flag_is_spelled_as_its_variable_wants_it():
         for variable, flags in variables.items():
             assert variable in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
             assert all(flag.startswith("--") and "=" in flag for flag in flags)
+
+
+@pytest.mark.slow
+def test_this_xla_knows_its_flags():
+    """XLA ends a process whose XLA_FLAGS name a flag it does not know, on any backend."""
+    environ = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+    apply(environ, "gpu")
+    script = "import jax; print(jax.jit(lambda x: x + 1)(1))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environ, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout.strip() == "2", done.stderr[-500:]
