@@ -49,7 +49,7 @@ def recommended(found: Mapping[str, Mapping[str, Any]]) -> str:
     rows = []
     for each in found.values():
         if not each["fits"]:
-            rows.append([each["experiment"], each["topology"], "no", "", "", "", ""])
+            rows.append([each["experiment"], _on(each), "no", "", "", "", ""])
             continue
         total, time = each["bytes"]["total"], each["time"]
         days = [end * each["steps"] / 86400 for end in (time["fastest"], time["slowest"])]
@@ -60,11 +60,11 @@ def recommended(found: Mapping[str, Mapping[str, Any]]) -> str:
                 "compiled" if each["compiled"] else "formulas",
                 f"{total / GIB:.1f} ({total / each['bytes']['limit']:.0%})",
                 _range([time["fastest"], time["slowest"]], "{:.3g}"),
-                _range(days, "{:.2g}"),
+                _duration(sum(days) / 2),
                 f"`{each['options']}`",
             ]
         )
-    head = ("experiment", "on", "fits, by", "GiB per chip", "a step, s", "days in all", "options")
+    head = ("experiment", "on", "fits, by", "GiB per chip", "a step, s", "in all", "options")
     return (
         _source("python -m benchmarks.pods --table recommended", found) + "\n\n" + table(head, rows)
     )
@@ -112,7 +112,7 @@ def sent(collectives: Sequence[Mapping[str, Any]]) -> str:
 
 def _on(each: Mapping[str, Any]) -> str:
     many = f"{each['slices']} × " if each["slices"] > 1 else ""
-    return f"{many}{each['topology']} ({each['chips']} chips)"
+    return f"{many}{each['topology']} ({each['chips']} chip{'s' * (each['chips'] > 1)})"
 
 
 def _why(told: str) -> str:
@@ -128,9 +128,24 @@ def _source(command: str, found: Mapping[str, Mapping[str, Any]]) -> str:
         sorted({f"jax {e['versions']['jax']}, libtpu {e['versions']['libtpu']}" for e in compiled})
     )
     done = f"{len(compiled)} of {len(found)} rows compiled"
-    return f"Command: `{command}`; {dates}; {versions or 'no compiler'}; {done}."
+    told = f"Command: `{command}`; {dates}; {versions or 'no compiler'}; {done}."
+    ratios = [
+        (e["estimated_bytes"] / e["bytes"]["total"], e["estimated_seconds"] / e["time"]["middle"])
+        for e in compiled
+    ]
+    if ratios:
+        memory, time = (_range(each, "{:.2f}") for each in zip(*ratios, strict=True))
+        told += f" By the formulas these need {memory} times the memory and {time} times the time."
+    return told
+
+
+def _duration(days: float) -> str:
+    for unit, size in (("days", 1.0), ("hours", 1 / 24)):
+        if days >= size:
+            return f"{days / size:.2g} {unit}"
+    return f"{max(1.0, days * 1440):.0f} min"
 
 
 def _range(values: Sequence[float], form: str) -> str:
-    low, high = (form.format(each) for each in sorted(values))
+    low, high = form.format(min(values)), form.format(max(values))
     return low if low == high else f"{low} to {high}"
