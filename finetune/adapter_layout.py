@@ -52,8 +52,11 @@ def modules_of(model: Any, adapted: Mapping[str, Any]) -> list[Module]:
     """peft's modules for the parameters named by `adapted`, in the table's order. Raises
     FolderError for a model that no published format has, or a parameter that lies in no matrix."""
     found, left = [], dict.fromkeys(adapted)
-    table = format_for(model.config).table(model.config)
-    for place in places(table, slots(model)):
+    form = format_for(model.config)
+    # Without a head, theirs is the inner model alone; transformers drops its name, peft does not.
+    headless = {*getattr(model.config, "outputs", ("logits",))} <= {"pooler"}
+    inner = f"{form.model_type}." if headless else ""
+    for place in places(form.table(model.config), slots(model)):
         chosen = tuple(name for name in place.ours if name in adapted)
         if not chosen:
             continue
@@ -61,7 +64,7 @@ def modules_of(model: Any, adapted: Mapping[str, Any]) -> list[Module]:
             raise FolderError(f"{chosen[0]} is no matrix in {place.row.theirs}")
         for at, tensor in place.tensors.items():
             layer = at[0] if at else None
-            name = tensor.removesuffix(".weight")
+            name = tensor.removeprefix(inner).removesuffix(".weight")
             found.append(Module(name=name, layer=layer, place=place, adapted=chosen))
             left = {each: None for each in left if each not in chosen}
     if left:

@@ -11,12 +11,13 @@ import configs
 from data.tokenizer import load_tokenizer, save_tokenizer
 from export.tensor_files import FolderError
 from finetune.adapter_folder import CONFIG, WEIGHTS, read_adapter, write_adapter
+from finetune.adapter_layout import modules_of
 from launch import cli
 from models import build
 from models.adapter_config import AdapterConfig
 from models.adapter_merge import product
 from models.adapters import flat, init
-from models.config import GPTConfig
+from models.config import BERTConfig, GPTConfig
 from pretrain.checkpoint import Checkpoints
 from pretrain.config import CheckpointConfig, StartConfig
 from pretrain.exits import DONE, REFUSED
@@ -85,6 +86,17 @@ def test_a_lora_comes_back_the_same(model_config, targets, scaling, tmp_path):
             for part, scale in ((ours, config.scale), (its, read.config.scale))
         )
         np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+def test_a_model_without_head_has_its_modules_alone():
+    """peft finds a module by its name in BertModel, where there is no `bert.` before it."""
+    small, names = BERTConfig(layers=1, embed=16, heads=2, mlp=32), {}
+    for outputs in ((), ("pooler",), ("mlm",)):
+        model = build(dataclasses.replace(small, outputs=outputs))
+        (query, *_) = modules_of(model, {"blocks/attention/q": None})
+        names[outputs] = query.name
+    inner = "encoder.layer.0.attention.self.query"
+    assert names == {(): inner, ("pooler",): inner, ("mlm",): f"bert.{inner}"}
 
 
 def test_a_prompt_comes_back_as_what_its_network_makes(tmp_path):
