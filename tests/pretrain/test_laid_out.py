@@ -4,8 +4,11 @@ partitioner never gathers an array on every device because it found no better wa
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 from laid_out_steps import FAMILIES, MESHES, RECURRENT, born, compiler_says, laid_out, random_batch
 
 from pretrain.hlo import collectives
@@ -86,6 +89,33 @@ def test_a_family_on_a_layout(family, mesh):
         np.testing.assert_allclose(x, y, rtol=2e-4, atol=5e-6 * largest[name])
     assert not [line for line in many.said if NO_GOOD_WAY in line]
     sends_as_its_layout_says(mesh, many)
+
+
+def test_the_optimizer_alone_is_split():
+    """fsdp_optimizer: parameters whole on every device, AdamW's moments a quarter; the same bytes
+    of the optimizer as fsdp has, to the byte."""
+    bytes_of = {
+        mesh: laid_out("gpt2", mesh).exact_bytes()
+        for mesh in ("replicated", "fsdp", "fsdp_optimizer")
+    }
+    assert bytes_of["fsdp_optimizer"]["parameters"] == bytes_of["replicated"]["parameters"]
+    assert bytes_of["fsdp_optimizer"]["optimizer"] == bytes_of["fsdp"]["optimizer"]
+    # What has no D (biases of heads and mlp) is whole.
+    assert 0.25 < bytes_of["fsdp"]["optimizer"] / bytes_of["replicated"]["optimizer"] < 0.27
+
+
+def test_the_partitioner_is_heard():
+    """What it says of an array that it can only gather whole is in the lines the tests read."""
+    mesh = jax.make_mesh((2, 4), ("a", "b"), axis_types=(AxisType.Auto,) * 2)
+    place = functools.partial(NamedSharding, mesh)
+
+    def moved(x):
+        x = jax.lax.with_sharding_constraint(x * 2, place(P(("a", "b"), None, None)))
+        return jax.lax.with_sharding_constraint(x + 1, place(P(None, None, "b")))
+
+    with compiler_says() as said:
+        jax.jit(moved).lower(jnp.zeros((16, 8, 32))).compile()
+    assert any(NO_GOOD_WAY in line for line in said), said
 
 
 # What each mesh must send beyond a few hundred bytes: parameters (and along `sequence` keys and
