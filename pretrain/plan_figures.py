@@ -33,7 +33,7 @@ def stacked(parts: Sequence[Part], *, limit: float | None) -> Figure:
             axes.barh(0, part.size / _GIB, left=left / _GIB, color=color(part.color), height=0.5)
             left += part.size
         axes.annotate(
-            f"{total / _GIB:.3g} GiB", (total / _GIB, 0.27), xytext=(0, 4),
+            f"{total / _GIB:.4g} GiB", (total / _GIB, 0.27), xytext=(0, 4),
             textcoords="offset points", ha="right" if total > 0.3 * (limit or 0) else "left",
             va="bottom", color=_INK, fontsize=11,
         ).set_gid("level-total")  # fmt: skip
@@ -151,4 +151,4 @@ def _size(size: float) -> str:
 
 
 def _unit(seconds: float) -> tuple[str, float]:
-    return ("s", 1.0) if seconds >= 10 else ("ms", 1e3)
+    return ("s", 1.0) if seconds >= 1 else ("ms", 1e3)
