@@ -94,9 +94,8 @@ def spec_of(config: Any, params: Mapping[str, Any]) -> Spec:
         "seq2seq": _encoder_decoder,
     }
     if config.family not in makers:
-        raise FolderError(
-            f"CTranslate2 has no {config.family} model; --format hf and stablehlo have"
-        )
+        others = "elmo has one" if config.family == "elmo" else "hf and stablehlo have one"
+        raise FolderError(f"CTranslate2 has no {config.family} model; --format {others}")
     return makers[config.family](config, params)
 
 
