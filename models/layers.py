@@ -10,7 +10,7 @@ from flax import nnx
 
 from models.gpt_config import Remat
 from models.layer_parts import chosen, runs
-from partitioning.axes import Operator, current, einsum, gathers, held, shard
+from partitioning.axes import Operator, einsum, gathers, held, shard
 from partitioning.tables import look_up
 
 M = TypeVar("M", bound=nnx.Module)
@@ -24,9 +24,12 @@ REMAT: dict[Remat, Any] = {
 }
 
 
-def _not_gathered(primitive: Any, *arrays: Any, **_: Any) -> bool:
-    """Everything is kept but what only lies elsewhere: a weight gathered for its use, an activation
-    laid out anew, of which the original is kept."""
+def _weights_again(primitive: Any, *arrays: Any, **_: Any) -> bool:
+    """Everything is kept but what is made of weights, which are there anyway: one gathered for its
+    use or only laid out anew, one sliced from its stack. A frozen one passes a custom derivative
+    (`in_use`) that nothing differentiates, and that therefore is still a call."""
+    if primitive.name in ("slice", "squeeze", "custom_vjp_call"):
+        return False
     return primitive.name != "sharding_constraint" or arrays[0].ndim < 2
 
 
@@ -205,30 +208,31 @@ def _scan(
     straight = unroll >= turns
     if straight:
         kinds *= turns
-    # Kept for the backward pass, gathered weights would be those of all layers at once; so would
-    # copies of those that only pass a constraint.
-    laid_out = gathers() or (current() is not None and not straight)
-    policy = REMAT.get(remat, _not_gathered if laid_out else None)
+    # Kept for the backward pass, the weights of all layers would be there twice: gathered, as they
+    # passed a constraint, or as a loop's turn sliced them.
+    policy = REMAT.get(remat, _weights_again if gathers() or not straight else None)
 
-    def turn(carry: Any, group: tuple[Any, ...]) -> tuple[Any, Any]:
+    def layer(carry: Any, group: Any, *, kind: Any, place: int | None) -> Any:
+        mine = group if place is None else jax.tree.map(lambda x: x[place], group)
+        return one_layer(carry, mine, kind=kind)
+
+    def turn(carry: Any, group: Any) -> tuple[Any, Any]:
         outputs = []
-        for kind, layer in zip(kinds, group, strict=True):
-            apply = functools.partial(one_layer, kind=kind)
+        for i, kind in enumerate(kinds):
+            apply = functools.partial(layer, kind=kind, place=i if grouped else None)
             if policy is not None:
                 # Inside a loop XLA cannot merge forward and backward; the barrier only costs.
                 apply = jax.checkpoint(apply, policy=policy, prevent_cse=straight)
-            carry = apply(carry, layer)
+            carry = apply(carry, group)
             outputs.append(output(carry))
         return carry, jax.tree.map(lambda *each: jnp.stack(each), *outputs)
 
+    # A loop of one turn would still copy every layer's weights into it, and so would a turn's group
+    # of one layer.
+    grouped = straight or len(kinds) > 1
     if straight:
-        # A loop of one turn would still copy every layer's weights into it.
-        every = range(count)
-        return turn(carry, tuple(jax.tree.map(lambda x, i=i: x[i], per_layer) for i in every))
-    # Each kind's layers by themselves: of weights that it would slice, a turn keeps a copy for the
-    # backward pass.
-    groups = tuple(
-        jax.tree.map(lambda x, i=i: x[i :: len(kinds)], per_layer) for i in range(len(kinds))
-    )
-    carry, outputs = jax.lax.scan(turn, carry, groups, unroll=unroll)
+        return turn(carry, per_layer)
+    if grouped:
+        per_layer = jax.tree.map(lambda x: x.reshape(turns, len(kinds), *x.shape[1:]), per_layer)
+    carry, outputs = jax.lax.scan(turn, carry, per_layer, unroll=unroll)
     return carry, jax.tree.map(lambda each: each.reshape(count, *each.shape[2:]), outputs)

@@ -193,6 +193,41 @@ def test_a_step_takes_the_products_of_the_formula_exactly():
     assert planned == counted
 
 
+def kept_by_loops(jaxpr):
+    """Shapes of what the loops of a program give, turn by turn: what the backward pass reads is
+    among them."""
+    found = set()
+    for each in jaxpr.eqns:
+        if each.primitive.name == "scan":
+            found |= {x.aval.shape for x in each.outvars[each.params["num_carry"] :]}
+        for value in each.params.values():
+            for inner in value if isinstance(value, (tuple, list)) else [value]:
+                inner = getattr(inner, "jaxpr", inner)
+                found |= kept_by_loops(inner) if hasattr(inner, "eqns") else set()
+    return found
+
+
+@pytest.mark.parametrize("where", [(), (MeshConfig(data=2, fsdp=2, tensor=2), "fsdp_tensor")])
+@pytest.mark.parametrize("pattern", [("global",), ("global", "local")])
+def test_a_loop_keeps_no_frozen_weight_for_the_backward_pass(where, pattern):
+    """The stack of all layers is there anyway; kept turn by turn it would be there twice."""
+    window = {"model.window": 0 if len(pattern) == 1 else 8}
+    made = Made(LORA, *where, **{"model.layers": 4, "model.pattern": pattern, **window})
+    traced = trace_step(made.step, made.abstract, made.batch, **made.where).jaxpr
+    weights = {
+        x.shape[1:] for x in jax.tree.leaves(made.abstract["frozen"]["blocks"]) if x.ndim > 2
+    }
+    kept = kept_by_loops(traced.jaxpr)
+    assert (4 // len(pattern), 8, 32, 64) in kept  # the mlp's activations
+    of_weights = {
+        shape
+        for shape in kept
+        for each in weights
+        if shape[-len(each) :] == each and np.prod(shape[1:]) == np.prod(each)
+    }
+    assert not of_weights
+
+
 def test_a_compiled_step_has_the_memory_and_arithmetic_of_the_formula():
     """XLA's own figures of the unrolled step, with its norm and clipping, within 5 %. In memory: a
     step that trains one norm of each layer, and what LowRank says that A and B keep. A base
