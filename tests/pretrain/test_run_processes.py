@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -103,6 +104,36 @@ def test_two_processes_are_one_whatever_is_trained(name, tmp_path):
     for term, figures in first.items():
         assert second[term]["count"] == figures["count"]
         assert second[term]["mean"] == pytest.approx(figures["mean"], abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "laid_out",
+    [
+        {"layout": "fsdp_tensor", "mesh.replica": 2, "mesh.data": 1, "mesh.tensor": 2},
+        {"layout": "fsdp_optimizer", "mesh.data": 2, "mesh.fsdp": 4},
+    ],
+    ids=["fsdp_tensor over two slices", "fsdp_optimizer"],
+)
+def test_four_processes_are_one_and_go_on_as_one_in_another_layout(laid_out, tmp_path):
+    """Eight devices of four processes; then, from step 4, four of one that splits otherwise."""
+    quiet = {"evaluation.every_steps": 0, "evaluation.sample_every_steps": 0}
+    one = start(tmp_path / "one", count=1, devices=8, overrides=quiet | {"mesh.data": 4})
+    four = start(tmp_path / "four", count=4, devices=2, overrides=quiet | laid_out)
+    for ended in (*one, *four):
+        assert ended.code == DONE, ended.output[-2000:]
+    first = records(tmp_path / "four")
+    shutil.rmtree(tmp_path / "four" / "checkpoints" / "8")
+    (rest,) = start(tmp_path / "four", count=1, devices=4, overrides=quiet)
+    assert rest.code == DONE, rest.output[-2000:]
+    whole, again = (records(tmp_path / run) for run in ("one", "four"))
+    assert sorted(whole) == sorted(first) == sorted(again) == list(range(1, 9))
+    for step, record in whole.items():
+        for other in (first[step], again[step]):
+            for key in ("rows", "batch_crc32", "tokens", "loss_tokens"):
+                assert other[key] == record[key]
+            assert other["loss"] == pytest.approx(record["loss"], abs=5e-6)
+    assert [again[step] == first[step] for step in (4, 5)] == [True, False], "it went on from 4"
 
 
 def test_told_to_stop_one_process_stops_both_after_the_same_step(tmp_path):
