@@ -54,7 +54,7 @@ def modules_of(model: Any, adapted: Mapping[str, Any]) -> list[Module]:
     found, left = [], dict.fromkeys(adapted)
     form = format_for(model.config)
     # Without a head, theirs is the inner model alone; transformers drops its name, peft does not.
-    headless = {*getattr(model.config, "outputs", ("logits",))} <= {"pooler"}
+    headless = model.config.family == "bert" and {*model.config.outputs} <= {"pooler"}
     inner = f"{form.model_type}." if headless else ""
     for place in places(form.table(model.config), slots(model)):
         chosen = tuple(name for name in place.ours if name in adapted)

@@ -97,6 +97,8 @@ def test_a_model_without_head_has_its_modules_alone():
         names[outputs] = query.name
     inner = "encoder.layer.0.attention.self.query"
     assert names == {(): inner, ("pooler",): inner, ("mlm",): f"bert.{inner}"}
+    (query, *_) = modules_of(build(NEOX), {"blocks/attention/q": None})
+    assert query.name == "gpt_neox.layers.0.attention.query_key_value"
 
 
 def test_a_prompt_comes_back_as_what_its_network_makes(tmp_path):

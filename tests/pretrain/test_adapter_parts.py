@@ -162,7 +162,7 @@ def test_any_layout_is_one_device(single, mesh, layout, adapter):
     for a, b in zip(jax.tree.leaves(split[0]), jax.tree.leaves(one[0]), strict=True):
         np.testing.assert_array_equal(a, b)
     for a, b in zip(split[2], one[2], strict=True):
-        assert float(a["loss"]) == pytest.approx(float(b["loss"]), abs=3e-6)
+        assert float(a["loss"]) == pytest.approx(float(b["loss"]), abs=6e-6)
         assert float(a["grad_norm"]) == pytest.approx(float(b["grad_norm"]), rel=1e-4)
     for name, leaf in flat(split[1]["frozen"]).items():
         np.testing.assert_array_equal(leaf, flat(one[1]["frozen"])[name])
