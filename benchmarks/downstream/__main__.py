@@ -42,7 +42,7 @@ ROWS = ("pretraining", *CLASSIFIED, *INSTRUCTED, "adaptation")
 SIZES = {
     "table": Sizes(),
     "tiny": Sizes(
-        vocab=512, layers=1, embed=16, length=128, batch=4, pretraining_steps=4, adaptation_steps=2
+        vocab=300, layers=1, embed=16, length=128, batch=4, pretraining_steps=4, adaptation_steps=2
     ),
 }
 
