@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import ClosedJaxpr
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from laid_out_steps import FAMILIES, MESHES, RECURRENT, born, compiler_says, laid_out, random_batch
@@ -102,6 +103,27 @@ def test_the_optimizer_alone_is_split():
     assert bytes_of["fsdp_optimizer"]["optimizer"] == bytes_of["fsdp"]["optimizer"]
     # What has no D (biases of heads and mlp) is whole.
     assert 0.25 < bytes_of["fsdp"]["optimizer"] / bytes_of["replicated"]["optimizer"] < 0.27
+
+
+@pytest.mark.parametrize("family", ["gpt2", "bert"])
+def test_the_forward_pass_keeps_no_weights(family):
+    """What the loop over layers hands to the backward pass are activations: gathered weights of all
+    layers at once would be what fsdp is to avoid."""
+    made = laid_out(family, "fsdp")
+    weights = {x.shape[1:] for x in jax.tree.leaves(made.state["params"]["blocks"]) if x.ndim > 2}
+    forward = next(_loops(made.trace().jaxpr.jaxpr))
+    kept = [each.aval.shape for each in forward.outvars]
+    assert len(kept) > 5
+    assert not [shape for shape in kept if shape[1:] in weights]
+
+
+def _loops(jaxpr):
+    for each in jaxpr.eqns:
+        if each.primitive.name == "scan":
+            yield each
+        for value in each.params.values():
+            if isinstance(value, ClosedJaxpr):
+                yield from _loops(value.jaxpr)
 
 
 def test_the_partitioner_is_heard():
