@@ -194,12 +194,12 @@ def test_a_step_takes_the_products_of_the_formula_exactly():
 
 
 def kept_by_loops(jaxpr):
-    """Shapes of what the loops of a program give, turn by turn: what the backward pass reads is
-    among them."""
+    """Shapes of what the loops of a program give: what they keep turn by turn for the backward pass
+    is among them."""
     found = set()
     for each in jaxpr.eqns:
         if each.primitive.name == "scan":
-            found |= {x.aval.shape for x in each.outvars[each.params["num_carry"] :]}
+            found |= {x.aval.shape for x in each.outvars}
         for value in each.params.values():
             for inner in value if isinstance(value, (tuple, list)) else [value]:
                 inner = getattr(inner, "jaxpr", inner)
