@@ -153,7 +153,7 @@ def _compiled(row: Row, each: Candidate, timeout: float) -> dict[str, Any]:
         return json.loads(lines[-1])
     if "SIGSEGV" in done.stderr or done.returncode < 0:
         return {"fits": False, "failed": "the compiler crashed (a signal, not a refusal)"}
-    return {"fits": False, "failed": " ".join(done.stderr.split())[-300:]}
+    raise RuntimeError(f"{row.name} with {each.name}: {' '.join(done.stderr.split())[-600:]}")
 
 
 def _compile_here(asked: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,12 @@ def make_mesh(config: MeshConfig, *, devices: Sequence[Any] | None = None) -> Me
     if len(slices) > 1 and sizes["replica"] % len(slices) == 0:
         across = (len(slices), 1, 1, 1, 1)
         within = (sizes["replica"] // len(slices), *shape[1:])
-        grid = mesh_utils.create_hybrid_device_mesh(within, across, devices=devices)
+        grid = mesh_utils.create_hybrid_device_mesh(
+            within,
+            across,
+            devices=devices,
+            allow_split_physical_axes=devices[0].platform == "tpu",
+        )
     else:
         grid = mesh_utils.create_device_mesh(
             shape, devices=devices, allow_split_physical_axes=devices[0].platform == "tpu"
