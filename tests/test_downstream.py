@@ -178,7 +178,8 @@ def row_of(best, *, heldout=1000):
 def test_the_page_says_who_wins_and_whether_the_examples_can_tell(best, said):
     made = row_of(best)
     assert page.verdict(made).startswith(said)
-    assert page.noise(made) == pytest.approx(1.96 * np.sqrt(2 * 0.8 * 0.2 / 1000))
+    spread = 0.8 * 0.2 + best * (1 - best)
+    assert page.noise(made) == pytest.approx(1.96 * np.sqrt(spread / 1000))
     assert page.verdict(row_of(best, heldout=4)).startswith("even with"), "four examples tell none"
     text = page.markdown({"command": "c", "rows": {"x": made}})
     assert said in text and f"{best:.3f} ({best - 0.01:.3f} to {best + 0.01:.3f})" in text
