@@ -103,7 +103,8 @@ def sent(collectives: Sequence[Mapping[str, Any]]) -> str:
         entry[1] += each["wire_bytes"] / 1e9 if each["asynchronous"] else 0.0
     ordered = sorted(sums.items(), key=lambda item: -item[1][0])
     told = [
-        f"{name} {all_:.2g}" + (f" ({hidden / all_:.0%} async)" if hidden else "")
+        f"{name} {all_:.{3 if all_ >= 100 else 2}g}"
+        + (f" ({hidden / all_:.0%} async)" if hidden else "")
         for name, (all_, hidden) in ordered
         if all_ >= 0.005
     ]
