@@ -12,7 +12,8 @@ which is what a step of one shape asks for. longest: the same batches, padded to
 in them, rounded up to a power of two: a compiled step per length. Each way runs the compiled
 training step of the same model; steps of all shapes are taken in turn in one process, and a shape
 has the median of its times. per_second: tokens with a loss in one pass over the examples, over what
-its batches take. padding: the share of positions without a token.
+its batches take, a last, smaller one as much as a whole one. padding: the share of positions
+without a token.
 """
 
 import argparse
