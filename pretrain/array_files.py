@@ -9,7 +9,6 @@ from typing import Any
 import jax
 
 _NAME = "state"
-_WORTH_A_SEARCH = 64 << 20  # bytes that may not lie about until Python finds them by itself
 _READ_AT_ONCE = 512 << 20  # bytes; without a limit a restore takes 1.8 times the state in memory
 
 
@@ -40,12 +39,9 @@ def save_each(path: Path, trees: Iterable[Any]) -> None:
     context.memory.deepcopy_host_arrays = False
     with context:
         for tree in trees:
-            large = tree_bytes(tree) >= _WORTH_A_SEARCH
             ocp.partial.save(path, tree)
             del tree
-            # Orbax leaves a cycle of references, and in it the arrays; a young one, unless Python
-            # searched for others while it was saved.
-            gc.collect(2 if large else 1)
+            gc.collect(1)  # Orbax leaves a young cycle of references, and in it the arrays
         ocp.partial.finalize(path)
 
 

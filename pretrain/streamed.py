@@ -4,7 +4,10 @@ Memory is one array's, whatever the model's size: for importing and exporting wh
 """
 
 import contextlib
+import gc
 import os
+import time
+import weakref
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +23,7 @@ from pretrain.folder_check import check_folder
 from pretrain.manifest import Manifest
 
 _PARAMS = "params/"
+_WAITED_FOR = 1 << 26  # bytes of an array that must not lie beside the next
 _LARGE = 1 << 28  # bytes that a disk may begin with; smaller ones wait for the last fsync
 
 
@@ -50,9 +54,11 @@ def save_params(
                 yield _tree(_PARAMS + name, x)
                 kind = {"dtype": str(x.dtype), "shape": tuple(x.shape)}
                 leaves[_PARAMS + name] = Leaf(**kind, fingerprint=summed.result())
-                large = x.nbytes >= _LARGE
-                del x, summed  # before the next is made
-                if large:
+                nbytes, left = x.nbytes, weakref.ref(x)
+                del x, summed
+                if nbytes >= _WAITED_FOR:
+                    _wait_until_gone(left)  # before the next is made
+                if nbytes >= _LARGE:
                     pool.submit(_flush, folder)  # while that is made
 
         array_files.save_each(path, trees())
@@ -86,6 +92,15 @@ def _fingerprint(holder: list[np.ndarray]) -> str:
     """Of the one array in the list, which is let go before the result is known: a thread pool
     keeps a call's arguments for a moment longer."""
     return host_fingerprint(holder.pop())
+
+
+def _wait_until_gone(array: weakref.ref[np.ndarray]) -> None:
+    """Give Orbax's threads, which are done with an array, half a second to let go of it."""
+    for _ in range(50):
+        if array() is None:
+            return
+        gc.collect()
+        time.sleep(0.01)
 
 
 def _flush(folder: Path) -> None:
