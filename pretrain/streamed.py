@@ -49,7 +49,7 @@ def save_params(
 
         def trees() -> Iterator[Any]:
             for name, x in params:
-                summed = pool.submit(_fingerprint, [x])  # while it is written
+                summed = pool.submit(host_fingerprint, x)  # while it is written
                 yield _tree(_PARAMS + name, x)
                 kind = {"dtype": str(x.dtype), "shape": tuple(x.shape)}
                 leaves[_PARAMS + name] = Leaf(**kind, fingerprint=summed.result())
@@ -87,14 +87,8 @@ class StoredParams:
         return found
 
 
-def _fingerprint(holder: list[np.ndarray]) -> str:
-    """Of the one array in the list, which is let go before the result is known: a thread pool
-    keeps a call's arguments for a moment longer."""
-    return host_fingerprint(holder.pop())
-
-
 def _wait_until_gone(array: weakref.ref[np.ndarray]) -> None:
-    """Give Orbax's threads, which are done with an array, a tenth of a second to let go of it."""
+    """Give the threads that are done with an array a tenth of a second to let go of it."""
     for _ in range(20):
         if array() is None:
             return
