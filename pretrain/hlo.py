@@ -60,7 +60,7 @@ class Collective:
 class _Found:
     mesh: Mapping[str, int]
     collectives: dict[tuple[str, int, bool, str, bool], Collective] = field(default_factory=dict)
-    seen: set[tuple[str, str]] = field(default_factory=set)
+    seen: set[tuple[str, str, str]] = field(default_factory=set)
     cycles: float = 0.0
 
 
@@ -198,12 +198,19 @@ def _walk(computations: dict[str, list[Instruction]], name: str, times: int, fou
         elif each.opcode in ("fusion", "async-start", "call-start"):
             for body in called:
                 for inner in _inside(computations, body):
+                    # Asynchronous collective fusion repeats one in several steps of a computation.
+                    # Channels do not tell them apart alone: a shard_map's own are all number 1.
+                    channel = re.search(r"channel_id=(\d+)", inner.rest)
+                    key = (name, channel[1], inner.type) if channel else (name, inner.name, "")
+                    if key in found.seen:
+                        continue
+                    found.seen.add(key)
                     # XLA:TPU spells a reduce-scatter as a fused all-reduce and slice.
                     scatters = "reduce-scatter" in each.name or "reduce-scatter" in body
                     hidden = each.opcode != "fusion" or "async" in body or "async" in each.name
-                    _add(inner, name, times, hidden, scatters, found)
+                    _add(inner, times, hidden, scatters, found)
         elif each.opcode.removesuffix("-start") in KINDS:
-            _add(each, name, times, each.opcode.endswith("-start"), False, found)
+            _add(each, times, each.opcode.endswith("-start"), False, found)
         elif each.opcode == "send" and "_xla_megascale_transfer_type" in each.rest:
             _add_network(each, times, found)
 
@@ -217,15 +224,7 @@ def _inside(computations: dict[str, list[Instruction]], name: str) -> Iterator[I
                 yield from _inside(computations, body)
 
 
-def _add(
-    each: Instruction, where: str, times: int, hidden: bool, scatters: bool, found: _Found
-) -> None:
-    channel = re.search(r"channel_id=(\d+)", each.rest)
-    # Asynchronous collective fusion repeats one collective in several steps of one computation.
-    key = (where, channel[1] if channel else each.name)
-    if key in found.seen:
-        return
-    found.seen.add(key)
+def _add(each: Instruction, times: int, hidden: bool, scatters: bool, found: _Found) -> None:
     kind, group = each.opcode.removesuffix("-start"), group_size(each.rest)
     if group < 2:
         return

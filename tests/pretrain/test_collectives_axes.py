@@ -58,3 +58,30 @@ ENTRY %main (q: f32[64]) -> f32[64] {{
     assert (network.kind, network.group, network.wire_bytes) == ("all-reduce", 2, 256)
     assert network.axes == "replica" and network.asynchronous
     assert (inside.axes, inside.network, inside.wire_bytes) == ("tensor", False, 256)
+
+
+def test_collectives_of_a_shard_map_share_a_channel_and_all_count():
+    text = """HloModule jit_step
+
+%started (p: f32[16]) -> f32[64] {
+  %p = f32[16]{0} parameter(0)
+  ROOT %g = f32[64]{0} all-gather(%p), channel_id=7, replica_groups=[4,4]<=[16], dimensions={0}
+}
+
+%carried_on (p: f32[16]) -> f32[64] {
+  %p = f32[16]{0} parameter(0)
+  ROOT %g.1 = f32[64]{0} all-gather(%p), channel_id=7, replica_groups=[4,4]<=[16], dimensions={0}
+}
+
+ENTRY %main (q: f32[64], r: f32[32]) -> f32[64] {
+  %x = f32[64]{0} parameter(0)
+  %y = f32[16]{0} parameter(1)
+  %m = f32[64]{0} all-reduce(%x), channel_id=1, replica_groups=[8,2]<=[16], to_apply=%add
+  %n = f32[64]{0} all-reduce(%m), channel_id=1, replica_groups=[8,2]<=[16], to_apply=%add
+  %s = f32[64]{0} fusion(%y), kind=kCustom, calls=%started
+  %t = f32[64]{0} fusion(%y), kind=kCustom, calls=%carried_on
+  ROOT %o = f32[64]{0} add(%n, %s)
+}
+"""
+    found, _ = collectives(text, MESH)
+    assert {each.kind: each.count for each in found} == {"all-reduce": 2, "all-gather": 1}
