@@ -144,6 +144,7 @@ def _format(model_type: str) -> Format:
         ties=lambda config: ties(base, head, config),
         copies=lambda config: copies(head, config),
         settle=lambda config, names: _settle(config, names, roberta=roberta),
+        bare=lambda config: "" if set(config.outputs) - {"pooler"} else base,
     )
 
 

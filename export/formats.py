@@ -32,6 +32,7 @@ class Format:
     name found in a file to the table's spelling, or None for a buffer that is no weight. ties: what
     may be there twice, for a config. copies: {tensor: the name it is written under once more}.
     settle: the config with what the tensors' names add to it, those that will be drawn included.
+    bare: the prefix of the tensors' names that their modules lack, in a class without a head.
     """
 
     model_type: str
@@ -43,6 +44,7 @@ class Format:
     ties: Callable[[Any], list[Tie]] = lambda config: []
     copies: Callable[[Any], Mapping[str, str]] = lambda config: {}
     settle: Callable[[Any, Collection[str]], Any] = lambda config, names: config
+    bare: Callable[[Any], str] = lambda config: ""
 
 
 # model_type -> the module whose FORMATS has it, in the order they are tried for a config of ours.

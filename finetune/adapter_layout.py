@@ -53,9 +53,7 @@ def modules_of(model: Any, adapted: Mapping[str, Any]) -> list[Module]:
     FolderError for a model that no published format has, or a parameter that lies in no matrix."""
     found, left = [], dict.fromkeys(adapted)
     form = format_for(model.config)
-    # Without a head, theirs is the inner model alone; transformers drops its name, peft does not.
-    headless = model.config.family == "bert" and {*model.config.outputs} <= {"pooler"}
-    inner = f"{form.model_type}." if headless else ""
+    bare = form.bare(model.config)  # transformers finds a tensor with it too, peft does not
     for place in places(form.table(model.config), slots(model)):
         chosen = tuple(name for name in place.ours if name in adapted)
         if not chosen:
@@ -64,7 +62,7 @@ def modules_of(model: Any, adapted: Mapping[str, Any]) -> list[Module]:
             raise FolderError(f"{chosen[0]} is no matrix in {place.row.theirs}")
         for at, tensor in place.tensors.items():
             layer = at[0] if at else None
-            name = tensor.removeprefix(inner).removesuffix(".weight")
+            name = tensor.removeprefix(bare).removesuffix(".weight")
             found.append(Module(name=name, layer=layer, place=place, adapted=chosen))
             left = {each: None for each in left if each not in chosen}
     if left:

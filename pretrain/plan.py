@@ -25,6 +25,7 @@ from pretrain.plan_time import BYTES, step_time
 from pretrain.topology import Topology, describe
 
 PLAN_VERSION = 1
+SEPARATOR = 6  # what a planned experiment's tokenizer makes of any text
 
 
 def plan(
@@ -207,7 +208,7 @@ def lay_out(experiment: Experiment, devices: list[Any]) -> LaidOut:
 
     e = experiment
     mesh, layout, model = make_mesh(e.mesh, devices=devices), LAYOUTS[e.layout], build(e.model)
-    objective = build_objective(e.objective, tokenizer=_any_tokenizer(e.model), model=e.model)
+    objective = build_objective(e.objective, tokenizer=any_tokenizer(e.model), model=e.model)
     parts, optimizer = trained_parts(e, model, range(e.steps))
     state = abstract_state(
         model,
@@ -288,9 +289,9 @@ def _local_bytes(tree: Any) -> int:
     )
 
 
-def _any_tokenizer(model: Any) -> Any:
-    """What an objective asks of a tokenizer, with ids that leave room for sentinels. A plan needs
-    shapes, not words."""
+def any_tokenizer(model: Any) -> Any:
+    """What an objective asks of a tokenizer, with ids that leave room for sentinels; every text is
+    the one id SEPARATOR. A plan needs shapes, not words."""
     import numpy as np
 
     size = max(8, model.sizes["V"] - 128)
@@ -301,7 +302,7 @@ def _any_tokenizer(model: Any) -> Any:
         special={"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4},
         continues=np.zeros(size, bool),
         byte_lengths=np.ones(size, np.int32),
-        spelling=np.zeros((size, 50), np.uint16),
+        spelling=np.zeros((size, model.sizes.get("C", 50)), np.uint16),
         classes=size,
-        encode=lambda text: [6],
+        encode=lambda text: [SEPARATOR],
     )

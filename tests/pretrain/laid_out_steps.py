@@ -5,7 +5,6 @@ import dataclasses
 import os
 import tempfile
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -17,7 +16,7 @@ from models import BERTConfig, EncoderDecoderConfig, GPTConfig
 from objectives.base import build as build_objective
 from partitioning.config import MeshConfig
 from pretrain.experiment import override, validate
-from pretrain.plan import lay_out
+from pretrain.plan import SEPARATOR, any_tokenizer, lay_out
 from pretrain.setup import trained_parts
 from pretrain.state import carry_of, init_state
 
@@ -67,7 +66,6 @@ FAMILIES = {
     "bert2bert": ("debug-transformer", {"length": 32}),
     "bert2gpt": ("debug-transformer", {"length": 32}),
 }
-SEPARATOR = 6
 RECURRENT = ("elmo",)  # a row is read one token after the other: its length is not split
 
 
@@ -94,7 +92,9 @@ def random_batch(made, seed: int = 0):
     """Packed rows of documents of random lengths, then padding, as the objective makes a batch of
     them."""
     e = made.experiment
-    random, tokenizer = np.random.default_rng(seed), _tokenizer(e.model)
+    random, tokenizer = np.random.default_rng(seed), any_tokenizer(e.model)
+    letters = np.random.default_rng(1).integers(1, 250, tokenizer.spelling.shape)
+    tokenizer.spelling = letters.astype(np.uint16)
     objective = build_objective(e.objective, tokenizer=tokenizer, model=e.model)
     width = objective.row_length(e.length)
     rows = {
@@ -162,19 +162,3 @@ def compiler_says() -> Iterator[list[str]]:
             compilation_cache.reset_cache()
             taken.seek(0)
             lines += taken.read().decode(errors="replace").splitlines()
-
-
-def _tokenizer(model):
-    size = max(8, model.sizes["V"] - 128)
-    spelling = np.random.default_rng(1).integers(1, 250, (size, model.sizes.get("C", 50)))
-    return SimpleNamespace(
-        kind="any",
-        vocab_size=size,
-        eos=5,
-        special={"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4},
-        continues=np.zeros(size, bool),
-        byte_lengths=np.ones(size, np.int32),
-        spelling=spelling.astype(np.uint16),
-        classes=size,
-        encode=lambda text: [SEPARATOR],
-    )
