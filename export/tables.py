@@ -162,12 +162,10 @@ def read_parameters(
     for place in found:
         arrays = _filled(place, source)
         for path, slot in zip(place.ours, place.slots, strict=True):
-            array = arrays.pop(0)
             for letter, resize in (resized or {}).items():
                 if letter in slot.letters and letter not in place.index:
-                    _fill(array, slot.letters.index(letter), resize)
-            yield path, array
-            del array  # whoever took it may be done with it
+                    _fill(arrays[0], slot.letters.index(letter), resize)
+            yield path, arrays.pop(0)  # not held here: whoever takes it may be done with it
 
 
 def _filled(place: Place, source: Tensors) -> list[np.ndarray]:

@@ -49,6 +49,7 @@ def save_params(
     with ThreadPoolExecutor(2) as pool:
 
         def trees() -> Iterator[Any]:
+            lent = True
             for name, x in params:
                 summed = pool.submit(host_fingerprint, x)  # while it is written
                 yield _tree(_PARAMS + name, x)
@@ -56,8 +57,8 @@ def save_params(
                 leaves[_PARAMS + name] = Leaf(**kind, fingerprint=summed.result())
                 nbytes, left = x.nbytes, weakref.ref(x)
                 del x, summed
-                if nbytes >= _WAITED_FOR:
-                    _wait_until_gone(left)  # before the next is made
+                if lent and nbytes >= _WAITED_FOR:
+                    lent = _gone(left)  # before the next is made, unless the caller keeps them
                 if nbytes >= _LARGE:
                     pool.submit(_flush, folder)  # while that is made
 
@@ -88,14 +89,15 @@ class StoredParams:
         return found
 
 
-def _wait_until_gone(array: weakref.ref[np.ndarray]) -> None:
+def _gone(array: weakref.ref[np.ndarray]) -> bool:
     """Give the threads that are done with an array half a second to let go of it; what they leave
     is a cycle of references, an old one if Python searched for cycles before they were done."""
     for wait in (0.005, 0.02, 0.08, 0.4):
         if array() is None:
-            return
-        gc.collect()
+            return True
         time.sleep(wait)
+        gc.collect()
+    return array() is None
 
 
 def _flush(folder: Path) -> None:
