@@ -71,16 +71,10 @@ class Generate:
         from evaluation.beam import LengthPenalty
         from evaluation.generate import generate
         from pretrain.open import open_run
+        from pretrain.placeholders import refuse_crowded_texts
 
         run = open_run(folder, step=self.step)
-        if (adapter := run.experiment.adapter).kind == "p_tuning":
-            import numpy as np
-
-            from pretrain.placeholders import refuse_crowded
-
-            for each in self.prompt:
-                ids = np.asarray(run.tokenizer.encode(each), np.int64)[None]
-                refuse_crowded(ids, None, adapter, where=[repr(each[:40])])
+        refuse_crowded_texts(self.prompt, run.experiment.adapter, run.tokenizer)
         narration().print(f"step {run.step:,} of {folder}", style="dim", markup=False)
         shown = _Shown("".join(self.prompt)) if self.stream else None
         texts = generate(

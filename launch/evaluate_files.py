@@ -25,10 +25,13 @@ def choices(
     questions, groups = read_questions(path, limit=limit)
     from evaluation.choice_figures import choice_figures, choices_compared
     from evaluation.choices import score_choices
+    from pretrain.placeholders import refuse_crowded_texts
 
     def scored(of: Path, at: int | None) -> tuple[Any, int]:
         opened = placed(of, step=at)
         run = opened.run
+        texts = (each.prompt + option for each in questions for option in each.options)
+        refuse_crowded_texts(texts, run.experiment.adapter, run.tokenizer)
         count = sum(len(each.options) for each in questions)
         with progress("options", count) as told:
             scores = score_choices(
@@ -82,6 +85,7 @@ def answers(
         with_numbers(exercises)
     from evaluation.answer_figures import answer_figures, answers_compared
     from evaluation.answering import write_answers
+    from pretrain.placeholders import refuse_crowded_texts
 
     def written(of: Path, at: int | None) -> tuple[Any, int]:
         opened = placed(of, step=at)
@@ -91,12 +95,14 @@ def answers(
                 f"{of} has another tokenizer than {folder}, and the examples of {asked} are tokens;"
                 " compare runs of one tokenizer, or give a file of exercises"
             )
+        prompts = [each.prompt for each in exercises]
+        refuse_crowded_texts(prompts, run.experiment.adapter, run.tokenizer)
         with progress("answers", len(exercises)) as told:
             made = write_answers(
                 run.model,
                 opened.params,
                 run.tokenizer,
-                [each.prompt for each in exercises],
+                prompts,
                 max_tokens=max_tokens,
                 stops=tuple(stops),
                 objective=opened.objective,

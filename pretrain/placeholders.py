@@ -1,7 +1,7 @@
 """P-tuning's placeholders, counted before a device reads them: a document has no more of them than
 there are virtual tokens. (On the device the one too many would be NaN.)"""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,18 @@ def refuse_crowded(
         f" {adapter.placeholder}, and there are {adapter.tokens} virtual tokens; make"
         " --adapter.tokens as many as its template has, or take an id that no text has"
     )
+
+
+def refuse_crowded_texts(
+    texts: Iterable[str | Sequence[int]], adapter: AdapterConfig, tokenizer: Any
+) -> None:
+    """The same of texts, or their ids, that a model is asked about; nothing to do where the adapter
+    is no p_tuning."""
+    if adapter.kind != "p_tuning":
+        return
+    for each in texts:
+        ids = tokenizer.encode(each) if isinstance(each, str) else each
+        refuse_crowded(np.asarray(ids, np.int64)[None], None, adapter, where=[repr(each[:40])])
 
 
 class _Counting:

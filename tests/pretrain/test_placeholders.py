@@ -7,11 +7,17 @@ import pytest
 
 import configs
 from data.config import DataConfig
+from data.tokenizer import load_tokenizer
 from models.adapter_config import AdapterConfig
 from objectives.base import build
 from pretrain.experiment import override
 from pretrain.open import store_of
-from pretrain.placeholders import TooManyPlaceholders, counting, refuse_crowded
+from pretrain.placeholders import (
+    TooManyPlaceholders,
+    counting,
+    refuse_crowded,
+    refuse_crowded_texts,
+)
 from pretrain.setup import set_up
 
 TUNED = AdapterConfig(kind="p_tuning", tokens=2, placeholder=7)
@@ -44,6 +50,17 @@ def test_without_segments_a_row_is_a_document():
     refuse_crowded(np.array([[7, 7, 1]]), None, TUNED, where=["x"])
     with pytest.raises(TooManyPlaceholders, match="x: a document has 3 times"):
         refuse_crowded(np.array([[7, 7, 7]]), None, TUNED, where=["x"])
+
+
+def test_texts_that_a_model_is_asked_about():
+    tokenizer = load_tokenizer("bytes")
+    seven = tokenizer.decode([7])
+    for each in ("one " + seven + " two " + seven, [7, 1, 7]):
+        refuse_crowded_texts([each], TUNED, tokenizer)
+    for each in (seven * 3, (7, 7, 1, 7)):
+        with pytest.raises(TooManyPlaceholders, match="a document has 3 times"):
+            refuse_crowded_texts(["fine", each], TUNED, tokenizer)
+        refuse_crowded_texts([each], AdapterConfig(kind="prompt", tokens=2), tokenizer)
 
 
 def test_a_placeholder_that_texts_are_full_of_is_refused_before_training():
