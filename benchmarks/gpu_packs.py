@@ -1,10 +1,9 @@
 """Our models on the reference packs (published implementations' outputs), on this device.
 
-Tables and configs come from the tests' reader. Errors are over tokens that are not padding.
+Read as `gesso import` reads any published folder. Errors are over tokens that are not padding.
 """
 
 import dataclasses
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.record import job
+from export.folder import open_folder, parameters_of
+from export.tables import nest
 from models import build
 
+FAMILIES = ("gpt1", "gpt2", "gpt_neo", "gpt_j", "gpt_neox")
 CASES = ("full", "short", "right")
 # The packs' own tolerances for float32; bfloat16 keeps 8 bits, so it is shown beside the size of
 # the logits instead of being judged.
@@ -27,30 +29,30 @@ def main() -> None:
     record.add({"device": device.device_kind, "jax": jax.__version__})
     if spec["device"] == "gpu" and device.platform != "gpu":
         raise SystemExit(f"jax sees no GPU here, only {jax.devices()}")
-    reader = _reader()
-    reader.PACKS = Path(spec["packs"])
-    families = [f for f in reader.FAMILIES if (reader.PACKS / f / "open").is_dir()]
+    packs = Path(spec["packs"])
+    families = [family for family in FAMILIES if (packs / family / "open").is_dir()]
     if not families:
-        record.add({"skipped": f"no reference packs at {reader.PACKS}; name them with --packs"})
+        record.add({"skipped": f"no reference packs at {packs}; name them with --packs"})
         return
     found: dict[str, Any] = {}
     for family in families[: 2 if spec["tiny"] else None]:
         try:
-            found[family] = errors(reader.Pack(family), spec)
+            found[family] = errors(packs / family / "open", spec)
         except Exception as error:  # one family's failure is a figure, the others still count
             found[family] = {"failed": f"{type(error).__name__}: {error}"[:400]}
         record.add({"packs": found})
 
 
-def errors(pack: Any, spec: dict[str, Any]) -> dict[str, Any]:
-    """{"logits", "loss": largest error over the cases, "size": the largest logit, "passes"}."""
-    model = build(dataclasses.replace(pack.config, attention=spec["attention"]))
-    params = pack.read(pack.tensors("model"), model.letters)
-    params = jax.tree.map(lambda x: jnp.asarray(x, spec["compute"]), params)
+def errors(folder: Path, spec: dict[str, Any]) -> dict[str, Any]:
+    """{"logits", "loss": largest error over the cases, "size": the largest logit, "passes"} of one
+    pack, read as `gesso import` reads a published folder."""
+    opened, arrays = open_folder(folder), np.load(folder / "reference.npz")
+    model = build(dataclasses.replace(opened.config, attention=spec["attention"]))
+    params = nest({name: jnp.asarray(x, spec["compute"]) for name, x in parameters_of(opened)})
     logits = loss = size = 0.0
     with jax.default_matmul_precision("highest" if spec["compute"] == "float32" else "default"):
         for case in CASES:
-            z = {name: pack.z[f"{case}/{name}"] for name in _present(pack, case)}
+            z = {name: arrays[f"{case}/{name}"] for name in _present(arrays, case)}
             batch = {"tokens": z["input_ids"]}
             if "attention_mask" in z:
                 batch["segments"] = z["attention_mask"].astype(np.int32)
@@ -77,19 +79,9 @@ def token_mean(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(((log_z - picked) * counted).sum() / counted.sum())
 
 
-def _present(pack: Any, case: str) -> list[str]:
+def _present(arrays: Any, case: str) -> list[str]:
     names = ("input_ids", "attention_mask", "position_ids", "logits", "labels", "loss")
-    return [name for name in names if f"{case}/{name}" in pack.z.files]
-
-
-def _reader() -> Any:
-    """tests/models/pack_reader.py: tests are no package, so by its path."""
-    path = Path(__file__).resolve().parents[1] / "tests" / "models" / "pack_reader.py"
-    found = importlib.util.spec_from_file_location("pack_reader", path)
-    assert found is not None and found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
+    return [name for name in names if f"{case}/{name}" in arrays.files]
 
 
 if __name__ == "__main__":
