@@ -136,26 +136,30 @@ def berts(tmp_path_factory):
     }
 
 
-def test_bert2bert_has_each_side_from_its_own_source(berts, store):
-    """Encoder and decoder are loaded, cross-attention is drawn: not copied from self-attention."""
-    start = StartConfig(encoder=str(berts["encoder"][0]), decoder=str(berts["decoder"][0]))
+def of_two_berts():
     model = EncoderDecoderConfig(
         encoder=dataclasses.replace(BERT, outputs=()),
         decoder=dataclasses.replace(BERT, outputs=("mlm",)),
     )
-    plain = override(
+    return override(
         configs.experiment("debug-transformer"),
         {"model": model, "data.store": TINY["data.store"], "length": 32, "batch": 8},
     )
+
+
+def test_bert2bert_has_each_side_from_its_own_source(berts, store):
+    """Encoder and decoder are loaded, cross-attention is drawn: not copied from self-attention."""
+    start = StartConfig(encoder=str(berts["encoder"][0]), decoder=str(berts["decoder"][0]))
+    plain = of_two_berts()
     asked = adopt(plain, start)
-    assert asked.model == model
+    assert asked.model == plain.model
     s = set_up(asked, store=store)
     begins = sought(s)
     kinds = {each.name: each.kind for each in begins.origins}
     assert {name.split("/")[0] for name, kind in kinds.items() if kind == "fresh"} == {"source"}
     assert "encoder/mlm/bias" in begins.left
     ours = flat(jax.device_get(s.whole(started_state(s, begins))))
-    scratch = flat(jax.device_get(build(model).init(jax.random.key(asked.seed))))
+    scratch = flat(jax.device_get(build(plain.model).init(jax.random.key(asked.seed))))
     for name, leaf in ours.items():
         side, _, rest = name.partition("/")
         source = scratch[name] if side == "source" else berts[side][1][rest]
@@ -165,14 +169,8 @@ def test_bert2bert_has_each_side_from_its_own_source(berts, store):
 
 def test_a_source_with_other_settings_inside_a_side_is_refused(tmp_path, store):
     """Shapes are the same: only the settings tell."""
-    model = EncoderDecoderConfig(
-        encoder=dataclasses.replace(BERT, outputs=()),
-        decoder=dataclasses.replace(BERT, outputs=("mlm",)),
-    )
-    plain = override(
-        configs.experiment("debug-transformer"),
-        {"model": model, "data.store": TINY["data.store"], "length": 32, "batch": 8},
-    )
+    plain = of_two_berts()
+    model = plain.model
     make_run(tmp_path / "both", plain)
     other = dataclasses.replace(model.encoder, epsilon=1e-3, residual_dropout=0.2)
     asked = dataclasses.replace(
