@@ -156,7 +156,7 @@ def test_truncation_keeps_earlier_parts_and_repair_equals_a_clean_build(
     assert store.era(0) is not None
     with pytest.raises(BuildFailed, match="truncated"):
         store.era(len(done), wait_seconds=60)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
     path.write_bytes(whole)
     small_build(path, folder, workers=workers)
     assert tree(folder) == tree(tmp_path / "clean")

@@ -122,7 +122,7 @@ def test_an_error_of_the_builder_is_met_at_once(copy, place):
     started = time.monotonic()
     with pytest.raises(BuildFailed, match=r"stopped: x\.jsonl\.zst is truncated"):
         store.era(int(last.stem[1:]), wait_seconds=60)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30
 
 
 def test_a_reader_follows_a_builder(tmp_path):

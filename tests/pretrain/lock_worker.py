@@ -13,7 +13,7 @@ from pretrain.runlock import LockHeld, LockLost, RunLock
 def main(folder: str, seconds: str, host: str) -> None:
     if host:
         runlock._kernel = lambda: host
-    lock = RunLock(folder, beat_seconds=0.2, stale_seconds=1.5)
+    lock = RunLock(folder, beat_seconds=0.2, stale_seconds=4)
     began = time.monotonic()
     try:
         lock.acquire()

@@ -53,7 +53,7 @@ def test_one_of_five_takes_over_from_a_killed_owner(tmp_path, host):
     assert sorted(each[0] for each in words) == ["GOT"] + ["HELD"] * 4
     assert "RELEASED" in next(each for each in words if each[0] == "GOT")
     waited = next(float(each[1]) for each in words if each[0] == "GOT")
-    assert waited < 1.0 if host == "" else waited >= 1.5
+    assert waited < 3 if host == "" else waited >= 4
     assert list(tmp_path.iterdir()) == []
 
 
@@ -69,32 +69,32 @@ def test_paused_owner_loses_and_stops(tmp_path):
 
 
 def test_second_lock_is_refused_with_who_has_it_and_can_come_after(tmp_path):
-    lock = RunLock(tmp_path, beat_seconds=0.1, stale_seconds=1)
+    lock = RunLock(tmp_path, beat_seconds=0.1, stale_seconds=10)
     lock.acquire()
     with pytest.raises(LockHeld, match=f"process id {os.getpid()}"):
-        RunLock(tmp_path, beat_seconds=0.1, stale_seconds=1).acquire()
+        RunLock(tmp_path, beat_seconds=0.1, stale_seconds=10).acquire()
     lock.check()
     lock.release()
     began = time.monotonic()
     again = RunLock(tmp_path)
     again.acquire()
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 10  # of the 15 that a lock may stand still
     again.release()
 
 
 def test_wrong_clocks_change_nothing(tmp_path, monkeypatch):
-    lock = RunLock(tmp_path, beat_seconds=0.1, stale_seconds=1)
+    lock = RunLock(tmp_path, beat_seconds=0.1, stale_seconds=10)
     lock.acquire()
     monkeypatch.setattr(time, "time", lambda: 0.0)
     monkeypatch.setattr(time, "time_ns", lambda: 2**62)
     os.utime(tmp_path / "run.lock", (0, 0))
     with pytest.raises(LockHeld):
-        RunLock(tmp_path, beat_seconds=0.1, stale_seconds=1).acquire()
+        RunLock(tmp_path, beat_seconds=0.1, stale_seconds=10).acquire()
     lock.release()
 
 
 def test_removed_file_is_noticed_by_the_owner(tmp_path):
-    lock = RunLock(tmp_path, beat_seconds=0.1, stale_seconds=1)
+    lock = RunLock(tmp_path, beat_seconds=0.1, stale_seconds=10)
     lock.acquire()
     (tmp_path / "run.lock").unlink()
     deadline = time.monotonic() + 10
@@ -111,7 +111,7 @@ def test_process_number_given_to_another_process_is_not_the_owner(tmp_path):
     (tmp_path / "run.lock").write_text(json.dumps(record))
     began = time.monotonic()
     lock.acquire()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10
     lock.release()
 
 
