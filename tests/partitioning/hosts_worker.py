@@ -24,11 +24,11 @@ def main(seconds: str) -> int:
         os._exit(3)
     import jax
 
-    gathered = hosts.gather("squares", hosts.process**2, timeout_seconds=20)
-    first = hosts.share("first", f"from {hosts.process}", timeout_seconds=20)
+    gathered = hosts.gather("squares", hosts.process**2, timeout_seconds=60)
+    first = hosts.share("first", f"from {hosts.process}", timeout_seconds=60)
     print("met", hosts.process, hosts.count, gathered, first, jax.device_count(), flush=True)
     try:
-        hosts.on_first("fails", lambda: int("x"), timeout_seconds=20)
+        hosts.on_first("fails", lambda: int("x"), timeout_seconds=60)
     except ValueError as error:
         print("everywhere:", error, flush=True)
     hosts.close(20)
