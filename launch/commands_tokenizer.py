@@ -1,8 +1,11 @@
 """`gesso tokenizer train|import|inspect`: make a tokenizer, take one over, see what it does."""
 
+import collections
+import json
 import sys
 import time
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +15,9 @@ import tyro
 from launch.console import Refused, existing, narration, output, print_json
 from pretrain.exits import DONE
 
+# What a tokenizer was trained on and how, in its folder.
+TRAINED = "trained.json"
+_SETTINGS = ("kind", "vocab_size", "case", "words")
 # Texts that lose something in most tokenizers.
 HARD_TEXTS = {
     "spaces": "  two leading, three   inside, one trailing ",
@@ -27,8 +33,9 @@ EXAMPLE = "def pretrain(corpus):\n    # It's 3.14159 m\u00b2, na\u00efvely: \U00
 class Train:
     """Train a tokenizer on your texts. The same texts give the same tokenizer, on any machine.
 
-    Every kind but wordpiece and words gives back every text exactly, white space and rare
-    characters included.
+    Asked again for what the folder holds, it says so; another tokenizer is never replaced. Every
+    kind but wordpiece and words gives back every text exactly, white space and rare characters
+    included.
 
     Example:
       gesso tokenizer train corpus/*.jsonl.zst --folder my-tokenizer --vocab-size 32000
@@ -116,7 +123,6 @@ class Inspect:
 
 def run_train(options: Train) -> int:
     """`gesso tokenizer train`. Raises Refused for a folder in use, ValueError for bad input."""
-    folder = _free_folder(options.folder)
     if not options.sources:
         raise Refused("no sources; name files or folders of text, or 'embedded'")
     if options.case == "cased" and options.kind != "wordpiece":
@@ -126,7 +132,7 @@ def run_train(options: Train) -> int:
     if options.kind != "words" and options.words != Train.words:
         raise Refused(f"--words has no effect on {options.kind}; use --vocab-size")
     from data.texts import read_texts
-    from data.tokenizer import train_bpe, train_sentencepiece, train_wordpiece, train_words
+    from pretrain.folder import write_json
 
     documents = read_texts(
         options.sources,
@@ -134,28 +140,21 @@ def run_train(options: Train) -> int:
         text_split=options.text_split,
         limit_bytes=int(options.limit_megabytes * 1e6),
     )
-    read = {"documents": 0, "bytes": 0}
+    read = {"documents": 0, "bytes": 0, "crc32": 0}
     start = time.perf_counter()
-    with narration().status(f"training {options.kind} with {options.vocab_size:,} ids"):
-        texts = _counted(documents, read)
-        if options.kind == "bpe":
-            tokenizer = train_bpe(texts, vocab_size=options.vocab_size, folder=folder)
-        elif options.kind == "wordpiece":
-            tokenizer = train_wordpiece(
-                texts,
-                vocab_size=options.vocab_size,
-                lowercase=options.case == "uncased",
-                folder=folder,
-            )
-        elif options.kind == "words":
-            tokenizer = train_words(
-                texts, classes=options.vocab_size, cap=options.words, folder=folder
-            )
-        else:
-            model = "unigram" if options.kind == "unigram" else "bpe"
-            tokenizer = train_sentencepiece(
-                texts, vocab_size=options.vocab_size, kind=model, folder=folder
-            )
+    texts, settings = (
+        _counted(documents, read),
+        {each: getattr(options, each) for each in _SETTINGS},
+    )
+    folder = Path(options.folder).expanduser()
+    if (folder / TRAINED).is_file():
+        tokenizer = _trained_before(folder, settings, texts, read)
+        done = "already there, of the same texts and settings:"
+    else:
+        folder = _free_folder(options.folder)
+        tokenizer = _trained(options, texts, folder)
+        write_json(folder / TRAINED, {"settings": settings, "texts": read})
+        done = f"in {time.perf_counter() - start:.1f} s:"
     seconds = time.perf_counter() - start
     figures = {**_identity(tokenizer), "folder": str(folder), **read, "seconds": round(seconds, 1)}
     if options.json:
@@ -163,16 +162,55 @@ def run_train(options: Train) -> int:
     else:
         _show_identity(figures)
         output().print(
-            f"from {read['documents']:,} documents, {read['bytes'] / 1e6:.1f} MB, "
-            f"in {seconds:.1f} s: {folder}"
+            f"from {read['documents']:,} documents, {read['bytes'] / 1e6:.1f} MB, {done} {folder}"
         )
     return DONE
+
+
+def _trained(options: Train, texts: Iterator[str], folder: Path) -> Any:
+    from data.tokenizer import train_bpe, train_sentencepiece, train_wordpiece, train_words
+
+    with narration().status(f"training {options.kind} with {options.vocab_size:,} ids"):
+        if options.kind == "bpe":
+            return train_bpe(texts, vocab_size=options.vocab_size, folder=folder)
+        if options.kind == "wordpiece":
+            return train_wordpiece(
+                texts,
+                vocab_size=options.vocab_size,
+                lowercase=options.case == "uncased",
+                folder=folder,
+            )
+        if options.kind == "words":
+            return train_words(texts, classes=options.vocab_size, cap=options.words, folder=folder)
+        model = "unigram" if options.kind == "unigram" else "bpe"
+        return train_sentencepiece(texts, vocab_size=options.vocab_size, kind=model, folder=folder)
+
+
+def _trained_before(
+    folder: Path, settings: dict[str, Any], texts: Iterator[str], read: dict[str, int]
+) -> Any:
+    """The tokenizer in `folder`, if it was trained so. The texts are read to see that they are the
+    same."""
+    from data.tokenizer import load_tokenizer
+
+    record = json.loads((folder / TRAINED).read_text())
+    with narration().status(f"{folder} is there; comparing the texts it was trained on"):
+        collections.deque(texts, maxlen=0)
+    other = [
+        f"--{name.replace('_', '-')} was {record['settings'].get(name)}"
+        for name, value in settings.items()
+        if record["settings"].get(name) != value
+    ]
+    if record["texts"] != read:
+        other.append("the texts were others")
+    if other:
+        raise _in_use(folder, other)
+    return load_tokenizer(folder)
 
 
 def run_import(options: Import) -> int:
     """`gesso tokenizer import`. Raises Refused or TokenizerError for what cannot be taken."""
     existing(options.path, what="tokenizer")
-    folder = _free_folder(options.folder)
     from data.tokenizer import RECORD, load_tokenizer, save_tokenizer
 
     if options.eos and (Path(options.path) / RECORD).is_file():
@@ -180,13 +218,16 @@ def run_import(options: Import) -> int:
             f"{options.path} is imported already, with its own end; --eos cannot change it"
         )
     tokenizer = load_tokenizer(options.path, eos=options.eos)
-    save_tokenizer(tokenizer, folder)
+    folder = Path(options.folder).expanduser()
+    there = (folder / RECORD).is_file()
+    if not there or load_tokenizer(folder).fingerprint != tokenizer.fingerprint:
+        save_tokenizer(tokenizer, _free_folder(options.folder))
     figures = {**_identity(tokenizer), "folder": str(folder)}
     if options.json:
         print_json(figures)
     else:
         _show_identity(figures)
-        output().print(f"imported into {folder}")
+        output().print(f"{folder} holds it already" if there else f"imported into {folder}")
     return DONE
 
 
@@ -226,17 +267,23 @@ def _free_folder(name: str) -> Path:
 
     folder = Path(name).expanduser()
     if folder.is_file() or (folder / RECORD).exists():
-        raise Refused(
-            f"{folder} already holds a tokenizer or is a file; runs may depend on it: "
-            "give another --folder, or remove it first"
-        )
+        raise _in_use(folder)
     return folder
+
+
+def _in_use(folder: Path, other: Sequence[str] = ()) -> Refused:
+    told = f" ({'; '.join(other)})" if other else ""
+    return Refused(
+        f"{folder} already {'is a file' if folder.is_file() else 'holds a tokenizer'}{told}; runs"
+        " may depend on it: give another --folder, or remove it first"
+    )
 
 
 def _counted(documents: Iterator[tuple[str, str]], read: dict[str, int]) -> Iterator[str]:
     for _, text in documents:
         read["documents"] += 1
-        read["bytes"] += len(text.encode())
+        read["bytes"] += len(content := text.encode())
+        read["crc32"] = zlib.crc32(content, read["crc32"])
         yield text
 
 

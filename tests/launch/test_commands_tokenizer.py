@@ -47,9 +47,15 @@ def test_train_then_inspect(tmp_path, corpus, capsys, kind):
         seen["total"]["bytes"] / seen["total"]["tokens"], abs=1e-3
     )
     assert all(seen["hard_texts"].values())
-    # A second tokenizer never replaces one that runs may depend on.
-    assert main(["tokenizer", "train", str(corpus), *options]) == 2
-    assert "already holds a tokenizer" in " ".join(capsys.readouterr().err.split())
+    # Again the same is there already; another never replaces one that runs may depend on.
+    again = ran(capsys, "train", str(corpus), *options)
+    assert again | {"seconds": 0} == made | {"seconds": 0}
+    for asked, why in (
+        ([*options, "--vocab-size", "420"], "already holds a tokenizer (--vocab-size was 400)"),
+        ([*options, "--limit-megabytes", "0.01"], "(the texts were others)"),
+    ):
+        assert main(["tokenizer", "train", str(corpus), *asked]) == 2
+        assert why in " ".join(capsys.readouterr().err.split())
 
 
 def test_inspect_for_people(corpus, capsys):
@@ -73,8 +79,13 @@ def test_the_limit_samples_every_file(tmp_path, capsys):
 def test_import_keeps_the_content(tmp_path, corpus, capsys):
     made = ran(capsys, "train", str(corpus), "--folder", str(tmp_path / "a"), "--vocab-size", "400")
     model = tmp_path / "a" / "sentencepiece.model"
-    taken = ran(capsys, "import", str(model), "--folder", str(tmp_path / "b"))
-    assert taken["fingerprint"] == made["fingerprint"]
+    for _ in range(2):  # a second time it is there already
+        taken = ran(capsys, "import", str(model), "--folder", str(tmp_path / "b"))
+        assert taken["fingerprint"] == made["fingerprint"]
+    other = ["--folder", str(tmp_path / "c"), "--vocab-size", "420"]
+    ran(capsys, "train", str(corpus), *other)
+    assert main(["tokenizer", "import", str(model), *other[:2]]) == 2
+    assert "already holds a tokenizer;" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(
