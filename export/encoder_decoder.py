@@ -86,7 +86,7 @@ def table(config: EncoderDecoderConfig) -> list[Row]:
         rows += _gpt2_cross("decoder.transformer.h.{Z}")
     if config.encoder.embed != decoder.embed:
         rows += [
-            Row("projection/weight", "enc_to_dec_proj.weight", "DF"),
+            Row("projection/weight", "enc_to_dec_proj.weight", "DE"),
             Row("projection/bias", "enc_to_dec_proj.bias", "D"),
         ]
     return rows

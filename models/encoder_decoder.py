@@ -79,15 +79,15 @@ class CrossAttention(nnx.Module):
 
 
 class Projection(nnx.Module):
-    """The encoder's features in the decoder's width (F: the encoder's)."""
+    """The encoder's features in the decoder's width (E: the encoder's)."""
 
     def __init__(self, config: EncoderDecoderConfig, key: jax.Array):
-        sizes = config.blocks.sizes | {"F": config.encoder.embed}
-        self.weight = _draw(config)(key, "FD", sizes=sizes, std=config.blocks.init_std)
+        sizes = config.blocks.sizes | {"E": config.encoder.embed}
+        self.weight = _draw(config)(key, "ED", sizes=sizes, std=config.blocks.init_std)
         self.bias = constant(0.0, "D", sizes=sizes)
 
-    def __call__(self, x_BSF: jax.Array) -> jax.Array:
-        return add_bias(einsum("BSF,FD->BSD", x_BSF, self.weight), self.bias, "D")
+    def __call__(self, x_BSE: jax.Array) -> jax.Array:
+        return add_bias(einsum("BSE,ED->BSD", x_BSE, self.weight), self.bias, "D")
 
 
 class EncoderDecoder(nnx.Module):

@@ -2,7 +2,7 @@
 
 B batch   L length   S source length   D embed   N heads   K key/value heads   H head dim
 F mlp     V vocab    Z layers          C characters in a word
-E character embed    W filter width    G gates of an LSTM         U directions
+E another embed      W filter width    G gates of an LSTM         U directions
 M predicted places   P pairs in a row  R relative positions       Y labels
 T token types   X character ids        A character features      O those a highway writes
 I rank of an adapter                   J virtual tokens          Q classes of a token
@@ -33,7 +33,7 @@ ALPHABET = {
     "V": "vocab",
     "Z": "layers",
     "C": "characters in a word",
-    "E": "character embed",
+    "E": "another embed",
     "W": "filter width",
     "G": "gates of an LSTM",
     "U": "directions",

@@ -69,18 +69,15 @@ def start_trainer(run: Path, store: Path, split) -> list[subprocess.Popen]:
                 "GESSO_PROCESSES": str(processes),
             }
         settings = json.dumps(overrides(store, mesh, tensor="tensor" in mesh))
-        log = (run.parent / f"{run.name}.out").open("ab")
         command = [sys.executable, str(HERE / "pretrain/train_worker.py"), "debug-gpt-neo"]
-        started.append(
-            subprocess.Popen(
-                [*command, str(run), settings],
-                env=env,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        )
+        started.append(begin([*command, str(run), settings], run.with_suffix(".out"), env))
     return started
+
+
+def begin(command: list[str], log: Path, env: dict | None = None) -> subprocess.Popen:
+    """A process in a group of its own, whose output is added to `log`."""
+    with log.open("ab") as out:
+        return subprocess.Popen(command, env=env, stdout=out, stderr=out, start_new_session=True)
 
 
 def start_builder(sources: list[Path], store: Path) -> subprocess.Popen:
@@ -91,11 +88,8 @@ def start_builder(sources: list[Path], store: Path) -> subprocess.Popen:
         "build(sources=sources, folder=folder, tokenizer=load_tokenizer('bytes'),"
         " part_tokens_first=1 << 14, part_tokens_cap=1 << 17)\n"
     )
-    log = (store.parent / f"{store.name}.out").open("ab")
     arguments = json.dumps([[str(path) for path in sources], str(store)])
-    return subprocess.Popen(
-        [sys.executable, "-c", code, arguments], stdout=log, stderr=log, start_new_session=True
-    )
+    return begin([sys.executable, "-c", code, arguments], store.with_suffix(".out"))
 
 
 def kill(processes: list[subprocess.Popen]) -> None:

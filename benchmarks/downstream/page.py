@@ -50,7 +50,7 @@ def seeds(values: Sequence[float]) -> str:
 def _scores(rows: Mapping[str, Row]) -> str:
     head = (
         "dataset", "train / held out", "majority", "TF-IDF", "from scratch",
-        "pretrained, then tuned", "pretrained, not tuned", "", "minutes",
+        "pretrained, then tuned", "pretrained, not tuned", "",
     )  # fmt: skip
     lines = [
         [
@@ -62,7 +62,6 @@ def _scores(rows: Mapping[str, Row]) -> str:
             seeds(row["scores"]["pretrained"]),
             f"{row['before']:.3f}" if "before" in row else "",
             verdict(row),
-            row["minutes"],
         ]
         for name, row in rows.items()
     ]
@@ -113,8 +112,8 @@ def _ran(command: str, rows: Mapping[str, Row]) -> str:
     dates = sorted({row["date"] for row in rows.values()})
     used = next(iter(rows.values()))["versions"]
     return (
-        f"Measured {' to '.join(dict.fromkeys((dates[0], dates[-1])))} by `{command}` in"
-        f" {sum(row['minutes'] for row in rows.values()):.0f} minutes; {'; '.join(machines)}, which"
+        f"Measured {' to '.join(dict.fromkeys((dates[0], dates[-1])))} by `{command}`;"
+        f" {'; '.join(machines)}, which"
         f" other work shared (load {min(loads):.0f} to {max(loads):.0f}); "
         f"{', '.join(f'{name} {version}' for name, version in used.items())}. Every command is in"
         " benchmarks/results/downstream.json."

@@ -62,7 +62,10 @@ FAMILIES = {
     "elmo": ("debug-elmo", {"model.vocab": 264, "model.embed": 32, "model.cell": 64, "length": 8}),
     "transformer": ("debug-transformer", _T5),
     "t5": ("debug-t5", _T5),
-    "t5_1_1": ("t5-v1.1-small", _T5 | {"model.vocab": 384, "model.heads": 4}),
+    "t5_1_1": (
+        "t5-v1.1-small",
+        _T5 | {"model.vocab": 384, "model.heads": 4, "objective.first_sentinel": 383},
+    ),
     "bert2bert": ("debug-transformer", {"length": 32}),
     "bert2gpt": ("debug-transformer", {"length": 32}),
 }

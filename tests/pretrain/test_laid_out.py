@@ -89,7 +89,7 @@ def test_a_family_on_a_layout(family, mesh):
         # Where a gradient is nothing but rounding (a key's bias), as of the largest there is.
         np.testing.assert_allclose(x, y, rtol=2e-4, atol=5e-6 * largest[name])
     assert not [line for line in many.said if NO_GOOD_WAY in line]
-    sends_as_its_layout_says(mesh, many)
+    sends_as_its_layout_says(family, mesh, many)
 
 
 def test_the_optimizer_alone_is_split():
@@ -154,10 +154,13 @@ SENDS = {
     "replica": {("gather", "fsdp"), ("sum", "fsdp"), ("sum", "tensor"), ("sum", "replica")},
 }
 NAMES = {"all-gather": "gather", "all-reduce": "sum", "reduce-scatter": "sum"}
+# A head of masked tokens splits its dense layer, and a norm and the table read that whole.
+HEAD = ("gather", "tensor")
+MASKED = ("bert", "roberta", "bert2bert")
 FEW = 4096  # bytes that a device sends in a step: checksums of rows, counts, norms
 
 
-def sends_as_its_layout_says(mesh: str, many: Trained):
+def sends_as_its_layout_says(family: str, mesh: str, many: Trained):
     """The kinds of collectives, along which axes, and how much of the parameters they carry."""
     sizes = MESHES[mesh][1].sizes(8)
     sent: dict[tuple[str, str], float] = {}
@@ -166,12 +169,14 @@ def sends_as_its_layout_says(mesh: str, many: Trained):
         sent[key] = sent.get(key, 0.0) + each.wire_bytes
     sent = {key: size for key, size in sent.items() if size > FEW}
     assert sent.keys() >= SENDS[mesh], sent
-    assert {key for key in sent if key[0] != "sum"} <= SENDS[mesh], sent
     whole = many.parameter_bytes
+    if family in MASKED:
+        assert sent.pop(HEAD, 0.0) < 0.05 * whole
+    assert {key for key in sent if key[0] != "sum"} <= SENDS[mesh], sent
     if mesh == "replicated":
-        # Every gradient goes around once, but for that of a tied table, whose two uses are summed
-        # each by itself.
-        assert 0.99 < sent["sum", "data"] / (2 * 7 / 8 * whole) < 1.5
+        # Every gradient goes around once, but for that of a tied table, whose uses (three of T5's)
+        # are summed each by itself.
+        assert 0.99 < sent["sum", "data"] / (2 * 7 / 8 * whole) < 1.7
     if mesh == "fsdp":
         # For the forward pass and again for the backward pass, where it is not still at hand.
         assert 0.7 < sent["gather", "fsdp"] / (3 / 4 * whole) < 2.2
