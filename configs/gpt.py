@@ -3,7 +3,8 @@
 All read a token store of the corpus they name, tokenized as they were (`gesso corpus build`). Rows
 are the published ones, documents joined and cut (`concat`); `--data.packing best_fit` packs whole
 documents. Vocabularies are the published ones: to split 50257 over a tensor axis, set
-`--model.vocab 50304`. `--model.attention cudnn` is for NVIDIA GPUs, without attention dropout.
+`--model.vocab 50304`. `--model.attention cudnn` is for NVIDIA GPUs, `splash` for TPUs, both without
+attention dropout.
 """
 
 from typing import Any

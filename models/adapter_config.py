@@ -106,7 +106,7 @@ class AdapterConfig:
         if model.family not in families:
             return [f"adapter.kind {self.kind} is not for a model of {model.family}: {instead}"]
         found = []
-        if self.front and getattr(model, "attention", "") == "cudnn":
+        if self.front and getattr(model, "attention", "") in ("cudnn", "splash"):
             found.append(f"adapter.kind {self.kind} needs model.attention blocks or dense")
         if self.kind == "prefix" and model.family == "bert" and model.longest <= self.tokens:
             found.append(f"adapter.tokens {self.tokens} leave no room in {model.longest} positions")

@@ -12,6 +12,7 @@ from models.gpt_config import AttentionKind, GPTConfig, Padding
 from models.hooks import Prefix, in_front
 from models.layers import add_bias, constant, dropout, einsum_float32, param
 from models.rotary import Angles, rotate
+from models.splash import fused, runs_here
 from partitioning.axes import einsum, shard
 
 # Queries taken together by "blocks". On 2 CPU cores 128 was the fastest of 64, 128 and 256.
@@ -76,7 +77,7 @@ class Attention(nnx.Module):
         """`layer`: this layer's number from 0. Returns BLD."""
         q_BLNH, k_BLNH, v_BLNH = self.project(x_BLD, rows, layer=layer)
         k_BSNH, v_BSNH = shard(k_BLNH, "BSNH"), shard(v_BLNH, "BSNH")
-        attend = {"dense": dense, "blocks": blocks, "cudnn": cudnn}[self.config.attention]
+        attend = _WAYS[self.config.attention]
         y_BLNH = attend(
             q_BLNH,
             k_BSNH,
@@ -91,7 +92,7 @@ class Attention(nnx.Module):
             key=key,
             **({} if rows.prefix is None else {"prefix": rows.prefix}),
         )
-        return self.project_out(checkpoint_name(y_BLNH, "attention"))
+        return self.project_out(y_BLNH)
 
     def decode(
         self,
@@ -268,7 +269,8 @@ def dense(
     visible_BLS = sees(places, places, segments_BL, segments_BL, window=window, direction=direction)
     blind = blind_sees(places, places, segments_BL, window=window, padding=padding)
     who: dict[str, Any] = {"segments_BL": segments_BL, "window": window}
-    return weigh(q_BLNH, *_read(prefix, k_BSNH, v_BSNH, visible_BLS, blind, **who), **options)
+    y_BLNH = weigh(q_BLNH, *_read(prefix, k_BSNH, v_BSNH, visible_BLS, blind, **who), **options)
+    return checkpoint_name(y_BLNH, "attention")
 
 
 def blocks(
@@ -305,7 +307,8 @@ def blocks(
         who: dict[str, Any] = {"segments_BL": segments_BC, "window": window}
         seen = _read(front, k, v, visible_BLS, blind, **who)
         parts.append(weigh(q, *seen, key=part_key, **options))
-    return parts[0] if len(parts) == 1 else shard(jnp.concatenate(parts, axis=1), "BLNH")
+    y_BLNH = parts[0] if len(parts) == 1 else shard(jnp.concatenate(parts, axis=1), "BLNH")
+    return checkpoint_name(y_BLNH, "attention")
 
 
 def cudnn(
@@ -348,7 +351,29 @@ def cudnn(
         local_window_size=None if window is None else (window - 1, 0),
         implementation="cudnn",
     )
-    return shard(y_BLNH, "BLNH")
+    return checkpoint_name(shard(y_BLNH, "BLNH"), "attention")
+
+
+def splash(
+    q_BLNH: jax.Array,
+    k_BSNH: jax.Array,
+    v_BSNH: jax.Array,
+    *,
+    segments_BL: jax.Array | None,
+    window: int | None,
+    scale: float,
+    **options: Any,
+) -> jax.Array:
+    """The fused attention of TPUs (models/splash.py), its logits float32 whatever
+    `attention_logits` says. On other devices, and for rows whose length is no multiple of 128, what
+    `blocks` gives, which is the same."""
+    who: dict[str, Any] = {"segments_BL": segments_BL, "window": window, "scale": scale}
+    if not runs_here(q_BLNH.shape[1]):
+        return blocks(q_BLNH, k_BSNH, v_BSNH, **who, **options)
+    return fused(q_BLNH, k_BSNH, v_BSNH, **who)
+
+
+_WAYS = {"dense": dense, "blocks": blocks, "cudnn": cudnn, "splash": splash}
 
 
 def _read(

@@ -27,9 +27,9 @@ class GPTConfig:
         (GPT-2's scale_attn_by_inverse_layer_idx), the layer's number alone, or nothing (GPT-Neo).
     attention_logits: the dtype q.k is kept in before the softmax, which is always float32.
     padding: what a query that sees no key (padding) averages. Documents never read it; a published
-        loss of left-padded rows does: the whole row ("row", the only one cudnn computes; "blocks"
-        takes what it has read of the row), the places a real token would reach (GPT-Neo), or the
-        real tokens after it (GPT-1).
+        loss of left-padded rows does: the whole row ("row"; fused kernels take padding alone,
+        "blocks" what it has read of the row), the places a real token would reach (GPT-Neo), or
+        the real tokens after it (GPT-1).
     biases: which products have one. head: "tied" uses the embedding table.
     outputs: "classify" gives a head that says one of `labels` labels of a text (1: a number) behind
         the language model's. pooling: of the text's features, see models/text_head.py.
@@ -46,7 +46,8 @@ class GPTConfig:
         "dots" keeps weight products, the "save_" ones keep what they name.
     unroll: how many periods of the pattern one turn of the scan over layers holds.
     attention: "blocks" takes 128 queries at a time and skips the keys none of them sees, "dense"
-        all at once, "cudnn" NVIDIA's fused kernel (16-bit compute; no attention dropout).
+        all at once; "cudnn" is NVIDIA's fused kernel (16-bit compute), "splash" the TPU's (rows of
+        a multiple of 128, elsewhere "blocks"). Both keep float32 logits and have no dropout.
     """
 
     family: Literal["gpt"] = "gpt"
@@ -83,7 +84,7 @@ class GPTConfig:
     mup_base: int = 0
     remat: Remat = "none"
     unroll: int = 1
-    attention: Literal["dense", "blocks", "cudnn"] = "blocks"
+    attention: Literal["dense", "blocks", "cudnn", "splash"] = "blocks"
 
     def problems(self) -> list[str]:
         """What is wrong with these fields, together; empty when a model can be built of them."""
@@ -130,14 +131,16 @@ class GPTConfig:
                 f"model.mup_base {self.mup_base} must be 0 or a width, with --model.head untied: a"
                 " tied table cannot start as an embedding and as a head at once"
             )
-        if self.attention == "cudnn" and self.attention_dropout:
+        fused = self.attention in ("cudnn", "splash")
+        if fused and self.attention_dropout:
             found.append(
-                "model.attention cudnn has no attention_dropout: set it to 0, or use blocks"
+                f"model.attention {self.attention} has no attention_dropout: set it to 0, or use"
+                " blocks"
             )
-        if self.attention == "cudnn" and self.padding != "row":
+        if fused and self.padding != "row":
             found.append(
-                f"model.attention cudnn has no padding {self.padding}: set it to row (no document"
-                " changes), or use blocks"
+                f"model.attention {self.attention} has no padding {self.padding}: set it to row (no"
+                " document changes), or use blocks"
             )
         return found
 

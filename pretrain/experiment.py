@@ -371,6 +371,15 @@ def _mesh(e: Experiment, sizes: dict[str, int]) -> list[str]:
             f"mesh axis sequence={sizes['sequence']}: family {e.model.family} reads a row one token"
             " after the other, so its length cannot be split; use --mesh.sequence 1"
         )
+    if getattr(e.model, "attention", "") == "splash":
+        if sizes["sequence"] > 1:
+            problems.append(
+                "model.attention splash reads whole rows; use --mesh.sequence 1, or blocks"
+            )
+        if e.length % 128:
+            problems.append(
+                f"model.attention splash takes a length of a multiple of 128, not {e.length}"
+            )
     for axis in ("fsdp", "tensor"):
         if sizes[axis] > 1 and axis not in e.layout:
             near = f"fsdp_tensor or {axis}"

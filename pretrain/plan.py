@@ -43,19 +43,19 @@ def plan(
     """
     import jax
 
-    from pretrain.program_flops import executed_flops
-
     check(experiment, where)
     devices = describe(where)
     began = time.perf_counter()
     laid_out = lay_out(experiment, devices)
     traced = laid_out.trace()
+    executed, fused = _executed(experiment, traced, devices)
     found = _head(experiment, where, laid_out.mesh.shape) | {
         "jax": jax.__version__,
         "memory": laid_out.exact_bytes(),
-        "program": _program(experiment, executed_flops(traced.jaxpr), laid_out.flops_per_token()),
+        "program": _program(experiment, executed, laid_out.flops_per_token()),
         "seconds": {"trace": round(time.perf_counter() - began, 1)},
     }
+    found["program"]["kernel_flops"] = fused
     began = time.perf_counter()
     if depth == "extrapolated" and can_be_cut(experiment):
         ends = [lay_out(cut(experiment, turns=n), devices) for n in SHALLOW]
@@ -138,6 +138,19 @@ def planned_flops(e: Experiment) -> float:
         return whole
     trained, frozen = shapes
     return trained_flops_per_token(e.model, e.length, trained=trained, frozen=frozen) or whole
+
+
+def _executed(e: Experiment, traced: Any, devices: Any) -> tuple[float, float]:
+    """(FLOPs that the step executes, those of them in attention kernels, which are taken to do what
+    `blocks` does)."""
+    from pretrain.program_flops import executed_flops
+
+    executed = executed_flops(traced.jaxpr)
+    if getattr(e.model, "attention", "") != "splash":
+        return executed, 0.0
+    plain = dataclasses.replace(e, model=dataclasses.replace(e.model, attention="blocks"))
+    whole = executed_flops(lay_out(plain, devices).trace().jaxpr)
+    return whole, whole - executed
 
 
 def _program(e: Experiment, executed: float, flops: float) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from pretrain.topology import Topology
 # The share of peak that large bfloat16 products reach in practice, measured: 769 to 798 of 989
 # TFLOP/s on an H200; a v5e matmul compiles to 93 % of its own.
 MATRIX_EFFICIENCY = 0.8
+# The same of attention kernels, assumed: the compiler gives no cycles for them.
+KERNEL_EFFICIENCY = 0.6
 BYTES = {"float32": 4, "bfloat16": 2}
 # Seconds that a collective takes however little it sends, assumed: it keeps the search from
 # splitting small models.
@@ -101,6 +103,7 @@ def seconds(e: Experiment, where: Topology, found: dict[str, Any]) -> dict[str, 
     program, memory = found["program"], found["memory"]
     matrix = program["executed_flops"] / where.devices / (per_device * MATRIX_EFFICIENCY)
     cycles = found.get("estimated_cycles", 0.0)
+    fused = program.get("kernel_flops", 0.0) / where.devices / (per_device * KERNEL_EFFICIENCY)
     # The state is read and written once by the optimizer, weights are read three times per
     # microbatch, and what is kept for the backward pass is written and read.
     trained = memory["trained"]
@@ -122,7 +125,7 @@ def seconds(e: Experiment, where: Topology, found: dict[str, Any]) -> dict[str, 
     rate = where.chip.link_rate / where.chip.devices
     return {
         "matrix": matrix,
-        "compiler": cycles / where.chip.cycles if cycles and where.chip.cycles else None,
+        "compiler": cycles / where.chip.cycles + fused if cycles and where.chip.cycles else None,
         "memory": moved / (where.chip.memory_rate / where.chip.devices),
         "links": links / rate + waits,
         "hidden_links": hidden / rate,
@@ -188,7 +191,7 @@ def _weights_bytes(e: Experiment) -> float:
     """Bytes per token of one layer's attention weights, kept for the backward pass: in float32, and
     as the compute type multiplies them; after dropout again, with its mask."""
     heads = e.model.sizes.get("N", 0)
-    if not heads or getattr(e.model, "attention", "dense") == "cudnn":
+    if not heads or getattr(e.model, "attention", "dense") in ("cudnn", "splash"):
         return 0.0
     seen = 0.5 if e.model.family == "gpt" else 1.0
     width = BYTES[e.precision.compute]
