@@ -93,8 +93,11 @@ def _row(each: Mapping[str, Any]) -> Sequence[object]:
     ]
 
 
-def sent(collectives: Sequence[Mapping[str, Any]]) -> str:
-    """ "all-gather fsdp 12.1 (90% async), ...": by kind and axes, the largest first."""
+def sent(collectives: Sequence[Mapping[str, Any]] | None) -> str:
+    """ "all-gather fsdp 12.1 (90% async), ...": by kind and axes, the largest first. None: they
+    were counted by a reader that has been mended since."""
+    if collectives is None:
+        return "not counted"
     sums: dict[str, list[float]] = {}
     for each in collectives:
         axes = f" {each['axes']}" if each["axes"] else f" of {each['group']}"

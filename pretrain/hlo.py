@@ -199,9 +199,11 @@ def _walk(computations: dict[str, list[Instruction]], name: str, times: int, fou
             for body in called:
                 for inner in _inside(computations, body):
                     # Asynchronous collective fusion repeats one in several steps of a computation.
-                    # Channels do not tell them apart alone: a shard_map's own are all number 1.
+                    # Channels do not tell them apart alone: a shard_map's own are all number 1. Nor
+                    # do layouts: a part may go to another memory.
                     channel = re.search(r"channel_id=(\d+)", inner.rest)
-                    key = (name, channel[1], inner.type) if channel else (name, inner.name, "")
+                    shape = re.sub(r"\{[^}]*\}", "", inner.type)
+                    key = (name, channel[1], shape) if channel else (name, inner.name, "")
                     if key in found.seen:
                         continue
                     found.seen.add(key)

@@ -88,11 +88,21 @@ def test_hlo_spelled_as_tpus_do():
   ROOT %r = bf16[64,8]{1,0:T(8,128)} all-reduce(%a), channel_id=7, replica_groups=[4,4]<=[16], to_apply=%add
 }
 
+%started (a: bf16[4,8]) -> bf16[64,8] {
+  %a = bf16[4,8]{1,0} parameter(0)
+  ROOT %g = bf16[64,8]{1,0} all-gather(%a), channel_id=3, replica_groups=mesh['a'=16,'b'=4] {'a'}, dimensions={0}
+}
+
+%carried_on (a: bf16[4,8]) -> bf16[64,8] {
+  %a = bf16[4,8]{1,0} parameter(0)
+  ROOT %again = bf16[64,8]{1,0:S(1)} all-gather(%a), channel_id=3, replica_groups=mesh['a'=16,'b'=4] {'a'}, dimensions={0}
+}
+
 %body (p: (s32[])) -> (s32[]) {
   %p = (s32[]) parameter(0)
   %x = bf16[4,8]{1,0} constant({...})
-  %g = bf16[64,8]{1,0} all-gather(%x), channel_id=3, replica_groups=mesh['a'=16,'b'=4] {'a'}, dimensions={0}
-  %again = bf16[64,8]{1,0} all-gather(%x), channel_id=3, replica_groups=mesh['a'=16,'b'=4] {'a'}, dimensions={0}
+  %g = bf16[64,8]{1,0} fusion(%x), kind=kCustom, calls=%started
+  %again = bf16[64,8]{1,0:S(1)} fusion(%x), kind=kCustom, calls=%carried_on
   %all-reduce-scatter.1 = bf16[64,8]{1,0} fusion(%g), kind=kCustom, calls=%fused, backend_config={"estimated_cycles":"100"}
   ROOT %t = (s32[]) tuple(%p)
 }
