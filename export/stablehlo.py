@@ -92,7 +92,7 @@ def portable(config: Any) -> Any:
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
             changes[field.name] = portable(value)
-        elif field.name == "attention" and value in ("blocks", "cudnn", "splash"):
+        elif field.name == "attention":
             changes["attention"] = "dense"
     return dataclasses.replace(config, **changes)
 

@@ -142,10 +142,8 @@ def run_train(options: Train) -> int:
     )
     read = {"documents": 0, "bytes": 0, "crc32": 0}
     start = time.perf_counter()
-    texts, settings = (
-        _counted(documents, read),
-        {each: getattr(options, each) for each in _SETTINGS},
-    )
+    texts = _counted(documents, read)
+    settings = {each: getattr(options, each) for each in _SETTINGS}
     folder = Path(options.folder).expanduser()
     if (folder / TRAINED).is_file():
         tokenizer = _trained_before(folder, settings, texts, read)

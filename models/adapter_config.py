@@ -4,6 +4,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from models.gpt_config import FUSED
+
 Kind = Literal["none", "lora", "prompt", "p_tuning", "prefix", "ia3", "focus"]
 
 # Which settings each kind reads; one that is set and not read is refused.
@@ -106,7 +108,7 @@ class AdapterConfig:
         if model.family not in families:
             return [f"adapter.kind {self.kind} is not for a model of {model.family}: {instead}"]
         found = []
-        if self.front and getattr(model, "attention", "") in ("cudnn", "splash"):
+        if self.front and getattr(model, "attention", "") in FUSED:
             found.append(f"adapter.kind {self.kind} needs model.attention blocks or dense")
         if self.kind == "prefix" and model.family == "bert" and model.longest <= self.tokens:
             found.append(f"adapter.tokens {self.tokens} leave no room in {model.longest} positions")

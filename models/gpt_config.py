@@ -6,6 +6,7 @@ from typing import Literal
 AttentionKind = Literal["global", "local"]
 Padding = Literal["row", "reach", "later"]
 Bias = Literal["qkv", "attention_out", "mlp", "head"]
+FUSED = ("cudnn", "splash")  # attention by a kernel, whose logits never leave the chip
 Remat = Literal["none", "full", "dots", "save_attention", "save_qkv_attention_mlp"]
 _DROPOUTS = ("embedding_dropout", "attention_dropout", "residual_dropout", "head_dropout")
 
@@ -131,7 +132,7 @@ class GPTConfig:
                 f"model.mup_base {self.mup_base} must be 0 or a width, with --model.head untied: a"
                 " tied table cannot start as an embedding and as a head at once"
             )
-        fused = self.attention in ("cudnn", "splash")
+        fused = self.attention in FUSED
         if fused and self.attention_dropout:
             found.append(
                 f"model.attention {self.attention} has no attention_dropout: set it to 0, or use"

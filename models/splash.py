@@ -31,15 +31,16 @@ def fused(
     window: int | None,
     scale: float,
 ) -> jax.Array:
-    """Causal attention within segments, BLNH; of padding (segment 0) to padding. Rows are whole on
-    a device. Its result and the softmax's sums are what remat policies call "attention"."""
+    """Causal attention within segments, BLNH; of padding (segment 0) to padding. Its result and the
+    softmax's sums are what remat policies call "attention"."""
     q_BLNH = (q_BLNH.astype(jnp.float32) * scale).astype(q_BLNH.dtype)
     if segments_BL is None:
         segments_BL = jnp.ones(q_BLNH.shape[:2], jnp.int32)
     layout = current()
     if layout is None:
         return _on_each(q_BLNH, k_BLNH, v_BLNH, segments_BL, window=window)
-    heads, rows = spec("BLNH", layout.in_flight), spec("BL", layout.in_flight)
+    # Whole rows on any mesh: queries are placed as keys are, whose places (S) no axis splits.
+    heads, rows = spec("BSNH", layout.in_flight), spec("BS", layout.in_flight)
     return jax.shard_map(
         lambda *arrays: _on_each(*arrays, window=window),
         in_specs=(heads, heads, heads, rows),

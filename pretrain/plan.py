@@ -52,10 +52,10 @@ def plan(
     found = _head(experiment, where, laid_out.mesh.shape) | {
         "jax": jax.__version__,
         "memory": laid_out.exact_bytes(),
-        "program": _program(experiment, executed, laid_out.flops_per_token()),
+        "program": _program(experiment, executed, laid_out.flops_per_token())
+        | {"kernel_flops": fused},
         "seconds": {"trace": round(time.perf_counter() - began, 1)},
     }
-    found["program"]["kernel_flops"] = fused
     began = time.perf_counter()
     if depth == "extrapolated" and can_be_cut(experiment):
         ends = [lay_out(cut(experiment, turns=n), devices) for n in SHALLOW]

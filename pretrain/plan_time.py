@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from models.gpt_config import FUSED
 from partitioning.config import OPTIMIZER_OVER, PARAMETERS_OVER
 from pretrain.experiment import Experiment
 from pretrain.topology import Topology
@@ -191,7 +192,7 @@ def _weights_bytes(e: Experiment) -> float:
     """Bytes per token of one layer's attention weights, kept for the backward pass: in float32, and
     as the compute type multiplies them; after dropout again, with its mask."""
     heads = e.model.sizes.get("N", 0)
-    if not heads or getattr(e.model, "attention", "dense") in ("cudnn", "splash"):
+    if not heads or getattr(e.model, "attention", "dense") in FUSED:
         return 0.0
     seen = 0.5 if e.model.family == "gpt" else 1.0
     width = BYTES[e.precision.compute]

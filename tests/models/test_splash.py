@@ -90,9 +90,10 @@ def test_a_kept_result_is_not_computed_again(monkeypatch):
     assert kernels("full") == 2 * kernels("save_attention") > 0
 
 
-def test_each_device_has_its_rows_and_heads():
+@pytest.mark.parametrize("shape", [[1, 2, 2, 1, 2], [1, 1, 2, 2, 2]])
+def test_each_device_has_its_rows_and_heads(shape):
     batch = packed(8)
-    devices = np.array(jax.devices()).reshape([1, 2, 2, 1, 2])
+    devices = np.array(jax.devices()).reshape(shape)
     mesh = Mesh(devices, AXES)
     model = build(CONFIG)
     params = model.init(jax.random.key(1))
