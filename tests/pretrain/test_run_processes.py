@@ -87,7 +87,7 @@ def test_two_processes_are_one(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["debug-bert", "debug-elmo"])
+@pytest.mark.parametrize("name", ["debug-bert", "debug-elmo", "debug-t5", "debug-transformer"])
 def test_two_processes_are_one_whatever_is_trained(name, tmp_path):
     """Masks and pairs are drawn per row, and a row carries its own state: no share changes them."""
     one = start(tmp_path / "one", count=1, devices=4, name=name)
