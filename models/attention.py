@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
+from models.dropout import dropout
 from models.gpt_config import AttentionKind, GPTConfig, Padding
 from models.hooks import Prefix, in_front
-from models.layers import add_bias, constant, dropout, einsum_float32, param
+from models.layers import add_bias, constant, einsum_float32, param
 from models.rotary import Angles, rotate
 from models.splash import fused, runs_here
 from partitioning.axes import einsum, shard

@@ -12,11 +12,11 @@ from models.bert_config import BERTConfig
 from models.bert_heads import MaskedHead
 from models.blocks import run
 from models.dense import Dense
+from models.dropout import dropout
 from models.gpt import Block
 from models.hooks import NONE, Hooks, LayerHooks
 from models.layers import (
     LayerNorm,
-    dropout,
     einsum_float32,
     embedded,
     param,

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from models.attention import Cache, Kind, Rows
+from models.dropout import dropout
 from models.gpt_config import GPTConfig
 from models.hooks import LayerHooks, Prefix, focused
-from models.layers import dropout, scan
+from models.layers import scan
 from partitioning.axes import unplaced
 
 

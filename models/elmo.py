@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from models.dropout import dropout
 from models.elmo_characters import Characters
 from models.elmo_config import ELMoConfig
 from models.elmo_lstm import BiLSTM, Marks, State
 from models.layers import (
     constant,
-    dropout,
     einsum_float32,
     param,
     scan,

@@ -12,13 +12,13 @@ from models.attention import Attention, Kind, weigh
 from models.bert import BERT
 from models.bert_config import BERTConfig
 from models.blocks import Reading, empty_cache, follow, run
+from models.dropout import dropout
 from models.encoder_decoder_config import EncoderDecoderConfig
 from models.gpt import GPT, residual_std
 from models.layers import (
     LayerNorm,
     add_bias,
     constant,
-    dropout,
     einsum_float32,
     param,
     stack,

@@ -10,13 +10,13 @@ from jax.ad_checkpoint import checkpoint_name
 
 from models.attention import Attention, Cache, Kind, Rows
 from models.blocks import empty_cache, follow, run, virtual_layers
+from models.dropout import dropout
 from models.gpt_config import GPTConfig
 from models.hooks import NONE, Hooks, LayerHooks
 from models.layers import (
     LayerNorm,
     add_bias,
     constant,
-    dropout,
     einsum_float32,
     embedded,
     param,

@@ -62,15 +62,6 @@ def embedded(table: Any, tokens_BL: jax.Array, segments_BL: jax.Array | None = N
     return look_up(words, "VD", tokens_BL)
 
 
-def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """`x` with a fraction `rate` of its values 0 and the others scaled up; no key, no dropout."""
-    if key is None or rate == 0:
-        return x
-    return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0).astype(
-        x.dtype
-    )
-
-
 class LayerNorm(nnx.Module):
     """Layer normalisation (https://arxiv.org/abs/1607.06450), computed in float32."""
 

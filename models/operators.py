@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from models.layers import dropout
+from models.dropout import dropout
 from partitioning.axes import Operator, einsum, shard
 from partitioning.tables import look_up
 

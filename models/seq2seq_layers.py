@@ -9,7 +9,8 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from models.attention import Cache, reach
-from models.layers import LayerNorm, add_bias, constant, dropout, param, scan, stack
+from models.dropout import dropout
+from models.layers import LayerNorm, add_bias, constant, param, scan, stack
 from models.relative_bias import Direction, RelativeBias
 from models.rms_norm import RMSNorm
 from models.seq2seq_attention import Attention, Seen, product_std, same_segment

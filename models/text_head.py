@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from models.dropout import dropout
 from models.gpt_config import GPTConfig
-from models.layers import dropout, einsum_float32, param
+from models.layers import einsum_float32, param
 from partitioning.axes import shard
 
 

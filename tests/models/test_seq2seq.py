@@ -13,7 +13,7 @@ from seq2seq_families import FAMILIES, T5, packed_and_alone, params_of
 from suffixes import checked
 
 import models
-from models import Seq2SeqConfig, build
+from models import Seq2SeqConfig, build, dropout
 from models.relative_bias import bucket
 from models.seq2seq_layers import sinusoid
 
@@ -140,8 +140,8 @@ DRAWS = {"embedding": 2, "final": 2, "mlp": 2, "attention": 1 + 2, "residual": 2
 def test_every_dropout_draws_where_it_is_published(kind, monkeypatch):
     model = build(dataclasses.replace(FAMILIES["t5"], **{f"{kind}_dropout": 0.5}))
     assert model.config.drops and not FAMILIES["t5"].drops
-    params, drawn, draw = jax.eval_shape(model.init, jax.random.key(0)), [], jax.random.bernoulli
-    monkeypatch.setattr(jax.random, "bernoulli", lambda *each: drawn.append(0) or draw(*each))
+    params, drawn, draw = jax.eval_shape(model.init, jax.random.key(0)), [], dropout._drawn
+    monkeypatch.setattr(dropout, "_drawn", lambda *each: drawn.append(0) or draw(*each))
     jax.eval_shape(lambda p, key: model.apply(p, plain(), key), params, jax.random.key(0))
     assert len(drawn) == DRAWS[kind]
 
