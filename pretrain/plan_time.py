@@ -36,7 +36,9 @@ def step_time(e: Experiment, where: Topology, found: dict[str, Any]) -> dict[str
         # Of an estimate the last tenth is not promised.
         fits = memory["total"] <= (limit if memory["exact"] else 0.9 * limit)
     parts = seconds(e, where, found | {"memory": memory})
-    compute = max(parts["compiler"] or parts["matrix"], parts["memory"])
+    # The compiler's cycles know of both; by formulas neither waits for the other.
+    both = parts["matrix"] + parts["memory"]
+    compute = max(parts["compiler"], parts["memory"]) if parts["compiler"] else both
     wire = parts["links"] + parts["network"]
     hidden = parts.pop("hidden_links")
     fastest, slowest = max(compute, wire), compute + wire - min(hidden, compute)
@@ -112,8 +114,10 @@ def seconds(e: Experiment, where: Topology, found: dict[str, Any]) -> dict[str, 
     # What is frozen is not read for a gradient of its own.
     read = 2 * memory["parameters"] + trained
     moved += e.microbatches * BYTES[e.precision.compute] / 4 * read
-    kept = memory["estimates"]["activations"] + memory["estimates"]["attention_weights"]
-    moved += 4 * kept * e.microbatches
+    # Every layer's attention has its weights in memory for a while, with remat as without.
+    weights = memory["estimates"]["attention_weights"]
+    weights *= 1 if _remat(e) == "none" else _layers(e)
+    moved += 4 * (memory["estimates"]["activations"] + weights) * e.microbatches
     links, network = wire_bytes(e, found)
     if "collectives" in found:
         inside = [c for c in found["collectives"] if not c["network"]]

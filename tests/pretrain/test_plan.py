@@ -49,6 +49,21 @@ def test_an_estimate_of_what_a_layout_splits_is_near_the_exact_bytes():
         assert rough[name] == pytest.approx(exact[name], rel=0.05)
 
 
+def test_every_layers_attention_is_moved_with_remat_as_without():
+    """One layer's weights are in memory at a time, all layers' pass through it; by formulas none
+    of that hides behind the matrix products."""
+    where = topology("v5e:1x1")
+    deep = {"model.remat": "full", "batch": 8, "mesh": MeshConfig()}
+    moved = {}
+    for layers in (4, 8):
+        found = estimate(configs.experiment("bert-large", deep | {"model.layers": layers}), where)
+        weights = found["memory"]["estimates"]["attention_weights"]
+        moved[layers] = found["time"]["memory"]
+        assert found["time"]["fastest"] == found["time"]["matrix"] + found["time"]["memory"]
+    assert where.chip is not None
+    assert moved[8] - moved[4] > 4 * 4 * weights / where.chip.memory_rate
+
+
 def test_a_frozen_model_has_no_gradients_to_compute_to_keep_or_to_send():
     lora = configs.experiment("debug-lora", {"mesh": MeshConfig(data=2, fsdp=4)})
     whole = dataclasses.replace(lora, adapter=AdapterConfig())
