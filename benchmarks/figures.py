@@ -183,6 +183,29 @@ PROGRAMS = (
         ),
     ),
     Program(
+        module="dropout",
+        quick=("--quick",),
+        figures=(
+            Figure(
+                name="BERT step, dropout / bernoulli's",
+                path=("ratio",),
+                definition="seconds of our compiled step of bert-base with its dropout of 0.1 (4 x"
+                " 512) over those of the same step whose dropout draws from jax.random.bernoulli,"
+                " as flax.nnx.Dropout does, in turn in one process",
+                target=1,
+                better="less",
+                unit="x",
+            ),
+            Figure(
+                name="BERT step, what dropout adds",
+                path=("cost", "ours"),
+                definition="CPU-seconds of that step over those of the same step without dropout,"
+                " less one",
+                better="less",
+            ),
+        ),
+    ),
+    Program(
         module="choices",
         quick=("--quick",),
         figures=(
