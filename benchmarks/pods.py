@@ -72,28 +72,38 @@ def _run(rows: list[Row], asked: Any) -> None:
     found = json.loads(output.read_text()) if output.exists() else {}
     for i, row in enumerate(rows):
         told = f"{i + 1} of {len(rows)}: {row.name}"
-        if not asked.again and _stands(found.get(row.name), row, compiled=asked.compile == "yes"):
+        if not asked.again and _stands(found.get(row.name), row):
             print(f"{told} stands", file=sys.stderr, flush=True)
             made = found[row.name] | _estimated(row, found[row.name])
         else:
             made = _best(row, compiles=asked.compile == "yes", timeout=asked.timeout, told=told)
         found = json.loads(output.read_text()) if output.exists() else {}
         found[row.name] = made
-        output.parent.mkdir(parents=True, exist_ok=True)
-        partial = output.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(found, indent=1) + "\n")
-        partial.replace(output)
+        _write(found, output)
     known = {row.name for row in _rows(asked.table)}
     listed = {row.name: found[row.name] for row in _rows(asked.table) if row.name in found}
     if gone := found.keys() - known:
         print(f"no row any more: {', '.join(sorted(gone))}", file=sys.stderr)
+        # Those that were compiled took long, and may be rows again.
+        _write(
+            {name: found[name] for name in found if name in known or found[name]["compiled"]},
+            output,
+        )
     write_section(Path(asked.page), asked.table, markdown(asked.table, listed))
 
 
-def _stands(found: dict[str, Any] | None, row: Row, *, compiled: bool) -> bool:
+def _write(found: dict[str, Any], output: Path) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_suffix(f".{os.getpid()}")
+    partial.write_text(json.dumps(found, indent=1) + "\n")
+    partial.replace(output)
+
+
+def _stands(found: dict[str, Any] | None, row: Row) -> bool:
+    """Formulas are made again, as they may have changed: they take no time."""
     if not found or found["settings"] != settings_hash(named(row.experiment)):
         return False
-    return bool(found["fits"]) and (found["compiled"] or not compiled)
+    return bool(found["fits"] and found["compiled"])
 
 
 def _estimated(row: Row, record: dict[str, Any]) -> dict[str, Any]:

@@ -108,16 +108,13 @@ def seconds(e: Experiment, where: Topology, found: dict[str, Any]) -> dict[str, 
     cycles = found.get("estimated_cycles", 0.0)
     fused = program.get("kernel_flops", 0.0) / where.devices / (per_device * KERNEL_EFFICIENCY)
     # The state is read and written once by the optimizer, weights are read three times per
-    # microbatch, and what is kept for the backward pass is written and read.
-    trained = memory["trained"]
+    # microbatch (the frozen for no gradient of their own), and written where they are gathered.
+    trained, sizes = memory["trained"], _splits(found["mesh"])
     moved = 2 * (trained + memory["optimizer"]) + 2 * memory["estimates"]["gradients"]
-    # What is frozen is not read for a gradient of its own.
-    read = 2 * memory["parameters"] + trained
-    moved += e.microbatches * BYTES[e.precision.compute] / 4 * read
-    # Every layer's attention has its weights in memory for a while, with remat as without.
-    weights = memory["estimates"]["attention_weights"]
-    weights *= 1 if _remat(e) == "none" else _layers(e)
-    moved += 4 * (memory["estimates"]["activations"] + weights) * e.microbatches
+    passes = 2 + trained / max(1, memory["parameters"]) + (sizes["fsdp"] > 1)
+    whole = program["parameters"]["total"] / sizes["tensor"] * BYTES[e.precision.compute]
+    moved += e.microbatches * passes * whole
+    moved += _passing(e, found)
     links, network = wire_bytes(e, found)
     if "collectives" in found:
         inside = [c for c in found["collectives"] if not c["network"]]
@@ -136,6 +133,21 @@ def seconds(e: Experiment, where: Topology, found: dict[str, Any]) -> dict[str, 
         "hidden_links": hidden / rate,
         "network": network / where.chip.network_rate if where.slices > 1 else 0.0,
     }
+
+
+def _passing(e: Experiment, found: dict[str, Any]) -> float:
+    """Bytes of activations that a device writes and reads in a step: products and attention weights
+    once forward and once backward, and again what remat makes again. Of attention weights that is
+    all under every policy."""
+    sizes, s = _splits(found["mesh"]), e.model.sizes
+    tokens = e.batch * e.length / sizes["rows"] / sizes["sequence"]
+    embed, mlp = s["D"], s.get("F", 4 * s["D"])
+    products = embed + (4 * embed + 2 * mlp) / sizes["tensor"]
+    passes = {"full": 6, "save_attention": 5.8}.get(_remat(e), 4.2)
+    if _remat(e) == "none":  # all that is between products is kept, and so written
+        products, passes = _saved(e, sizes["tensor"]), 4
+    weights = _weights_bytes(e) / sizes["tensor"] * (4 if _remat(e) == "none" else 6)
+    return tokens * _layers(e) * (passes * products * BYTES[e.precision.compute] + weights)
 
 
 def wire_bytes(e: Experiment, found: dict[str, Any]) -> tuple[float, float]:
