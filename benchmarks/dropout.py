@@ -18,13 +18,11 @@ from unittest import mock
 import jax
 
 from benchmarks.masked import QUICK, SETTINGS
+from benchmarks.step import fresh, loader_of
 from configs import experiment
-from data.loader import Loader
 from models import dropout
-from pretrain.experiment import Experiment
 from pretrain.open import store_of
 from pretrain.setup import compiled_step, set_up
-from pretrain.state import init_state
 
 RATE = 0.1
 RATES = [f"model.{where}_dropout" for where in ("embedding", "attention", "residual")]
@@ -42,7 +40,7 @@ def compare(settings: dict[str, Any], *, steps: int) -> dict[str, Any]:
     for turn in range(-1, steps):  # the first turn warms up and is not counted
         for name, (step, state, batch) in made.items():
             before = time.perf_counter(), time.process_time()
-            state, metrics = jax.block_until_ready(step(state, batch))
+            state, _ = jax.block_until_ready(step(state, batch))
             after = time.perf_counter(), time.process_time()
             made[name] = step, state, batch
             if turn >= 0:
@@ -61,17 +59,13 @@ def compare(settings: dict[str, Any], *, steps: int) -> dict[str, Any]:
 def _step(settings: dict[str, Any], name: str) -> tuple[Any, Any, Any]:
     """(compiled step, state, batch)."""
     rates = dict.fromkeys(RATES, 0.0 if name == "none" else RATE)
-    e: Experiment = experiment("bert-base", settings | rates)
+    e = experiment("bert-base", settings | rates)
     s = set_up(e, store=store_of(e))
     drawn = bernoulli if name == "bernoulli" else dropout._drawn
     with mock.patch.object(dropout, "_drawn", drawn):
         step = compiled_step(s)
-    state = init_state(s.model, s.optimizer, seed=0, mesh=s.mesh, layout=s.layout)
-    letters = s.objective.letters
-    with Loader(
-        s.order, s.objective.host_batch, mesh=s.mesh, batch=e.batch, letters=letters
-    ) as loader:
-        return step, state, next(loader).arrays
+    with loader_of(s) as loader:
+        return step, fresh(s), next(loader).arrays
 
 
 def main() -> None:

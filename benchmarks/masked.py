@@ -21,16 +21,15 @@ from typing import Any
 import jax
 
 from benchmarks import minimal_bert
+from benchmarks.step import fresh, loader_of
 from configs import experiment
 from data.config import OrderConfig
-from data.loader import Loader
 from data.order import Order
 from objectives.masked import MaskedLM
 from objectives.masked_config import MaskedLMConfig
 from pretrain.experiment import Experiment
 from pretrain.open import store_of
 from pretrain.setup import Setup, abstract_batch, compiled_step, set_up
-from pretrain.state import init_state
 
 STORE = "embedded:wordpiece"
 SETTINGS = {
@@ -80,12 +79,9 @@ def compare(s: Setup, *, steps: int) -> dict[str, Any]:
         e.model, learning_rate=e.optimizer.learning_rate, head="gathered"
     )
     peer_step = jax.jit(plain)
-    state = init_state(s.model, s.optimizer, seed=0, mesh=s.mesh, layout=s.layout)
+    state = fresh(s)
     peer = jax.jit(take_over)(state["params"])
-    letters = s.objective.letters
-    with Loader(
-        s.order, s.objective.host_batch, mesh=s.mesh, batch=e.batch, letters=letters
-    ) as loader:
+    with loader_of(s) as loader:
         batch = next(loader).arrays
     seconds: dict[str, list[float]] = {"ours": [], "minimal": []}
     cpu: dict[str, list[float]] = {"ours": [], "minimal": []}

@@ -54,18 +54,16 @@ def main() -> None:
     if asked.one:
         print(json.dumps(_compile_here(json.loads(asked.one))))
         return
-    rows = [each for each in _rows(asked.table) if fnmatch.fnmatch(each.name, asked.rows)]
+    every = list(PODS) if asked.table == "pods" else recommended()
+    rows = [each for each in every if fnmatch.fnmatch(each.name, asked.rows)]
     if asked.list:
         print("\n".join(each.name for each in rows))
         return
-    _run(rows, asked)
+    _run(rows, every, asked)
 
 
-def _rows(table: str) -> list[Row]:
-    return list(PODS) if table == "pods" else recommended()
-
-
-def _run(rows: list[Row], asked: Any) -> None:
+def _run(rows: list[Row], every: list[Row], asked: Any) -> None:
+    """Make `rows`, and the page of `every` row that was made."""
     from benchmarks.pods_page import markdown
 
     output = RESULTS[asked.table]
@@ -80,8 +78,8 @@ def _run(rows: list[Row], asked: Any) -> None:
         found = json.loads(output.read_text()) if output.exists() else {}
         found[row.name] = made
         _write(found, output)
-    known = {row.name for row in _rows(asked.table)}
-    listed = {row.name: found[row.name] for row in _rows(asked.table) if row.name in found}
+    known = {row.name for row in every}
+    listed = {row.name: found[row.name] for row in every if row.name in found}
     if gone := found.keys() - known:
         print(f"no row any more: {', '.join(sorted(gone))}", file=sys.stderr)
         # Those that were compiled took long, and may be rows again.

@@ -129,8 +129,10 @@ def fresh(s: Setup) -> Any:
 
 
 def loader_of(s: Setup) -> Loader:
-    e = s.experiment
-    return Loader(s.order, s.objective.host_batch, mesh=s.mesh, batch=e.batch, prefetch=2)
+    letters, rows = s.objective.letters, s.experiment.batch
+    return Loader(
+        s.order, s.objective.host_batch, mesh=s.mesh, batch=rows, letters=letters, prefetch=2
+    )
 
 
 def main() -> None:

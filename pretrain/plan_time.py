@@ -27,8 +27,9 @@ def step_time(e: Experiment, where: Topology, found: dict[str, Any]) -> dict[str
     """{"fits", "memory", "time": {...}} of what `plan` has found so far.
 
     time: "matrix", "compiler" (the TPU compiler's cycles, where it wrote them), "memory", "links",
-    "network": seconds per step of each alone; "fastest" all overlapped, "slowest" nothing
-    overlapped that the compiler did not make asynchronous; "bound", "tokens_per_second", "mfu".
+    "network": seconds per step of each alone; "fastest" with what is sent behind the rest,
+    "slowest" with nothing hidden that the compiler did not make asynchronous; "bound",
+    "tokens_per_second", "mfu".
     """
     memory = memory_of(e, found)
     fits = found.get("fits", True)
@@ -40,9 +41,11 @@ def step_time(e: Experiment, where: Topology, found: dict[str, Any]) -> dict[str
         # Of an estimate the last tenth is not promised.
         fits = memory["total"] <= (limit if memory["exact"] else 0.9 * limit)
     parts = seconds(e, where, found | {"memory": memory})
-    # The compiler's cycles know of both; by formulas neither waits for the other.
-    both = parts["matrix"] + parts["memory"]
-    compute = max(parts["compiler"], parts["memory"]) if parts["compiler"] else both
+    # The compiler's cycles know of both; by formulas one comes after the other.
+    if parts["compiler"]:
+        compute = max(parts["compiler"], parts["memory"])
+    else:
+        compute = parts["matrix"] + parts["memory"]
     wire = parts["links"] + parts["network"]
     hidden = parts.pop("hidden_links")
     fastest, slowest = max(compute, wire), compute + wire - min(hidden, compute)
@@ -154,11 +157,12 @@ def _passing(e: Experiment, found: dict[str, Any]) -> float:
     sizes, s = _splits(found["mesh"]), e.model.sizes
     tokens = e.batch * e.length / sizes["rows"] / sizes["sequence"]
     embed, mlp = s["D"], s.get("F", 4 * s["D"])
-    products = embed + (4 * embed + 2 * mlp) / sizes["tensor"]
-    passes = {"full": 6, "save_attention": 5.8}.get(_remat(e), 4.2)
     if _remat(e) == "none":  # all that is between products is kept, and so written
-        products, passes = _saved(e, sizes["tensor"]), 4
-    weights = _weights_bytes(e) / sizes["tensor"] * (4 if _remat(e) == "none" else 6)
+        products, passes, of_weights = _saved(e, sizes["tensor"]), 4, 4
+    else:
+        products = embed + (4 * embed + 2 * mlp) / sizes["tensor"]
+        passes, of_weights = {"full": 6, "save_attention": 5.8}.get(_remat(e), 4.2), 6
+    weights = of_weights * _weights_bytes(e) / sizes["tensor"]
     return tokens * _layers(e) * (passes * products * BYTES[e.precision.compute] + weights)
 
 
