@@ -7,16 +7,14 @@ if TYPE_CHECKING:
     from finetune.chat import ChatTemplate
     from finetune.examples import load
     from finetune.instructions import build_instructions
-    from finetune.templates import families
 
 _HOMES = {
     "ChatTemplate": "finetune.chat",
     "build_instructions": "finetune.instructions",
-    "families": "finetune.templates",
     "load": "finetune.examples",
 }
 
-__all__ = ["ChatTemplate", "build_instructions", "families", "load"]
+__all__ = ["ChatTemplate", "build_instructions", "load"]
 
 
 def __getattr__(name: str) -> Any:

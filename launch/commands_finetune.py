@@ -58,7 +58,7 @@ def finetune(arguments: list[str]) -> int:
         return DONE
     asked = request(arguments)
     apply(os.environ)
-    from pretrain.run import run
+    from pretrain.session import run
 
     return run(asked.experiment, folder=asked.folder, named=asked.named).status
 

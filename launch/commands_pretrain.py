@@ -53,7 +53,7 @@ def pretrain(arguments: list[str]) -> int:
         )
     asked = read(arguments)
     apply(os.environ)
-    from pretrain.run import run
+    from pretrain.session import run
 
     return run(asked.experiment, folder=asked.folder, named=asked.named).status
 

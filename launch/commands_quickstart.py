@@ -72,7 +72,7 @@ def teach(experiment: Experiment, folder: Path, *, as_json: bool) -> int:
 
     stage("A model, trained", "A small GPT-Neo learns to predict the next token.")
     _costs(console, experiment, store)
-    from pretrain.run import run
+    from pretrain.session import run
 
     result = run(experiment, folder=folder)
     if result.status != DONE:

@@ -20,7 +20,6 @@ _HOME = {
     "TagConfig": "objectives.config",
     "Term": "objectives.base",
     "build": "objectives.base",
-    "cross_entropy": "objectives.cross_entropy",
 }
 __all__ = [*_HOME]  # pyright: ignore[reportUnsupportedDunderAll]
 

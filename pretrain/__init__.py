@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pretrain.experiment import Experiment, ExperimentError
     from pretrain.report import write_report
-    from pretrain.run import RunResult, run
+    from pretrain.session import RunResult, run
 
 _PUBLIC = {
     "Experiment": "pretrain.experiment",
     "ExperimentError": "pretrain.experiment",
-    "run": "pretrain.run",
-    "RunResult": "pretrain.run",
+    "run": "pretrain.session",
+    "RunResult": "pretrain.session",
     "write_report": "pretrain.report",
 }
 __all__ = ["Experiment", "ExperimentError", "RunResult", "run", "write_report"]

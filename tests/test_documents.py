@@ -1,6 +1,9 @@
 """The documents say what the code does: the alphabet, the commands, the links between files."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,3 +37,18 @@ def test_commands_in_documents_exist(path: Path) -> None:
     # At the start of a line or of code, where a command stands.
     used = re.findall(r"(?:^|`)gesso ([a-z-]+)", path.read_text(), re.MULTILINE)
     assert not set(used) - known
+
+
+def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
+    """As a user would paste it, with fewer steps."""
+    (program,) = re.findall(r"```python\n(.+?)```", (CHECKOUT / "README.md").read_text(), re.DOTALL)
+    program = program.replace('"steps": 200', '"steps": 2')
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs/mine/checkpoints/2").is_dir()

@@ -1,6 +1,7 @@
 """The layout as tests: who imports whom, how long a file may be, what it may be called."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -137,6 +138,14 @@ def test_no_two_modules_can_be_taken_for_each_other() -> None:
         modules = {path.stem for path in (CHECKOUT / package).glob("*.py")}
         folders = {path.name for path in (CHECKOUT / package).iterdir() if path.is_dir()}
         assert not modules & folders, f"{package} has a file and a folder of one name"
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_a_name_of_a_package_is_none_of_its_modules(package: str) -> None:
+    """Else `from pretrain import run` depends on what was imported before."""
+    offered = set(getattr(importlib.import_module(package), "__all__", ()))
+    inside = {path.stem for path in (CHECKOUT / package).iterdir() if not path.name.startswith("_")}
+    assert not offered & inside
 
 
 def run_python(program: str) -> subprocess.CompletedProcess[str]:

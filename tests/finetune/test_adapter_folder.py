@@ -24,7 +24,7 @@ from pretrain.exits import DONE, REFUSED
 from pretrain.experiment import override, to_json
 from pretrain.folder import write_json
 from pretrain.open import open_run
-from pretrain.run import run
+from pretrain.session import run
 
 GPT = GPTConfig(vocab=60, positions=40, layers=2, embed=16, heads=2, mlp=32)
 NEOX = dataclasses.replace(

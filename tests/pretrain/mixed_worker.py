@@ -10,7 +10,7 @@ from objectives.config import DenoiseConfig, MixedConfig
 from objectives.mixed_config import MixedPart
 from partitioning.config import MeshConfig
 from pretrain.experiment import override
-from pretrain.run import run
+from pretrain.session import run
 
 MIX = MixedConfig(
     parts={

@@ -8,7 +8,7 @@ import time
 if __name__ == "__main__":
     from configs import experiment
     from data.loader import Loader
-    from pretrain.run import run
+    from pretrain.session import run
 
     if os.environ["GESSO_PROCESS"] == "1":
         following = Loader.__next__

@@ -30,7 +30,7 @@ from pretrain.open import open_run
 from pretrain.optimizer import make_optimizer
 from pretrain.parts import flat, parts_of
 from pretrain.program_flops import executed_flops
-from pretrain.run import run
+from pretrain.session import run
 from pretrain.state import abstract_state, init_state
 from pretrain.step import (
     StepSettings,

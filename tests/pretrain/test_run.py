@@ -15,7 +15,7 @@ from pretrain.experiment import ExperimentError, override, validate
 from pretrain.folder import RunFolderError
 from pretrain.metrics import read_metrics
 from pretrain.open import open_run
-from pretrain.run import run
+from pretrain.session import run
 
 SMALL = {
     "data.store": "embedded:bytes:0.3",

@@ -12,7 +12,7 @@ from partitioning.config import MeshConfig
 from pretrain.experiment import override
 from pretrain.metrics import read_metrics
 from pretrain.open import store_of
-from pretrain.run import run
+from pretrain.session import run
 from pretrain.setup import set_up
 
 BATCH = 16

@@ -10,7 +10,7 @@ from partitioning.config import MeshConfig
 from pretrain.exits import DONE
 from pretrain.metrics import read_metrics
 from pretrain.open import store_of
-from pretrain.run import run
+from pretrain.session import run
 from pretrain.setup import set_up
 
 WORKER = str(Path(__file__).with_name("mixed_worker.py"))

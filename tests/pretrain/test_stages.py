@@ -16,7 +16,7 @@ from pretrain.metrics import read_metrics
 from pretrain.open import open_run
 from pretrain.parts import flat
 from pretrain.phases import phase_experiment, scheduled
-from pretrain.run import run
+from pretrain.session import run
 from pretrain.stages import kept_moments
 
 SMALL = {

@@ -6,7 +6,7 @@ import sys
 
 if __name__ == "__main__":
     from configs import experiment
-    from pretrain.run import run
+    from pretrain.session import run
 
     name, folder, overrides = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
     result = run(experiment(name, overrides), folder=folder)
