@@ -3,8 +3,9 @@
     pip install 'jax[tpu]==0.10.2' flax==0.12.8 optax numpy     (an environment of its own)
     python -m benchmarks.aot_tpu [--cases 'gpt-j-6b/v5e*'] [--output benchmarks/results/tpu.json]
 
-Compiles `pretrain.step` of a published experiment for every device of a topology, with libtpu's own
-compiler, in one process per case. What does not fit is refused by it as it would be on the pod.
+Compiles `gesso.pretrain.step` of a published experiment for every device of a topology, with
+libtpu's own compiler, in one process per case. What does not fit is refused by it as it would be on
+the pod.
 """
 
 import argparse
@@ -150,10 +151,10 @@ def compile_case(case: Case, text_folder: str) -> dict[str, Any]:
     import jax
     from jax.experimental import topologies
 
-    from configs.registry import experiment as named
-    from models.count import parameters
-    from partitioning.mesh import make_mesh
-    from pretrain.hlo import collectives
+    from gesso.configs.registry import experiment as named
+    from gesso.models.count import parameters
+    from gesso.partitioning.mesh import make_mesh
+    from gesso.planning.hlo import collectives
 
     topology = topologies.get_topology_desc(platform="tpu", topology_name=case.topology)
     devices = topology.devices
@@ -219,14 +220,14 @@ def compile_case(case: Case, text_folder: str) -> dict[str, Any]:
 
 
 def _compile(e: Any, mesh: Any) -> Any:
-    from models import build
-    from objectives.base import build as build_objective
-    from partitioning.layouts import LAYOUTS
-    from pretrain.optimizer import make_optimizer
-    from pretrain.schedule import make_schedule
-    from pretrain.setup import abstract_batch
-    from pretrain.state import abstract_state
-    from pretrain.step import StepSettings, compile_step, make_train_step
+    from gesso.models import build
+    from gesso.objectives.base import build as build_objective
+    from gesso.partitioning.layouts import LAYOUTS
+    from gesso.pretrain.optimizer.optimizer import make_optimizer
+    from gesso.pretrain.optimizer.schedule import make_schedule
+    from gesso.pretrain.setup import abstract_batch
+    from gesso.pretrain.state import abstract_state
+    from gesso.pretrain.step import StepSettings, compile_step, make_train_step
 
     model, layout = build(e.model), LAYOUTS[e.layout]
     optimizer = make_optimizer(e.optimizer, model.letters, steps=e.steps)

@@ -22,11 +22,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from data.build import build
-from data.embedded import embedded_shards, read_shard
-from data.tokenizer import Tokenizer, load_tokenizer
-from data.tokenizer_bpe import train as train_bpe
-from data.tokenizer_sentencepiece import train as train_sentencepiece
+from gesso.data.embedded.corpus import embedded_shards, read_shard
+from gesso.data.store.build import build
+from gesso.data.tokenizers.bpe import train as train_bpe
+from gesso.data.tokenizers.load import Tokenizer, load_tokenizer
+from gesso.data.tokenizers.sentencepiece import train as train_sentencepiece
 
 ROOT = Path(__file__).resolve().parents[1]
 VOCAB_SIZE = 8192
@@ -37,7 +37,7 @@ TIME_LIMIT, MEMORY_LIMIT = 1.3, 1.1
 CHILD = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from data.build import build
+from gesso.data.store.build import build
 build(sources=[sys.argv[2]], folder=sys.argv[3], tokenizer="bytes")
 status = open("/proc/self/status").read()
 print(int(status.split("VmHWM:")[1].split()[0]) * 1024)

@@ -5,11 +5,11 @@ scratch.
 
 Prints one JSON document. Questions of 128 to 256 ids with 4 options of 4 to 16 each, drawn from a
 seed, through a GPT of 4 layers of 256 (9 million parameters, float32, random weights). ratio:
-options per second of evaluation.continuations.likelihoods, prompts shared, over those of the full
-forward of prompt and option, padded to the same lengths, 32 rows at a time, whose head sees the
-options' places only. cached_ratio: over `likelihoods` with every option asked alone. Medians of
-turns taken in turn in one process, compilation left out. apart: the largest difference between the
-scores, in nats.
+options per second of evaluation.generation.continuations.likelihoods, prompts shared, over those of
+the full forward of prompt and option, padded to the same lengths, 32 rows at a time, whose head
+sees the options' places only. cached_ratio: over `likelihoods` with every option asked alone.
+Medians of turns taken in turn in one process, compilation left out. apart: the largest difference
+between the scores, in nats.
 """
 
 import argparse
@@ -23,9 +23,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evaluation.continuations import Asked, likelihoods
-from models import GPTConfig, build
-from models.model import Model
+from gesso.evaluation.generation.continuations import Asked, likelihoods
+from gesso.models import GPTConfig, build
+from gesso.models.model import Model
 
 ROWS, LENGTH, OPTION = 32, 272, 16
 CONFIG = GPTConfig(

@@ -19,10 +19,10 @@ import jax
 
 from benchmarks.masked import QUICK, SETTINGS
 from benchmarks.step import fresh, loader_of
-from configs import experiment
-from models import dropout
-from pretrain.open import store_of
-from pretrain.setup import compiled_step, set_up
+from gesso.configs import experiment
+from gesso.models.layers import dropout
+from gesso.pretrain.open import store_of
+from gesso.pretrain.setup import compiled_step, set_up
 
 RATE = 0.1
 RATES = [f"model.{where}_dropout" for where in ("embedding", "attention", "residual")]

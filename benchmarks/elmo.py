@@ -29,10 +29,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from configs import experiment
-from models import build
-from models.elmo_lstm import FORGET, BiLSTM, Marks, State
-from pretrain.hlo import collectives
+from gesso.configs import experiment
+from gesso.models import build
+from gesso.models.elmo.lstm import FORGET, BiLSTM, Marks, State
+from gesso.planning.hlo import collectives
 
 VOCAB, CHARACTERS = 4096, 50
 

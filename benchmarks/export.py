@@ -29,12 +29,12 @@ from typing import Any
 
 import numpy as np
 
-from export.folder import slots
-from export.formats import format_for
-from export.tables import Paths, places
-from export.write_weights import write_weights
-from models import GPTConfig, build
-from models.count import parameters
+from gesso.export.formats import format_for
+from gesso.export.reading import slots
+from gesso.export.tables.tables import Paths, places
+from gesso.export.writing_weights import write_weights
+from gesso.models import GPTConfig, build
+from gesso.models.count import parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 MEMORY_LIMIT, TIME_LIMIT = 1.3, 1.5
@@ -43,7 +43,7 @@ WIDTHS = {"tiny": (2, 64, 4, 300), "0.4b": (24, 1024, 16, 50257), "1.3b": (24, 2
 GPT_J = {"layers": 28, "embed": 4096, "mlp": 16384, "parameters": 6_050_882_784}
 CHILD = """
 import sys
-from launch.cli import main
+from gesso.launch.cli import main
 status = main(sys.argv[1:])
 line = open("/proc/self/status").read().split("VmHWM:")[1].split()[0]
 print("PEAK", int(line) * 1024)

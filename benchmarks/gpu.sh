@@ -22,5 +22,7 @@ TEXT
 fi
 
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
-# -P: a folder called models where the caller stands is not ours.
-PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python3}" -P -m benchmarks.gpu "$@"
+links=$(mktemp -d) # the checkout is the package gesso, whatever its folder is called
+ln -s -- "$root" "$links/gesso"
+# -P: a folder called benchmarks where the caller stands is not ours.
+PYTHONPATH="$root:$links${PYTHONPATH:+:$PYTHONPATH}" exec "${PYTHON:-python3}" -P -m benchmarks.gpu "$@"

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.record import job
-from export.folder import open_folder, parameters_of
-from export.tables import nest
-from models import build
+from gesso.export.reading import open_folder, parameters_of
+from gesso.export.tables.tables import nest
+from gesso.models import build
 
 FAMILIES = ("gpt1", "gpt2", "gpt_neo", "gpt_j", "gpt_neox")
 CASES = ("full", "short", "right")

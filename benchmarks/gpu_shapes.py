@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from configs.registry import experiment
-from pretrain.experiment import Experiment
+from gesso.configs.registry import experiment
+from gesso.pretrain.experiment import Experiment
 
 # What every model shrinks to with --tiny: seconds on a CPU, all branches of the code.
 TINY = {

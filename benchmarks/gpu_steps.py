@@ -17,17 +17,17 @@ import numpy as np
 
 from benchmarks.gpu_shapes import experiment_of, rows
 from benchmarks.record import Record, job, timed
-from models import build
-from models.count import flops_per_token, parameters
-from objectives.causal import CausalLM
-from partitioning.config import MeshConfig
-from partitioning.layouts import LAYOUTS
-from partitioning.mesh import make_mesh
-from pretrain.hardware import peak_flops
-from pretrain.optimizer import make_optimizer
-from pretrain.schedule import make_schedule
-from pretrain.state import abstract_state, init_state
-from pretrain.step import StepSettings, batch_sharding, compile_step, make_train_step
+from gesso.models import build
+from gesso.models.count import flops_per_token, parameters
+from gesso.objectives.causal import CausalLM
+from gesso.partitioning.config import MeshConfig
+from gesso.partitioning.layouts import LAYOUTS
+from gesso.partitioning.machines.hardware import peak_flops
+from gesso.partitioning.mesh import make_mesh
+from gesso.pretrain.optimizer.optimizer import make_optimizer
+from gesso.pretrain.optimizer.schedule import make_schedule
+from gesso.pretrain.state import abstract_state, init_state
+from gesso.pretrain.step import StepSettings, batch_sharding, compile_step, make_train_step
 
 
 class OneDocumentPerRow(CausalLM):

@@ -17,9 +17,9 @@ from torch.utils.checkpoint import checkpoint
 
 from benchmarks.gpu_shapes import attention_flops, attention_sizes, experiment_of, rows
 from benchmarks.record import Record, job, timed
-from models.config import GPTConfig
-from models.count import flops_per_token
-from pretrain.hardware import peak_flops
+from gesso.models.config import GPTConfig
+from gesso.models.count import flops_per_token
+from gesso.partitioning.machines.hardware import peak_flops
 
 
 class Block(nn.Module):

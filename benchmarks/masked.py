@@ -22,14 +22,14 @@ import jax
 
 from benchmarks import minimal_bert
 from benchmarks.step import fresh, loader_of
-from configs import experiment
-from data.config import OrderConfig
-from data.order import Order
-from objectives.masked import MaskedLM
-from objectives.masked_config import MaskedLMConfig
-from pretrain.experiment import Experiment
-from pretrain.open import store_of
-from pretrain.setup import Setup, abstract_batch, compiled_step, set_up
+from gesso.configs import experiment
+from gesso.data.config import OrderConfig
+from gesso.data.order.order import Order
+from gesso.objectives.masked import MaskedLM
+from gesso.objectives.masked_config import MaskedLMConfig
+from gesso.pretrain.experiment import Experiment
+from gesso.pretrain.open import store_of
+from gesso.pretrain.setup import Setup, abstract_batch, compiled_step, set_up
 
 STORE = "embedded:wordpiece"
 SETTINGS = {

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from models.config import GPTConfig
+from gesso.models.config import GPTConfig
 
 
 def make(config: GPTConfig, *, learning_rate: float) -> Any:

@@ -30,11 +30,11 @@ import numpy as np
 from benchmarks.bench import ROOT, machine, versions
 from benchmarks.downstream.commands import Commands
 from benchmarks.page import table, write_section
-from configs import experiment
-from data.instruction_rows import fitting, packed, rows_of
-from data.instruction_store import InstructionStore
-from pretrain.setup import Setup, compiled_step, set_up
-from pretrain.state import init_state
+from gesso.configs import experiment
+from gesso.data.instructions.rows import fitting, packed, rows_of
+from gesso.data.instructions.store import InstructionStore
+from gesso.pretrain.setup import Setup, compiled_step, set_up
+from gesso.pretrain.state import init_state
 
 FILES = ("seed_tasks.jsonl", "user_oriented_instructions.jsonl")
 MODEL = {"model.layers": 2, "model.embed": 128, "model.heads": 4, "model.mlp": 512}

@@ -26,13 +26,13 @@ from typing import Any
 
 from benchmarks.page import write_section
 from benchmarks.pods_rows import PODS, Row, recommended, settings_hash
-from configs.registry import experiment as named
-from partitioning.config import MeshConfig
-from pretrain.experiment import Experiment
-from pretrain.plan import estimate
-from pretrain.plan_finalists import TRIES, smaller
-from pretrain.plan_search import Candidate, search
-from pretrain.topology import topology
+from gesso.configs.registry import experiment as named
+from gesso.partitioning.config import MeshConfig
+from gesso.planning.finalists import TRIES, smaller
+from gesso.planning.plan import estimate
+from gesso.planning.search import Candidate, search
+from gesso.planning.topology import topology
+from gesso.pretrain.experiment import Experiment
 
 ROOT = Path(__file__).parent
 RESULTS = {name: ROOT / "results" / f"{name}.json" for name in ("pods", "recommended")}
@@ -144,7 +144,7 @@ def _best(row: Row, *, compiles: bool, timeout: float, told: str) -> dict[str, A
 
 
 def _compiled(row: Row, each: Candidate, timeout: float) -> dict[str, Any]:
-    from pretrain.experiment import to_json
+    from gesso.pretrain.experiment import to_json
 
     asked = {
         "experiment": to_json(each.experiment),
@@ -168,9 +168,9 @@ def _compile_here(asked: dict[str, Any]) -> dict[str, Any]:
     os.environ |= {"JAX_PLATFORMS": "cpu"}
     from importlib.metadata import version
 
-    from pretrain.experiment import from_json
-    from pretrain.plan import plan
-    from pretrain.plan_cache import kept
+    from gesso.planning.cache import kept
+    from gesso.planning.plan import plan
+    from gesso.pretrain.experiment import from_json
 
     e, where = from_json(asked["experiment"]), topology(asked["topology"], slices=asked["slices"])
 

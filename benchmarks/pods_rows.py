@@ -5,10 +5,10 @@ import hashlib
 import json
 from typing import Any
 
-from configs import registry
-from pretrain.experiment import Experiment
-from pretrain.plan_search import search
-from pretrain.topology import topology
+from gesso.configs import registry
+from gesso.planning.search import search
+from gesso.planning.topology import topology
+from gesso.pretrain.experiment import Experiment
 
 # A run may take this long on what is recommended; else a larger slice is.
 DAYS = 30

@@ -27,7 +27,15 @@ def main() -> None:
 
 def measure(folder: Path, *, steps: int) -> dict[str, Any]:
     run = folder / "run"
-    command = [sys.executable, "-m", "launch.cli", "quickstart", "--folder", str(run), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "gesso.launch.cli",
+        "quickstart",
+        "--folder",
+        str(run),
+        "--json",
+    ]
     command += ["--steps", str(steps)]
     start = time.perf_counter()
     done = subprocess.run(

@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-GESSO = (sys.executable, "-m", "launch.cli")
+GESSO = (sys.executable, "-m", "gesso.launch.cli")
 MODEL = {"bytes": 264, "sentencepiece": 2048}
 
 

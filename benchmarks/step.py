@@ -18,13 +18,13 @@ from typing import Any
 import jax
 
 from benchmarks import minimal_step
-from configs import experiment
-from data.loader import Loader
-from pretrain.experiment import Experiment
-from pretrain.loop import Figures, Hooks, train
-from pretrain.open import store_of
-from pretrain.setup import Setup, compiled_step, set_up
-from pretrain.state import init_state
+from gesso.configs import experiment
+from gesso.data.loader import Loader
+from gesso.pretrain.experiment import Experiment
+from gesso.pretrain.loop import Figures, Hooks, train
+from gesso.pretrain.open import store_of
+from gesso.pretrain.setup import Setup, compiled_step, set_up
+from gesso.pretrain.state import init_state
 
 QUICK = {"model.layers": 2, "model.embed": 128, "model.heads": 4, "model.mlp": 512}
 

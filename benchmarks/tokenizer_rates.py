@@ -14,12 +14,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from data.embedded import embedded_shards, read_shard
-from data.tokenizer import load_tokenizer
-from data.tokenizer_bpe import _TokenizersEngine
-from data.tokenizer_bpe import train as train_bpe
-from data.tokenizer_merges import read_definition
-from data.tokenizer_sentencepiece import train as train_sentencepiece
+from gesso.data.embedded.corpus import embedded_shards, read_shard
+from gesso.data.tokenizers.bpe import _TokenizersEngine
+from gesso.data.tokenizers.bpe import train as train_bpe
+from gesso.data.tokenizers.load import load_tokenizer
+from gesso.data.tokenizers.merges import read_definition
+from gesso.data.tokenizers.sentencepiece import train as train_sentencepiece
 
 VOCAB_SIZE = 8192
 TRAIN_BYTES = 3_000_000

@@ -1,5 +1,5 @@
 """Experiments as Python functions, and the registry that finds them by name."""
 
-from configs.registry import describe, experiment, names
+from gesso.configs.registry import describe, experiment, names
 
 __all__ = ["describe", "experiment", "names"]

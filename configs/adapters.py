@@ -1,17 +1,17 @@
 """Adapters trained over a frozen model: LoRA and prompts on GPT-2, LoRA on GPT-J, a toy."""
 
-from data.config import DataConfig
-from evaluation.config import EvaluationConfig
-from models.adapter_config import AdapterConfig
-from models.config import GPTConfig
-from pretrain.config import (
+from gesso.data.config import DataConfig
+from gesso.evaluation.config import EvaluationConfig
+from gesso.models.adapters.config import AdapterConfig
+from gesso.models.config import GPTConfig
+from gesso.pretrain.config import (
     CheckpointConfig,
     LoggingConfig,
     OptimizerConfig,
     PrecisionConfig,
     ScheduleConfig,
 )
-from pretrain.experiment import Experiment
+from gesso.pretrain.experiment import Experiment
 
 
 def lora_gpt2() -> Experiment:

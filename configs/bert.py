@@ -8,12 +8,12 @@ pairs. Masks are drawn anew for every row number, where BERT's data held ten cop
 
 from typing import Any
 
-from data.config import DataConfig
-from evaluation.config import EvaluationConfig
-from models.config import BERTConfig
-from objectives.config import MaskedLMConfig
-from partitioning.config import MeshConfig
-from pretrain.config import (
+from gesso.data.config import DataConfig
+from gesso.evaluation.config import EvaluationConfig
+from gesso.models.config import BERTConfig
+from gesso.objectives.config import MaskedLMConfig
+from gesso.partitioning.config import MeshConfig
+from gesso.pretrain.config import (
     CheckpointConfig,
     LoggingConfig,
     OptimizerConfig,
@@ -21,7 +21,7 @@ from pretrain.config import (
     PrecisionConfig,
     ScheduleConfig,
 )
-from pretrain.experiment import Experiment
+from gesso.pretrain.experiment import Experiment
 
 MATRICES = ("*bias", "*norm*")  # what neither recipe decays
 DROPOUT: dict[str, Any] = {

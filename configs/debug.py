@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from data.config import DataConfig
-from evaluation.config import EvaluationConfig
-from models.config import GPTConfig
-from pretrain.config import CheckpointConfig, LoggingConfig, OptimizerConfig, ScheduleConfig
-from pretrain.experiment import Experiment
+from gesso.data.config import DataConfig
+from gesso.evaluation.config import EvaluationConfig
+from gesso.models.config import GPTConfig
+from gesso.pretrain.config import CheckpointConfig, LoggingConfig, OptimizerConfig, ScheduleConfig
+from gesso.pretrain.experiment import Experiment
 
 _SMALL: dict[str, Any] = {
     "vocab": 264,

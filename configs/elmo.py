@@ -1,11 +1,11 @@
 """ELMo's published shapes, and one that trains in seconds."""
 
-from data.config import DataConfig
-from evaluation.config import EvaluationConfig
-from models.config import ELMoConfig
-from objectives.config import BiLMConfig
-from pretrain.config import CheckpointConfig, LoggingConfig, OptimizerConfig, ScheduleConfig
-from pretrain.experiment import Experiment
+from gesso.data.config import DataConfig
+from gesso.evaluation.config import EvaluationConfig
+from gesso.models.config import ELMoConfig
+from gesso.objectives.config import BiLMConfig
+from gesso.pretrain.config import CheckpointConfig, LoggingConfig, OptimizerConfig, ScheduleConfig
+from gesso.pretrain.experiment import Experiment
 
 _FILTERS = ((1, 32), (2, 32), (3, 64), (4, 128), (5, 256), (6, 512), (7, 1024))
 # bilm-tf differentiates 20 times the mean loss (its unroll_steps), starts Adagrad's sums of squares

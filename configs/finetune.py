@@ -1,17 +1,17 @@
 """Fine-tuning of the whole model: instructions as FLAN's, and ULMFiT's way, slower below and layer
 by layer from the top; each with a small one."""
 
-from data.config import DataConfig, ExamplesConfig
-from evaluation.config import EvaluationConfig
-from models.config import GPTConfig
-from pretrain.config import (
+from gesso.data.config import DataConfig, ExamplesConfig
+from gesso.evaluation.config import EvaluationConfig
+from gesso.models.config import GPTConfig
+from gesso.pretrain.config import (
     CheckpointConfig,
     LoggingConfig,
     OptimizerConfig,
     ScheduleConfig,
     StageConfig,
 )
-from pretrain.experiment import Experiment
+from gesso.pretrain.experiment import Experiment
 
 # Slanted triangular: a tenth of the updates up, the rest down, from and to 1/32 of the peak
 # (https://arxiv.org/abs/1801.06146, section 3.2).

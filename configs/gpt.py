@@ -9,18 +9,13 @@ attention dropout.
 
 from typing import Any
 
-from data.config import DataConfig
-from evaluation.config import EvaluationConfig
-from models.config import GPTConfig
-from objectives.config import CausalLMConfig
-from partitioning.config import MeshConfig
-from pretrain.config import (
-    CheckpointConfig,
-    OptimizerConfig,
-    PrecisionConfig,
-    ScheduleConfig,
-)
-from pretrain.experiment import Experiment
+from gesso.data.config import DataConfig
+from gesso.evaluation.config import EvaluationConfig
+from gesso.models.config import GPTConfig
+from gesso.objectives.config import CausalLMConfig
+from gesso.partitioning.config import MeshConfig
+from gesso.pretrain.config import CheckpointConfig, OptimizerConfig, PrecisionConfig, ScheduleConfig
+from gesso.pretrain.experiment import Experiment
 
 BFLOAT16 = PrecisionConfig(params="float32", compute="bfloat16")
 MATRICES = ("*bias", "*norm*")  # what none of these recipes decays

@@ -3,10 +3,10 @@
 import dataclasses
 from typing import Any
 
-from configs.seq2seq import debug_t5, t5_v1_1_base
-from objectives.config import DenoiseConfig, MixedConfig
-from objectives.mixed_config import MixedPart
-from pretrain.experiment import Experiment
+from gesso.configs.seq2seq import debug_t5, t5_v1_1_base
+from gesso.objectives.config import DenoiseConfig, MixedConfig
+from gesso.objectives.mixed_config import MixedPart
+from gesso.pretrain.experiment import Experiment
 
 # Shares and coefficients in this file are equal: the loss is then, on average, a mean over rows.
 

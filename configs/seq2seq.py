@@ -7,19 +7,19 @@ Rows are packed: a row holds several sentences, or pieces of text, that do not s
 
 from typing import Any
 
-from data.config import DataConfig
-from evaluation.config import EvaluationConfig
-from models.config import Seq2SeqConfig
-from objectives.config import DenoiseConfig, Seq2SeqLMConfig
-from partitioning.config import MeshConfig
-from pretrain.config import (
+from gesso.data.config import DataConfig
+from gesso.evaluation.config import EvaluationConfig
+from gesso.models.config import Seq2SeqConfig
+from gesso.objectives.config import DenoiseConfig, Seq2SeqLMConfig
+from gesso.partitioning.config import MeshConfig
+from gesso.pretrain.config import (
     CheckpointConfig,
     LoggingConfig,
     OptimizerConfig,
     PrecisionConfig,
     ScheduleConfig,
 )
-from pretrain.experiment import Experiment
+from gesso.pretrain.experiment import Experiment
 
 _T5_DROPOUTS = ("embedding", "attention", "mlp", "residual", "final")
 

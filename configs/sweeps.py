@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Callable
 
-from configs.sweep import Range, Sweep
+from gesso.configs.sweep import Range, Sweep
 
 
 def debug_rates() -> Sweep:

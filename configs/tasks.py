@@ -7,18 +7,18 @@ A task with other labels takes --model.labels N; what the head is of the source'
 import dataclasses
 from typing import Any
 
-from data.config import DataConfig
-from evaluation.config import EvaluationConfig
-from models.config import BERTConfig, GPTConfig
-from objectives.config import ClassifyConfig, QAConfig, RegressConfig, TagConfig
-from pretrain.config import (
+from gesso.data.config import DataConfig
+from gesso.evaluation.config import EvaluationConfig
+from gesso.models.config import BERTConfig, GPTConfig
+from gesso.objectives.config import ClassifyConfig, QAConfig, RegressConfig, TagConfig
+from gesso.pretrain.config import (
     CheckpointConfig,
     LoggingConfig,
     OptimizerConfig,
     ScheduleConfig,
     StartConfig,
 )
-from pretrain.experiment import Experiment
+from gesso.pretrain.experiment import Experiment
 
 # bert-base's, without the heads it was pretrained with.
 _BERT: dict[str, Any] = {

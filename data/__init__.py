@@ -1,27 +1,27 @@
 """Raw text to batches: sources, token store, exact order, loader. Names are imported on first use.
 
 `build` is not among them: a package attribute named like its submodule would change meaning with
-the order of imports. Say `from data.build import build`.
+the order of imports. Say `from gesso.data.store.build import build`.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from data.embedded import ensure_store
-    from data.loader import Loader
-    from data.order import Order, rows
-    from data.store import open_store
-    from data.tokenizer import load_tokenizer, save_tokenizer
+    from gesso.data.embedded.corpus import ensure_store
+    from gesso.data.loader import Loader
+    from gesso.data.order.order import Order, rows
+    from gesso.data.store.tokens import open_store
+    from gesso.data.tokenizers.load import load_tokenizer, save_tokenizer
 
 _HOMES = {
-    "open_store": "data.store",
-    "load_tokenizer": "data.tokenizer",
-    "save_tokenizer": "data.tokenizer",
-    "Order": "data.order",
-    "rows": "data.order",
-    "Loader": "data.loader",
-    "ensure_store": "data.embedded",
+    "open_store": "gesso.data.store.tokens",
+    "load_tokenizer": "gesso.data.tokenizers.load",
+    "save_tokenizer": "gesso.data.tokenizers.load",
+    "Order": "gesso.data.order.order",
+    "rows": "gesso.data.order.order",
+    "Loader": "gesso.data.loader",
+    "ensure_store": "gesso.data.embedded.corpus",
 }
 
 __all__ = [

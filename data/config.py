@@ -25,7 +25,7 @@ class MixtureConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ExamplesConfig:
-    """What of a store of instruction examples (data/instruction_store.py) is drawn and counted.
+    """What of a store of instruction examples (data/instructions/store.py) is drawn and counted.
 
     cap: at most so many examples of a task count when rows are shared out in proportion; 0 = all.
     without: clusters or tasks that are left out of training (leave one cluster out).
@@ -44,7 +44,7 @@ class ExamplesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameConfig:
-    """How the examples of a task store (data/task_store.py) become rows; its objective says it.
+    """How the examples of a task store (data/labelled/store.py) become rows; its objective says it.
 
     first, between, last: ids written before an example's texts, between two of them and after them.
     per_row: the most examples of a row, each a segment of its own; 1: one example per row.

@@ -16,10 +16,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from data.order import Order
-from partitioning.axes import spec
-from partitioning.layouts import LAYOUTS
-from partitioning.mesh import batch_splits
+from gesso.data.order.order import Order
+from gesso.partitioning.axes import spec
+from gesso.partitioning.layouts import LAYOUTS
+from gesso.partitioning.mesh import batch_splits
 
 Transform = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 # All layouts split the rows of a batch and the length of a row the same way.

@@ -1,18 +1,19 @@
 """Held-out perplexity, what to compare it with, and text from a model. Loaded when first used.
 
 `baselines` and `generate` carry the name of their module, so they are imported from there:
-`from evaluation.baselines import baselines`, `from evaluation.generate import generate`.
+`from gesso.evaluation.heldout.baselines import baselines`, `from
+gesso.evaluation.generation.decoder import generate`.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from evaluation.perplexity import evaluate_heldout
+    from gesso.evaluation.heldout.perplexity import evaluate_heldout
 
 __all__ = ["evaluate_heldout"]
 
-_WHERE = {"evaluate_heldout": "evaluation.perplexity"}
+_WHERE = {"evaluate_heldout": "gesso.evaluation.heldout.perplexity"}
 
 
 def __getattr__(name: str) -> Any:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from evaluation.sums import ratio
+from gesso.evaluation.sums import ratio
 
 BINS = 15  # of Guo et al. 2017, https://arxiv.org/abs/1706.04599
 

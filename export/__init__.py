@@ -4,10 +4,10 @@ import importlib
 from typing import Any
 
 _HOME = {
-    "FolderError": "export.tensor_files",
-    "Imported": "export.folder",
-    "read_folder": "export.folder",
-    "write_folder": "export.folder_writer",
+    "FolderError": "gesso.export.files.tensors",
+    "Imported": "gesso.export.reading",
+    "read_folder": "gesso.export.reading",
+    "write_folder": "gesso.export.writing",
 }
 __all__ = [*_HOME]  # pyright: ignore[reportUnsupportedDunderAll]
 

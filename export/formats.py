@@ -5,9 +5,9 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from export.fields import Fields
-from export.tables import Row
-from export.tensor_files import FolderError
+from gesso.export.files.tensors import FolderError
+from gesso.export.tables.fields import Fields
+from gesso.export.tables.tables import Row
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,17 @@ class Format:
 
 # model_type -> the module whose FORMATS has it, in the order they are tried for a config of ours.
 _HOME = {
-    "openai-gpt": "export.gpt",
-    "gpt2": "export.gpt",
-    "gpt_neo": "export.gpt",
-    "gptj": "export.gpt",
-    "gpt_neox": "export.gpt",
-    "t5": "export.t5",
-    "bert": "export.bert",
-    "roberta": "export.bert",
-    "xlm-roberta": "export.bert",
-    "camembert": "export.bert",
-    "encoder-decoder": "export.encoder_decoder",
+    "openai-gpt": "gesso.export.families.gpt",
+    "gpt2": "gesso.export.families.gpt",
+    "gpt_neo": "gesso.export.families.gpt",
+    "gptj": "gesso.export.families.gpt",
+    "gpt_neox": "gesso.export.families.gpt",
+    "t5": "gesso.export.families.t5",
+    "bert": "gesso.export.families.bert",
+    "roberta": "gesso.export.families.bert",
+    "xlm-roberta": "gesso.export.families.bert",
+    "camembert": "gesso.export.families.bert",
+    "encoder-decoder": "gesso.export.families.encoder_decoder",
 }
 
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from export import elmo, slim
-from export.fields import Fields
-from export.formats import Format, format_of
-from export.tensor_files import FolderError, Tensors
-from export.weights import open_weights, read_json
+from gesso.export.families import elmo, slim
+from gesso.export.files.tensors import FolderError, Tensors
+from gesso.export.files.weights import open_weights, read_json
+from gesso.export.formats import Format, format_of
+from gesso.export.tables.fields import Fields
 
 CONFIG = "config.json"
 

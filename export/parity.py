@@ -11,10 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from export.agreement import probe
-from export.folder import read_folder
-from export.tensor_files import FolderError
-from models import build
+from gesso.export.agreement import probe
+from gesso.export.files.tensors import FolderError
+from gesso.export.reading import read_folder
+from gesso.models import build
 
 # What transformers calls the outputs of our encoders.
 _NAMES = {

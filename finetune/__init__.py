@@ -4,14 +4,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from finetune.chat import ChatTemplate
-    from finetune.examples import load
-    from finetune.instructions import build_instructions
+    from gesso.finetune.instructions.build import build_instructions
+    from gesso.finetune.instructions.chat import ChatTemplate
+    from gesso.finetune.instructions.examples import load
 
 _HOMES = {
-    "ChatTemplate": "finetune.chat",
-    "build_instructions": "finetune.instructions",
-    "load": "finetune.examples",
+    "ChatTemplate": "gesso.finetune.instructions.chat",
+    "build_instructions": "gesso.finetune.instructions.build",
+    "load": "gesso.finetune.instructions.examples",
 }
 
 __all__ = ["ChatTemplate", "build_instructions", "load"]

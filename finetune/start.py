@@ -7,9 +7,9 @@ import dataclasses
 import fnmatch
 from typing import Any
 
-from pretrain.config import StartConfig
-from pretrain.experiment import Experiment, ExperimentError
-from pretrain.sources import open_source
+from gesso.pretrain.config import StartConfig
+from gesso.pretrain.experiment import Experiment, ExperimentError
+from gesso.pretrain.origins.sources import open_source
 
 # What a fine-tuning experiment says of a model: its heads, its dropout, how it is computed.
 RECIPE = ("outputs", "labels", "pooling", "*dropout", "remat", "unroll", "attention", "chunk_words")

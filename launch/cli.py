@@ -13,16 +13,16 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from launch.checkout import CHECKOUT, PACKAGES, explain, shadowed
-from launch.console import Refused, closest, narration, output, parse
-from pretrain.exits import DONE, FAILED, REFUSED
+from gesso.launch.console import Refused, closest, narration, output, parse
+from gesso.pretrain.exits import DONE, FAILED, REFUSED
 
 
 @dataclass(frozen=True)
 class Command:
-    """entry: "module:name" of a dataclass with run(), or of a function of the arguments."""
+    """entry: "module:name" in launch/commands: a dataclass with run(), or a function of the
+    arguments.
+    """
 
     entry: str
     summary: str
@@ -30,76 +30,65 @@ class Command:
 
 COMMANDS = {
     "quickstart": Command(
-        "launch.commands_quickstart:Quickstart",
+        "quickstart:Quickstart",
         "no internet, no set-up: corpus, tokenizer, training, samples and a report in minutes",
     ),
-    "corpus build": Command(
-        "launch.commands_corpus:Build", "tokenize raw text, once, into a token store"
-    ),
-    "corpus inspect": Command("launch.commands_corpus:Inspect", "what is in a token store"),
-    "corpus verify": Command("launch.commands_corpus:Verify", "prove that a token store is intact"),
+    "corpus build": Command("corpus:Build", "tokenize raw text, once, into a token store"),
+    "corpus inspect": Command("corpus:Inspect", "what is in a token store"),
+    "corpus verify": Command("corpus:Verify", "prove that a token store is intact"),
     "instructions templates": Command(
-        "launch.commands_instructions:Templates", "the ways examples of a task are asked"
+        "instructions:Templates", "the ways examples of a task are asked"
     ),
-    "instructions inspect": Command(
-        "launch.commands_instructions:Inspect", "examples as a model will see them"
-    ),
+    "instructions inspect": Command("instructions:Inspect", "examples as a model will see them"),
     "instructions build": Command(
-        "launch.commands_instructions:Build", "render and tokenize examples, once, into a store"
+        "instructions:Build",
+        "render and tokenize examples, once, into a store",
     ),
     "task build": Command(
-        "launch.commands_task:Build", "labelled examples (GLUE, SQuAD, your own), once, to a store"
+        "task:Build",
+        "labelled examples (GLUE, SQuAD, your own), once, to a store",
     ),
-    "task inspect": Command("launch.commands_task:Inspect", "what is in a store of a task"),
+    "task inspect": Command("task:Inspect", "what is in a store of a task"),
     "tokenizer train": Command(
-        "launch.commands_tokenizer:Train", "learn a sentencepiece or byte-level BPE vocabulary"
+        "tokenizer:Train",
+        "learn a sentencepiece or byte-level BPE vocabulary",
     ),
     "tokenizer import": Command(
-        "launch.commands_tokenizer:Import", "take over a published vocabulary (GPT-2, NeoX, ...)"
+        "tokenizer:Import",
+        "take over a published vocabulary (GPT-2, NeoX, ...)",
     ),
-    "tokenizer inspect": Command(
-        "launch.commands_tokenizer:Inspect", "what a tokenizer does to a text"
-    ),
-    "pretrain": Command("launch.commands_pretrain:pretrain", "run an experiment, or continue it"),
+    "tokenizer inspect": Command("tokenizer:Inspect", "what a tokenizer does to a text"),
+    "pretrain": Command("pretrain:pretrain", "run an experiment, or continue it"),
     "finetune": Command(
-        "launch.commands_finetune:finetune", "the same training, begun with another run's model"
+        "finetune:finetune",
+        "the same training, begun with another run's model",
     ),
-    "adapter merge": Command(
-        "launch.commands_adapter:Merge", "a LoRA and its base as one model: a run folder"
-    ),
-    "adapter export": Command(
-        "launch.commands_adapter:Export", "a LoRA or a prompt as a folder that peft loads"
-    ),
-    "adapter import": Command(
-        "launch.commands_adapter:Import", "a LoRA or a prompt of peft's, over a run"
-    ),
-    "sweep": Command(
-        "launch.commands_sweep:RunSweep", "many runs of one experiment, and what came of them"
-    ),
+    "adapter merge": Command("adapter:Merge", "a LoRA and its base as one model: a run folder"),
+    "adapter export": Command("adapter:Export", "a LoRA or a prompt as a folder that peft loads"),
+    "adapter import": Command("adapter:Import", "a LoRA or a prompt of peft's, over a run"),
+    "sweep": Command("sweep:RunSweep", "many runs of one experiment, and what came of them"),
     "coordinates": Command(
-        "launch.commands_coordinates:Coordinates",
+        "coordinates:Coordinates",
         "muP: do rates found narrow hold for wide models?",
     ),
     "plan": Command(
-        "launch.commands_plan:plan", "before chips are rented: does it fit, how fast, which mesh"
+        "plan:plan",
+        "before chips are rented: does it fit, how fast, which mesh",
     ),
     "evaluate": Command(
-        "launch.commands_evaluate:Evaluate",
+        "evaluate.command:Evaluate",
         "held-out figures of a run; questions, written answers, harness tasks, word vectors",
     ),
-    "generate": Command("launch.commands_generate:Generate", "let a run continue your text"),
+    "generate": Command("generate:Generate", "let a run continue your text"),
     "import": Command(
-        "launch.commands_import:Import", "a published checkpoint as a run, to use or train on"
+        "import_:Import",
+        "a published checkpoint as a run, to use or train on",
     ),
-    "export": Command("launch.commands_export:Export", "a run's model for transformers and others"),
-    "parity": Command(
-        "launch.commands_export:Parity", "a folder here and in transformers, layer by layer"
-    ),
-    "report": Command(
-        "launch.commands_report:Report", "one HTML page for a run, or comparing several"
-    ),
-    "list": Command("launch.commands_list:List", "the experiments: parameters, FLOPs, memory"),
-    "doctor": Command("launch.doctor:Doctor", "would it run here? versions, devices, disk, memory"),
+    "export": Command("export:Export", "a run's model for transformers and others"),
+    "parity": Command("export:Parity", "a folder here and in transformers, layer by layer"),
+    "report": Command("report:Report", "one HTML page for a run, or comparing several"),
+    "list": Command("list:List", "the experiments: parameters, FLOPs, memory"),
+    "doctor": Command("doctor:Doctor", "would it run here? versions, devices, disk, memory"),
 }
 _HELP = {"-h", "--help", "help"}
 _STATUSES = (
@@ -112,8 +101,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status (never raises, apart from defects here)."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if found := shadowed():
-            raise Refused(explain(found))
         status = _dispatch(arguments)
         sys.stdout.flush()  # here, where a reader that has left is expected
         return status
@@ -164,7 +151,7 @@ def _run(name: str, arguments: list[str]) -> int:
         near = closest(name, known)
         raise Refused(f"there is no command {name!r}{near} (gesso --help lists them all)")
     module, _, attribute = command.entry.partition(":")
-    entry = getattr(importlib.import_module(module), attribute)
+    entry = getattr(importlib.import_module(f"gesso.launch.commands.{module}"), attribute)
     if not isinstance(entry, type):
         return entry(arguments)
     description = inspect.cleandoc(entry.__doc__ or command.summary)
@@ -194,8 +181,7 @@ def _raised_by_us(error: BaseException) -> bool:
         trace = trace.tb_next
     if trace is None:
         return False
-    origin = Path(trace.tb_frame.f_code.co_filename).resolve()
-    return any(origin.is_relative_to(CHECKOUT / package) for package in PACKAGES)
+    return trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] in ("gesso", "__main__")
 
 
 if __name__ == "__main__":

@@ -57,6 +57,9 @@ main() {
   printf 'installing gesso%s into %s by %s\n' "${extras:+[$extras]}" "$venv" "$constraints" >&2
   PIP_ROOT_USER_ACTION=ignore PIP_DISABLE_PIP_VERSION_CHECK=1 \
     "$venv/bin/python" -m pip install --quiet --constraint "$constraints" --editable ".${extras:+[$extras]}"
+  # For what reads no import hooks (pyright): the checkout under its package's name.
+  mkdir -p -- "$venv/links"
+  ln -sfn -- "$PWD" "$venv/links/gesso"
   touch -- "$venv/installed"
 }
 

@@ -4,16 +4,16 @@ import importlib
 from typing import Any
 
 _HOME = {
-    "BERTConfig": "models.config",
-    "ELMoConfig": "models.config",
-    "EncoderDecoderConfig": "models.config",
-    "GPTConfig": "models.config",
-    "Model": "models.model",
-    "ModelConfig": "models.config",
-    "Seq2SeqConfig": "models.config",
-    "build": "models.model",
-    "flops_per_token": "models.count",
-    "parameters": "models.count",
+    "BERTConfig": "gesso.models.config",
+    "ELMoConfig": "gesso.models.config",
+    "EncoderDecoderConfig": "gesso.models.config",
+    "GPTConfig": "gesso.models.config",
+    "Model": "gesso.models.model",
+    "ModelConfig": "gesso.models.config",
+    "Seq2SeqConfig": "gesso.models.config",
+    "build": "gesso.models.model",
+    "flops_per_token": "gesso.models.count",
+    "parameters": "gesso.models.count",
 }
 __all__ = [*_HOME]  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -5,11 +5,11 @@ fields; `sizes`, the size of each letter of the alphabet in its parameters; `dro
 training step draws random numbers; and `longest`, the most tokens a row may have (None: any).
 """
 
-from models.bert_config import BERTConfig
-from models.elmo_config import ELMoConfig
-from models.encoder_decoder_config import EncoderDecoderConfig
-from models.gpt_config import AttentionKind, Bias, GPTConfig, Padding, Remat
-from models.seq2seq_config import Seq2SeqConfig
+from gesso.models.bert.config import BERTConfig
+from gesso.models.elmo.config import ELMoConfig
+from gesso.models.encoder_decoder.config import EncoderDecoderConfig
+from gesso.models.gpt.config import AttentionKind, Bias, GPTConfig, Padding, Remat
+from gesso.models.seq2seq.config import Seq2SeqConfig
 
 ModelConfig = GPTConfig | BERTConfig | ELMoConfig | Seq2SeqConfig | EncoderDecoderConfig
 

@@ -12,7 +12,7 @@ rematerialisation computes again is not either.
 import importlib
 from typing import Any
 
-from models.config import ModelConfig
+from gesso.models.config import ModelConfig
 
 
 def parameters(config: ModelConfig) -> dict[str, int]:
@@ -30,4 +30,4 @@ def flops_per_token(config: ModelConfig, length: int) -> float:
 
 
 def _home(config: ModelConfig) -> Any:
-    return importlib.import_module(f"models.{config.family}_count")
+    return importlib.import_module(f"gesso.models.{config.family}.count")

@@ -11,10 +11,10 @@ import numpy as np
 from flax import nnx
 from jax.core import Tracer
 
-from models.config import ModelConfig
-from models.hooks import Hooks
-from models.hooks import letters_of as hook_letters
-from partitioning.axes import Operator
+from gesso.models.config import ModelConfig
+from gesso.models.layers.hooks import Hooks
+from gesso.models.layers.hooks import letters_of as hook_letters
+from gesso.partitioning.axes import Operator
 
 Params = dict[str, Any]
 
@@ -24,11 +24,11 @@ Params = dict[str, Any]
 # (features, head, ...); and, where it generates, `init_cache` (with an encoder: `encode`) and
 # `decode`.
 _HOME = {
-    "gpt": ("models.gpt", "GPT"),
-    "bert": ("models.bert", "BERT"),
-    "elmo": ("models.elmo", "ELMo"),
-    "seq2seq": ("models.seq2seq", "Seq2Seq"),
-    "encoder_decoder": ("models.encoder_decoder", "EncoderDecoder"),
+    "gpt": ("gesso.models.gpt.gpt", "GPT"),
+    "bert": ("gesso.models.bert.bert", "BERT"),
+    "elmo": ("gesso.models.elmo.elmo", "ELMo"),
+    "seq2seq": ("gesso.models.seq2seq.seq2seq", "Seq2Seq"),
+    "encoder_decoder": ("gesso.models.encoder_decoder.encoder_decoder", "EncoderDecoder"),
 }
 
 

@@ -13,9 +13,9 @@ import importlib
 import math
 from collections.abc import Mapping, Sequence
 
-from models.adapter_config import AdapterConfig
-from models.config import ModelConfig
-from models.count import flops_per_token
+from gesso.models.adapters.config import AdapterConfig
+from gesso.models.config import ModelConfig
+from gesso.models.count import flops_per_token
 
 Shapes = Mapping[str, Sequence[int]]
 # Parameters that are looked up or added below the first layer.
@@ -30,13 +30,13 @@ def trained_flops_per_token(
     """Training FLOPs per token of rows of `length` tokens; None of a family whose weights are met
     by different numbers of tokens (encoder-decoders, ELMo), where something is frozen.
 
-    trained, frozen: shapes of the two trees of a run by name (pretrain/parts.py); of layers that
-    are cut in two, the lower ones are in the frozen one. An adapter's arrays are in the trained
-    one, under "adapter/"; of these LoRA's are products, 6 FLOPs per number and token.
+    trained, frozen: shapes of the two trees of a run by name (pretrain/optimizer/trained.py); of
+    layers that are cut in two, the lower ones are in the frozen one. An adapter's arrays are in the
+    trained one, under "adapter/"; of these LoRA's are products, 6 FLOPs per number and token.
     """
     if not frozen:
         return flops_per_token(config, length)
-    home = importlib.import_module(f"models.{config.family}_count")
+    home = importlib.import_module(f"gesso.models.{config.family}.count")
     if not hasattr(home, "products"):
         return None
     met: dict[str, float] = home.products(config)
@@ -76,7 +76,7 @@ def _layer(name: str, trained: Shapes, layers: int) -> int:
 def adapter_shapes(config: ModelConfig, adapter: AdapterConfig) -> tuple[Shapes, Shapes] | None:
     """(trained, frozen) of a run that trains an adapter alone, as far as FLOPs depend on them;
     None of a family that is not counted."""
-    home = importlib.import_module(f"models.{config.family}_count")
+    home = importlib.import_module(f"gesso.models.{config.family}.count")
     if not hasattr(home, "products"):
         return None
     s = config.sizes

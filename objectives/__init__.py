@@ -4,22 +4,22 @@ import importlib
 from typing import Any
 
 _HOME = {
-    "BiLMConfig": "objectives.config",
-    "CausalLM": "objectives.causal",
-    "CausalLMConfig": "objectives.config",
-    "ClassifyConfig": "objectives.config",
-    "DenoiseConfig": "objectives.config",
-    "MaskedLM": "objectives.masked",
-    "MaskedLMConfig": "objectives.config",
-    "MixedConfig": "objectives.config",
-    "Objective": "objectives.base",
-    "ObjectiveConfig": "objectives.config",
-    "QAConfig": "objectives.config",
-    "RegressConfig": "objectives.config",
-    "Seq2SeqLMConfig": "objectives.config",
-    "TagConfig": "objectives.config",
-    "Term": "objectives.base",
-    "build": "objectives.base",
+    "BiLMConfig": "gesso.objectives.config",
+    "CausalLM": "gesso.objectives.causal",
+    "CausalLMConfig": "gesso.objectives.config",
+    "ClassifyConfig": "gesso.objectives.config",
+    "DenoiseConfig": "gesso.objectives.config",
+    "MaskedLM": "gesso.objectives.masked",
+    "MaskedLMConfig": "gesso.objectives.config",
+    "MixedConfig": "gesso.objectives.config",
+    "Objective": "gesso.objectives.base",
+    "ObjectiveConfig": "gesso.objectives.config",
+    "QAConfig": "gesso.objectives.config",
+    "RegressConfig": "gesso.objectives.config",
+    "Seq2SeqLMConfig": "gesso.objectives.config",
+    "TagConfig": "gesso.objectives.config",
+    "Term": "gesso.objectives.base",
+    "build": "gesso.objectives.base",
 }
 __all__ = [*_HOME]  # pyright: ignore[reportUnsupportedDunderAll]
 

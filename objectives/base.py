@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 import jax
 import numpy as np
 
-from objectives.config import TASKS, ObjectiveConfig
+from gesso.objectives.config import TASKS, ObjectiveConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,16 +67,16 @@ class Objective(Protocol):
 
 # kind of a config -> (module, class)
 _HOME = {
-    "causal": ("objectives.causal", "CausalLM"),
-    "masked": ("objectives.masked", "MaskedLM"),
-    "bilm": ("objectives.bilm", "BiLM"),
-    "denoise": ("objectives.denoise", "Denoise"),
-    "seq2seq": ("objectives.seq2seq", "Seq2SeqLM"),
-    "mixed": ("objectives.mixed", "Mixed"),
-    "classify": ("objectives.classify", "Classify"),
-    "regress": ("objectives.classify", "Regress"),
-    "tag": ("objectives.tag", "Tag"),
-    "qa": ("objectives.qa", "QA"),
+    "causal": ("gesso.objectives.causal", "CausalLM"),
+    "masked": ("gesso.objectives.masked", "MaskedLM"),
+    "bilm": ("gesso.objectives.bilm", "BiLM"),
+    "denoise": ("gesso.objectives.denoise", "Denoise"),
+    "seq2seq": ("gesso.objectives.seq2seq", "Seq2SeqLM"),
+    "mixed": ("gesso.objectives.mixed", "Mixed"),
+    "classify": ("gesso.objectives.classify", "Classify"),
+    "regress": ("gesso.objectives.classify", "Regress"),
+    "tag": ("gesso.objectives.tag", "Tag"),
+    "qa": ("gesso.objectives.qa", "QA"),
 }
 
 

@@ -6,13 +6,13 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from objectives.base import Term
-from objectives.bilm_config import BiLMConfig
-from objectives.cross_entropy import cross_entropy
-from objectives.sampled_softmax import sampled_cross_entropy
+from gesso.objectives.base import Term
+from gesso.objectives.bilm_config import BiLMConfig
+from gesso.objectives.cross_entropy import cross_entropy
+from gesso.objectives.sampled_softmax import sampled_cross_entropy
 
 DIRECTIONS: tuple[Literal["forward", "backward"], ...] = ("forward", "backward")
-_PAD = 260  # the character after a word's end (data/tokenizer_words.py)
+_PAD = 260  # the character after a word's end (data/tokenizers/words.py)
 
 
 class BiLM:
@@ -65,7 +65,7 @@ class BiLM:
             )
         self._spelling = None
         if model.reads == "characters":
-            from data.tokenizer_words import shortened
+            from gesso.data.tokenizers.words import shortened
 
             # Without a tokenizer there are rows of padding only (a plan).
             spelled = np.zeros((1, model.characters), np.uint16) if spelling is None else spelling

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from objectives.base import Term
-from objectives.causal_config import CausalLMConfig
-from objectives.cross_entropy import cross_entropy
+from gesso.objectives.base import Term
+from gesso.objectives.causal_config import CausalLMConfig
+from gesso.objectives.cross_entropy import cross_entropy
 
 
 class CausalLM:

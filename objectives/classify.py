@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from objectives.base import Term
-from objectives.classify_config import ClassifyConfig, RegressConfig
-from objectives.cross_entropy import cross_entropy
-from objectives.labelled import Labelled, negative_log
+from gesso.objectives.base import Term
+from gesso.objectives.classify_config import ClassifyConfig, RegressConfig
+from gesso.objectives.cross_entropy import cross_entropy
+from gesso.objectives.labelled import Labelled, negative_log
 
 Leaves = dict[str, np.ndarray]
 

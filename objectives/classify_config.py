@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from objectives.labelled_config import LabelledConfig
+from gesso.objectives.labelled_config import LabelledConfig
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,15 +4,15 @@ Every config has `kind`, which a record is told apart by, and `problems()`, what
 fields.
 """
 
-from objectives.bilm_config import BiLMConfig
-from objectives.causal_config import CausalLMConfig
-from objectives.classify_config import ClassifyConfig, RegressConfig
-from objectives.denoise_config import DenoiseConfig
-from objectives.masked_config import MaskedLMConfig
-from objectives.mixed_config import MixedConfig
-from objectives.qa_config import QAConfig
-from objectives.seq2seq_config import Seq2SeqLMConfig
-from objectives.tag_config import TagConfig
+from gesso.objectives.bilm_config import BiLMConfig
+from gesso.objectives.causal_config import CausalLMConfig
+from gesso.objectives.classify_config import ClassifyConfig, RegressConfig
+from gesso.objectives.denoise_config import DenoiseConfig
+from gesso.objectives.masked_config import MaskedLMConfig
+from gesso.objectives.mixed_config import MixedConfig
+from gesso.objectives.qa_config import QAConfig
+from gesso.objectives.seq2seq_config import Seq2SeqLMConfig
+from gesso.objectives.tag_config import TagConfig
 
 ObjectiveConfig = (
     CausalLMConfig
@@ -26,7 +26,7 @@ ObjectiveConfig = (
     | TagConfig
     | QAConfig
 )
-# Kinds that are trained on labelled examples (data/task_store.py).
+# Kinds that are trained on labelled examples (data/labelled/store.py).
 TASKS = ("classify", "regress", "tag", "qa")
 
 __all__ = [

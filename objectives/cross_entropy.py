@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from partitioning.axes import einsum, in_use, shard
+from gesso.partitioning.axes import einsum, in_use, shard
 
 
 class Scored(NamedTuple):

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from data.counter_hash import below, draw
-from data.permutation import make_key
-from objectives.base import Term
-from objectives.denoise_config import DenoiseConfig
-from objectives.denoise_spans import noise_of, sentinel_sides, span_counts
-from objectives.two_sides import Pieces, Room, Sides, TwoSided, around
+from gesso.data.order.counter_hash import below, draw
+from gesso.data.order.permutation import make_key
+from gesso.objectives.base import Term
+from gesso.objectives.denoise_config import DenoiseConfig
+from gesso.objectives.denoise_spans import noise_of, sentinel_sides, span_counts
+from gesso.objectives.two_sides import Pieces, Room, Sides, TwoSided, around
 
 
 class Denoise(TwoSided):

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.counter_hash import draw
+from gesso.data.order.counter_hash import draw
 
 _PLACE = np.uint64((1 << 15) - 1)  # places of a piece: two_sides.LONGEST of them
 

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from data.config import FrameConfig
+from gesso.data.config import FrameConfig
 
 
 class Labelled:
-    """A base of objectives over task stores (data/task_store.py). Rows of other stores, or a store
-    of another kind of task, are refused.
+    """A base of objectives over task stores (data/labelled/store.py). Rows of other stores, or a
+    store of another kind of task, are refused.
 
     framing: how examples become rows. store: None where only shapes are asked for (a plan).
     """

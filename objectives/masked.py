@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from objectives.base import Term
-from objectives.cross_entropy import cross_entropy
-from objectives.masked_config import MaskedLMConfig
-from objectives.masked_pairs import Frame, frame_rows
-from objectives.masking import Masking, mask_rows
-from partitioning.axes import shard
+from gesso.objectives.base import Term
+from gesso.objectives.cross_entropy import cross_entropy
+from gesso.objectives.masked_config import MaskedLMConfig
+from gesso.objectives.masked_pairs import Frame, frame_rows
+from gesso.objectives.masking import Masking, mask_rows
+from gesso.partitioning.axes import shard
 
 
 class MaskedLM:

@@ -9,8 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from data.counter_hash import below, draw
-from data.permutation import make_key
+from gesso.data.order.counter_hash import below, draw
+from gesso.data.order.permutation import make_key
 
 
 @dataclass(frozen=True, kw_only=True)

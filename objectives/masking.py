@@ -10,8 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from data.counter_hash import below, draw, fraction
-from data.permutation import make_key
+from gesso.data.order.counter_hash import below, draw, fraction
+from gesso.data.order.permutation import make_key
 
 # Places beyond the budget, so that a long word or span which crosses it still fits.
 _ROOM = {"token": 0, "word": 16, "span": 16}

@@ -6,11 +6,11 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from data.counter_hash import draw, fraction
-from data.permutation import make_key
-from objectives.base import Term, build
-from objectives.mixed_config import MixedConfig
-from objectives.two_sides import Take, TwoSided, make_room
+from gesso.data.order.counter_hash import draw, fraction
+from gesso.data.order.permutation import make_key
+from gesso.objectives.base import Term, build
+from gesso.objectives.mixed_config import MixedConfig
+from gesso.objectives.two_sides import Take, TwoSided, make_room
 
 Batch = dict[str, np.ndarray]
 

@@ -5,8 +5,8 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal
 
-from objectives.denoise_config import DenoiseConfig
-from objectives.seq2seq_config import Seq2SeqLMConfig
+from gesso.objectives.denoise_config import DenoiseConfig
+from gesso.objectives.seq2seq_config import Seq2SeqLMConfig
 
 
 @dataclass(frozen=True, kw_only=True)

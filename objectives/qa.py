@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from objectives.base import Term
-from objectives.labelled import Labelled
-from objectives.qa_config import QAConfig
+from gesso.objectives.base import Term
+from gesso.objectives.labelled import Labelled
+from gesso.objectives.qa_config import QAConfig
 
 
 class QA(Labelled):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from partitioning.axes import at_rest, einsum, shard
+from gesso.partitioning.axes import at_rest, einsum, shard
 
 _NEVER = -1e30  # a logit without a share of any sum, and without a NaN in its gradient
 

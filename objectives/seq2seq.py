@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from objectives.base import Term
-from objectives.cross_entropy import Scored
-from objectives.seq2seq_config import Seq2SeqLMConfig
-from objectives.two_sides import Pieces, Room, Sides, Take, TwoSided, around
+from gesso.objectives.base import Term
+from gesso.objectives.cross_entropy import Scored
+from gesso.objectives.seq2seq_config import Seq2SeqLMConfig
+from gesso.objectives.two_sides import Pieces, Room, Sides, Take, TwoSided, around
 
 _CHECKED_ROWS = 64
 

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from objectives.base import Term
-from objectives.labelled import Labelled, negative_log
-from objectives.tag_config import TagConfig
+from gesso.objectives.base import Term
+from gesso.objectives.labelled import Labelled, negative_log
+from gesso.objectives.tag_config import TagConfig
 
 
 class Tag(Labelled):

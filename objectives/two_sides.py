@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from objectives.base import Term
-from objectives.cross_entropy import Scored, cross_entropy
+from gesso.objectives.base import Term
+from gesso.objectives.cross_entropy import Scored, cross_entropy
 
 LETTERS = {"source": "BS", "source_segments": "BS", "source_positions": "BS"}
 FAMILIES = ("seq2seq", "encoder_decoder")

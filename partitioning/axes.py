@@ -123,7 +123,8 @@ def unplaced() -> Iterator[None]:
 class Operator(abc.ABC):
     """What stands where a parameter does and knows its own products: an adapted weight.
 
-    A pytree of arrays that `einsum` and `models.layers.embedded` accept wherever an array may be.
+    A pytree of arrays that `einsum` and `gesso.models.layers.layers.embedded` accept wherever an
+    array may be.
     """
 
     @abc.abstractmethod

@@ -1,6 +1,6 @@
 """The named layouts: for each, which mesh axes split which letters, at rest, in use, in update."""
 
-from partitioning.axes import Layout
+from gesso.partitioning.axes import Layout
 
 _BATCH = {"B": ("replica", "data", "fsdp"), "L": "sequence"}
 _HEADS = {"N": "tensor", "K": "tensor", "F": "tensor", "V": "tensor"}

@@ -8,7 +8,7 @@ import jax
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
-from partitioning.config import AXES, MeshConfig
+from gesso.partitioning.config import AXES, MeshConfig
 
 BATCH_AXES = ("replica", "data", "fsdp")
 

@@ -4,16 +4,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pretrain.experiment import Experiment, ExperimentError
-    from pretrain.report import write_report
-    from pretrain.session import RunResult, run
+    from gesso.pretrain.experiment import Experiment, ExperimentError
+    from gesso.pretrain.session import RunResult, run
+    from gesso.reports.report import write_report
 
 _PUBLIC = {
-    "Experiment": "pretrain.experiment",
-    "ExperimentError": "pretrain.experiment",
-    "run": "pretrain.session",
-    "RunResult": "pretrain.session",
-    "write_report": "pretrain.report",
+    "Experiment": "gesso.pretrain.experiment",
+    "ExperimentError": "gesso.pretrain.experiment",
+    "run": "gesso.pretrain.session",
+    "RunResult": "gesso.pretrain.session",
+    "write_report": "gesso.reports.report",
 }
 __all__ = ["Experiment", "ExperimentError", "RunResult", "run", "write_report"]
 

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from data.config import DataConfig
-from evaluation.config import EvaluationConfig
-from models.adapter_config import AdapterConfig
-from models.config import ModelConfig
-from objectives.config import CausalLMConfig, ObjectiveConfig
-from partitioning.config import HostsConfig, LayoutName, MeshConfig
-from pretrain.config import (
+from gesso.data.config import DataConfig
+from gesso.evaluation.config import EvaluationConfig
+from gesso.models.adapters.config import AdapterConfig
+from gesso.models.config import ModelConfig
+from gesso.objectives.config import CausalLMConfig, ObjectiveConfig
+from gesso.partitioning.config import HostsConfig, LayoutName, MeshConfig
+from gesso.pretrain.config import (
     CheckpointConfig,
     LoggingConfig,
     OptimizerConfig,

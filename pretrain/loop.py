@@ -9,8 +9,8 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from partitioning.mesh import settle
-from pretrain.state import State
+from gesso.partitioning.mesh import settle
+from gesso.pretrain.state import State
 
 
 class Diverged(FloatingPointError):

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from models import build
-from models.model import Model
-from pretrain.experiment import Experiment
-from pretrain.folder import stored_experiment
+from gesso.models import build
+from gesso.models.model import Model
+from gesso.pretrain.experiment import Experiment
+from gesso.pretrain.folder.claim import stored_experiment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +36,13 @@ def open_run(folder: str | os.PathLike[str], *, step: int | None = None, base: s
     Raises ValueError when the folder is no run, has no checkpoint (yet), or its tokenizer is not
     the one the checkpoint was trained with.
     """
-    from pretrain.checkpoint import load_params
+    from gesso.pretrain.checkpoints.checkpoints import load_params
 
     folder = Path(folder)
     experiment = stored_experiment(folder)
     params, info = load_params(folder / "checkpoints", step=step)
     if experiment.adapter.kind != "none":
-        from pretrain.adapter_parts import with_adapter
+        from gesso.pretrain.origins.adapter import with_adapter
 
         params = with_adapter(experiment, build(experiment.model), params, info, base=base)
         if front := experiment.adapter.front:
@@ -51,10 +51,11 @@ def open_run(folder: str | os.PathLike[str], *, step: int | None = None, base: s
 
 
 def open_stored(folder: str | os.PathLike[str], *, step: int | None = None) -> OpenRun:
-    """`open_run`, but `params` are pretrain.streamed.StoredParams, read when they are asked for;
-    what it gives for a checkpoint that does not hold the model's parameters as they are."""
-    from pretrain.parts import flat
-    from pretrain.streamed import StoredParams
+    """`open_run`, but `params` are pretrain.checkpoints.streamed.StoredParams, read when they are
+    asked for; what it gives for a checkpoint that does not hold the model's parameters as they
+    are."""
+    from gesso.pretrain.checkpoints.streamed import StoredParams
+    from gesso.pretrain.optimizer.trained import flat
 
     folder = Path(folder)
     experiment = stored_experiment(folder)
@@ -72,7 +73,7 @@ def _shortened(experiment: Experiment, front: int) -> Experiment:
 
 
 def _opened(folder: Path, experiment: Experiment, params: Any, info: dict[str, Any]) -> OpenRun:
-    from data.tokenizer import load_tokenizer
+    from gesso.data.tokenizers.load import load_tokenizer
 
     tokenizer = load_tokenizer(folder / "tokenizer")
     if tokenizer.fingerprint != info["tokenizer"]:
@@ -91,7 +92,7 @@ def _opened(folder: Path, experiment: Experiment, params: Any, info: dict[str, A
 
 def store_of(experiment: Experiment) -> Any:
     """The token store an experiment reads; an embedded corpus is made where it is not there yet."""
-    from data.embedded import ensure_store
-    from data.store import open_store
+    from gesso.data.embedded.corpus import ensure_store
+    from gesso.data.store.tokens import open_store
 
     return open_store(ensure_store(experiment.data.store))

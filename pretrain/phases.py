@@ -3,7 +3,7 @@ parameters at other rates. One compiled step each."""
 
 import dataclasses
 
-from pretrain.experiment import Experiment
+from gesso.pretrain.experiment import Experiment
 
 
 def phase_ends(experiment: Experiment) -> tuple[int, ...]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from models.adapter_config import AdapterConfig
+from gesso.models.adapters.config import AdapterConfig
 
 
 class TooManyPlaceholders(ValueError):

@@ -3,12 +3,12 @@
 import logging
 from typing import Any
 
-from evaluation.config import EvaluationConfig
-from partitioning.hosts import Hosts
-from pretrain.metrics import Metrics
-from pretrain.progress import Progress
-from pretrain.setup import Setup
-from pretrain.state import State
+from gesso.evaluation.config import EvaluationConfig
+from gesso.partitioning.hosts.processes import Hosts
+from gesso.pretrain.setup import Setup
+from gesso.pretrain.state import State
+from gesso.records.metrics import Metrics
+from gesso.records.progress import Progress
 
 LOG = logging.getLogger("gesso")
 
@@ -23,7 +23,7 @@ class Reporter:
         self._unigrams: dict[int, dict[str, Any]] = {}  # of each phase's length
         self.last_evaluation: dict[str, Any] | None = None
         if (asked := setup.experiment.evaluation).harness:
-            from evaluation.harness import known_tasks
+            from gesso.evaluation.harness.harness import known_tasks
 
             known_tasks(asked.harness, asked.harness_path)  # refused before the first update
 
@@ -70,8 +70,8 @@ class Reporter:
             self._ask(step, state)
 
     def _of_text(self, step: int, state: State) -> dict[str, Any]:
-        from evaluation.perplexity import evaluate_heldout
-        from evaluation.unigram import beside, spoken
+        from gesso.evaluation.heldout.perplexity import evaluate_heldout
+        from gesso.evaluation.heldout.unigram import beside, spoken
 
         s, e = self.setup, self.setup.experiment.evaluation
         figures = evaluate_heldout(
@@ -96,7 +96,7 @@ class Reporter:
 
     def _of_task(self, step: int, state: State) -> dict[str, Any]:
         """Held-out examples of a task; every process takes part."""
-        from evaluation.tasks import evaluate_task
+        from gesso.evaluation.labelled.tasks import evaluate_task
 
         s, e = self.setup, self.setup.experiment
         figures, _ = evaluate_task(
@@ -118,8 +118,8 @@ class Reporter:
 
     def _ask(self, step: int, state: State) -> None:
         """Tasks of lm-evaluation-harness, on the mesh of the run; every process takes part."""
-        from evaluation.harness import evaluate
-        from pretrain.evaluations import write_evaluation
+        from gesso.evaluation.harness.harness import evaluate
+        from gesso.records.evaluations import write_evaluation
 
         s, e = self.setup, self.setup.experiment.evaluation
         found = evaluate(
@@ -144,7 +144,7 @@ class Reporter:
 
     def _unigram(self, step: int) -> dict[str, Any]:
         """What a unigram model reaches on the same held-out rows: measured once per row length."""
-        from evaluation.unigram import TRAINING_ROWS, unigram
+        from gesso.evaluation.heldout.unigram import TRAINING_ROWS, unigram
 
         s, e, length = self.setup, self.setup.experiment, self.setup.experiment.length
         if length not in self._unigrams:
@@ -161,7 +161,7 @@ class Reporter:
         return self._unigrams[length]
 
     def _sample(self, step: int, state: State) -> None:
-        from evaluation.samples import samples
+        from gesso.evaluation.generation.samples import samples
 
         s, e = self.setup, self.setup.experiment.evaluation
         made = samples(

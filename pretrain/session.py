@@ -14,31 +14,29 @@ from typing import Any
 
 import jax
 
-from partitioning.hosts import Hosts, start
-from pretrain.checkpoint import Checkpoints
-from pretrain.exits import DONE, PREEMPTED
-from pretrain.experiment import Experiment, fingerprint, to_json, validate
-from pretrain.folder import claim, versions
-from pretrain.loop import Figures, Hooks, Outcome, train
-from pretrain.metrics import Metrics, read_metrics
-from pretrain.open import store_of
-from pretrain.origins import Beginning
-from pretrain.phases import phase_ends, phase_of_update
-from pretrain.preemption import Preemption
-from pretrain.progress import Progress
-from pretrain.records import (
+from gesso.partitioning.hosts.processes import Hosts, start
+from gesso.pretrain.checkpoints.checkpoints import Checkpoints
+from gesso.pretrain.exits import DONE, PREEMPTED
+from gesso.pretrain.experiment import Experiment, fingerprint, to_json, validate
+from gesso.pretrain.failures.preemption import Preemption
+from gesso.pretrain.failures.supervise import Supervisor
+from gesso.pretrain.folder.claim import claim, versions
+from gesso.pretrain.folder.lock import RunLock
+from gesso.pretrain.loop import Figures, Hooks, Outcome, train
+from gesso.pretrain.open import store_of
+from gesso.pretrain.origins.parameters import Beginning
+from gesso.pretrain.phases import phase_ends, phase_of_update
+from gesso.pretrain.provenance import (
     logging_to,
     write_baselines,
     write_beginning,
     write_corpus,
     write_records,
 )
-from pretrain.reporter import Reporter
-from pretrain.runlock import RunLock
-from pretrain.setup import Setup, compiled_step, counted_leaves, set_up, utilization
-from pretrain.spans import Spans, probe, read_spans
-from pretrain.stages import next_stage
-from pretrain.start import (
+from gesso.pretrain.reporter import Reporter
+from gesso.pretrain.setup import Setup, compiled_step, counted_leaves, set_up, utilization
+from gesso.pretrain.stages import next_stage
+from gesso.pretrain.start import (
     base_of,
     decided,
     fresh_state,
@@ -48,9 +46,11 @@ from pretrain.start import (
     started_state,
     with_base,
 )
-from pretrain.state import State
-from pretrain.stragglers import host_times, verdicts
-from pretrain.supervise import Supervisor
+from gesso.pretrain.state import State
+from gesso.records.metrics import Metrics, read_metrics
+from gesso.records.progress import Progress
+from gesso.records.spans import Spans, probe, read_spans
+from gesso.records.stragglers import host_times, verdicts
 
 LOG = logging.getLogger("gesso")
 
@@ -258,7 +258,7 @@ class _Session:
         return compiled
 
     def _loader(self, s: Setup, next_row: int) -> Any:
-        from data.loader import Loader
+        from gesso.data.loader import Loader
 
         e = s.experiment
         loader = Loader(
@@ -308,7 +308,7 @@ class _Session:
         self.checkpoints.wait()
         metrics.write({"kind": "event", "step": outcome.step, "event": outcome.ended})
         if self.hosts.process == 0 and done:
-            from pretrain.report import write_report
+            from gesso.reports.report import write_report
 
             self.supervisor.progress("report")
             write_corpus(self.folder, self.setup)

@@ -10,25 +10,25 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from models import build
-from models.model import Model
-from models.trained_count import trained_flops_per_token
-from objectives.base import Objective
-from objectives.base import build as build_objective
-from partitioning.axes import Layout, partition
-from partitioning.layouts import LAYOUTS
-from partitioning.mesh import make_mesh
-from pretrain.adapter_parts import adapter_parts, adapter_shapes
-from pretrain.experiment import Experiment, validate
-from pretrain.hardware import model_flops_utilization
-from pretrain.mup import rates
-from pretrain.optimizer import make_optimizer
-from pretrain.parts import Parts, flat, parts_of
-from pretrain.phases import phase_experiment, scheduled
-from pretrain.placeholders import counting
-from pretrain.schedule import make_schedule
-from pretrain.state import State, abstract_state, carry_of
-from pretrain.step import StepSettings, batch_sharding, compile_step, make_train_step
+from gesso.models import build
+from gesso.models.model import Model
+from gesso.models.trained_count import trained_flops_per_token
+from gesso.objectives.base import Objective
+from gesso.objectives.base import build as build_objective
+from gesso.partitioning.axes import Layout, partition
+from gesso.partitioning.layouts import LAYOUTS
+from gesso.partitioning.machines.hardware import model_flops_utilization
+from gesso.partitioning.mesh import make_mesh
+from gesso.pretrain.experiment import Experiment, validate
+from gesso.pretrain.optimizer.mup import rates
+from gesso.pretrain.optimizer.optimizer import make_optimizer
+from gesso.pretrain.optimizer.schedule import make_schedule
+from gesso.pretrain.optimizer.trained import Parts, flat, parts_of
+from gesso.pretrain.origins.adapter import adapter_parts, adapter_shapes
+from gesso.pretrain.phases import phase_experiment, scheduled
+from gesso.pretrain.placeholders import counting
+from gesso.pretrain.state import State, abstract_state, carry_of
+from gesso.pretrain.step import StepSettings, batch_sharding, compile_step, make_train_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +65,8 @@ def set_up(experiment: Experiment, *, store: Any, phase: int | None = None) -> S
     Raises ExperimentError, PatternError and the data's ValueErrors before any device memory is
     taken.
     """
-    from data.config import OrderConfig
-    from data.order import order_of
+    from gesso.data.config import OrderConfig
+    from gesso.data.order.order import order_of
 
     schedule = scheduled(experiment, -1 if phase is None else phase)
     experiment = experiment if phase is None else phase_experiment(experiment, phase)

@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from partitioning.axes import partition
-from pretrain.setup import Setup
-from pretrain.state import State, begun
+from gesso.partitioning.axes import partition
+from gesso.pretrain.setup import Setup
+from gesso.pretrain.state import State, begun
 
 
 def next_stage(old: Setup, new: Setup, state: State) -> State:

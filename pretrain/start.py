@@ -14,19 +14,19 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from partitioning.axes import partition, placements
-from pretrain import array_files
-from pretrain.adapter_parts import digest
-from pretrain.checkpoint import load_params
-from pretrain.experiment import ExperimentError
-from pretrain.manifest import ManifestDamaged, read
-from pretrain.origins import Beginning, Origin, beginning
-from pretrain.parts import flat, nest
-from pretrain.resize import resized
-from pretrain.setup import Setup
-from pretrain.sources import Source, refuse_damaged
-from pretrain.state import State, begun, carry_of, init_state
-from pretrain.step_folders import candidates, complete_steps
+from gesso.partitioning.axes import partition, placements
+from gesso.pretrain.checkpoints import orbax as array_files
+from gesso.pretrain.checkpoints.checkpoints import load_params
+from gesso.pretrain.checkpoints.manifest import ManifestDamaged, read
+from gesso.pretrain.checkpoints.step_folders import candidates, complete_steps
+from gesso.pretrain.experiment import ExperimentError
+from gesso.pretrain.optimizer.trained import flat, nest
+from gesso.pretrain.origins.adapter import digest
+from gesso.pretrain.origins.parameters import Beginning, Origin, beginning
+from gesso.pretrain.origins.resize import resized
+from gesso.pretrain.origins.sources import Source, refuse_damaged
+from gesso.pretrain.setup import Setup
+from gesso.pretrain.state import State, begun, carry_of, init_state
 
 IMPORTED = "imported"
 

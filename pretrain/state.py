@@ -1,7 +1,8 @@
 """The training state: its shapes, its placement, its birth.
 
-{"params", "opt_state", "step"}; "frozen" where not all of a model is trained (pretrain/parts.py),
-and "carry" where the objective carries something from batch to batch (objectives/base.py).
+{"params", "opt_state", "step"}; "frozen" where not all of a model is trained
+(pretrain/optimizer/trained.py), and "carry" where the objective carries something from batch to
+batch (objectives/base.py).
 """
 
 from collections.abc import Mapping
@@ -13,9 +14,9 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from models.model import Model
-from partitioning.axes import Layout, partition, placements
-from pretrain.parts import Parts, everything
+from gesso.models.model import Model
+from gesso.partitioning.axes import Layout, partition, placements
+from gesso.pretrain.optimizer.trained import Parts, everything
 
 State = dict[str, Any]
 

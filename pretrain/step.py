@@ -10,11 +10,11 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from models.model import Model
-from objectives.base import Objective
-from partitioning.axes import Layout, at_rest, gradient, partition, spec
-from pretrain.parts import Parts, everything
-from pretrain.state import State
+from gesso.models.model import Model
+from gesso.objectives.base import Objective
+from gesso.partitioning.axes import Layout, at_rest, gradient, partition, spec
+from gesso.pretrain.optimizer.trained import Parts, everything
+from gesso.pretrain.state import State
 
 # Names the random stream of `Parts.combine` beside the objective's.
 _OF_THE_PARTS = 0x9A275
@@ -178,7 +178,7 @@ def trace_step(
 
 def batch_sharding(mesh: Mesh, letters: str) -> NamedSharding:
     """Where a batch leaf lies: rows over replica, data and fsdp; their length over sequence."""
-    from partitioning.layouts import LAYOUTS
+    from gesso.partitioning.layouts import LAYOUTS
 
     return NamedSharding(mesh, spec(letters, LAYOUTS["replicated"].in_flight))
 

@@ -19,9 +19,9 @@ from benchmarks.figures import PROGRAMS, Figure, Program
 from benchmarks.gpu_jobs import PARTS, Job, jobs
 from benchmarks.gpu_shapes import experiment_of, rows
 from benchmarks.page import write_section
-from configs.registry import experiment
-from models.count import parameters
-from pretrain.hlo import collectives, group_size, parse, type_bytes
+from gesso.configs.registry import experiment
+from gesso.models.count import parameters
+from gesso.planning.hlo import collectives, group_size, parse, type_bytes
 
 CHECKOUT = Path(__file__).parents[1]
 # What a machine with a GPU and its own Python packages does not have.

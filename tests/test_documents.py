@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from launch.cli import COMMANDS
-from partitioning.axes import ALPHABET
-from partitioning.config import AXES
-from partitioning.layouts import LAYOUTS
+from gesso.launch.cli import COMMANDS
+from gesso.partitioning.axes import ALPHABET
+from gesso.partitioning.config import AXES
+from gesso.partitioning.layouts import LAYOUTS
 
 CHECKOUT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/*.md")])

@@ -82,8 +82,8 @@ def begin(command: list[str], log: Path, env: dict | None = None) -> subprocess.
 
 def start_builder(sources: list[Path], store: Path) -> subprocess.Popen:
     code = (
-        "import json, sys\nfrom data.build import build\n"
-        "from data.tokenizer import load_tokenizer\n"
+        "import json, sys\nfrom gesso.data.store.build import build\n"
+        "from gesso.data.tokenizers.load import load_tokenizer\n"
         "sources, folder = json.loads(sys.argv[1])\n"
         "build(sources=sources, folder=folder, tokenizer=load_tokenizer('bytes'),"
         " part_tokens_first=1 << 14, part_tokens_cap=1 << 17)\n"
@@ -127,7 +127,7 @@ def wait_for_a_moment(processes: list[subprocess.Popen], run: Path, chance: rand
 
 
 def records(run: Path) -> dict[int, dict]:
-    from pretrain.metrics import read_metrics
+    from gesso.records.metrics import read_metrics
 
     found = [r for r in read_metrics(run) if r["kind"] == "train"]
     by_step = {r["step"]: r for r in found}
@@ -185,7 +185,7 @@ def compare(reference: Path, tried: Path, *, exact: bool) -> float:
 
 
 def kill_test(folder: Path, *, kills: int) -> str:
-    from data.embedded import write_embedded
+    from gesso.data.embedded.corpus import write_embedded
 
     shutil.rmtree(folder, ignore_errors=True)
     sources = write_embedded(folder / "corpus", megabytes=1.5, shards=3)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from benchmarks import packed
-from configs import experiment
-from finetune.config import InstructionsConfig, SourceConfig
-from finetune.instructions import build_instructions
-from pretrain.setup import set_up
+from gesso.configs import experiment
+from gesso.finetune.instructions.build import build_instructions
+from gesso.finetune.instructions.config import InstructionsConfig, SourceConfig
+from gesso.pretrain.setup import set_up
 
 SMALL = {"model.layers": 1, "model.embed": 8, "model.heads": 2, "model.mlp": 8}
 

@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks.pods_page import sent
 from benchmarks.pods_rows import PODS, Row, settings_hash, shipped
-from configs.registry import experiment
-from pretrain.topology import topology
+from gesso.configs.registry import experiment
+from gesso.planning.topology import topology
 
 ROOT = Path(__file__).parents[1]
 RECOMMENDED = json.loads((ROOT / "benchmarks/results/recommended.json").read_text())

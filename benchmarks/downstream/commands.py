@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-GESSO = (sys.executable, "-m", "launch.cli")
+GESSO = (sys.executable, "-m", "gesso.launch.cli")
 
 
 class CommandFailed(RuntimeError):

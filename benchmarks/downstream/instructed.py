@@ -12,10 +12,10 @@ import numpy as np
 from benchmarks.downstream.commands import Commands
 from benchmarks.downstream.floors import choice_floors
 from benchmarks.downstream.models import STARTS, Sizes, finetune, quiet
-from data.tokenizer import load_tokenizer
-from finetune.config import FormsConfig, InstructionsConfig, SourceConfig
-from finetune.instructions import shown
-from finetune.render import Rendered, joined
+from gesso.data.tokenizers.load import load_tokenizer
+from gesso.finetune.instructions.build import shown
+from gesso.finetune.instructions.config import FormsConfig, InstructionsConfig, SourceConfig
+from gesso.finetune.instructions.render import Rendered, joined
 
 INSTRUCTED = {
     "self_instruct": "which of four outputs does an instruction ask for?",
@@ -141,7 +141,8 @@ def _drawn(examples: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
             if other.lower() not in {each.lower() for each in options}:
                 options.append(other)
         order = drawn.permutation(OPTIONS).tolist()
-        # The separator is a part of the option where it is a space (finetune.render.joined).
+        # The separator is a part of the option where it is a space
+        # (finetune.instructions.render.joined).
         asked = [joined(prompt, options[k]) for k in order]
         questions.append(
             {"prompt": asked[0][0], "options": [each for _, each in asked], "right": order.index(0)}

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from data.documents import is_held_out, text_hash
+from gesso.data.text.documents import is_held_out, text_hash
 
 # Shares held out. Long documents and questions are few: more of them are needed for a figure.
 HELD_OUT = {

@@ -31,7 +31,7 @@ from benchmarks.stacks.checkpoints import CONFIGS, Checkpoint, checkpoint
 from benchmarks.stacks.figure import Figure
 from benchmarks.stacks.measure import CLIENTS, measured
 from benchmarks.stacks.page import failed, markdown
-from export import FolderError
+from gesso.export import FolderError
 
 PAGE = ROOT / "docs" / "stacks.md"
 RESULTS = ROOT / "benchmarks" / "results" / "stacks.json"

@@ -11,11 +11,11 @@ from benchmarks.stacks.case import gesso
 from benchmarks.stacks.checkpoints import Checkpoint
 from benchmarks.stacks.figure import Figure, figure
 from benchmarks.stacks.processes import run_client
-from export.onnx_model import names_of, renamed
-from finetune.adapter_folder import write_adapter
-from models import build
-from models.adapter_config import AdapterConfig
-from models.adapters import bind, init
+from gesso.export.stacks.to_onnx.model import names_of, renamed
+from gesso.finetune.adapters.peft_folder import write_adapter
+from gesso.models import build
+from gesso.models.adapters.adapters import bind, init
+from gesso.models.adapters.config import AdapterConfig
 
 CONFIG = AdapterConfig(kind="lora", rank=4, alpha=8)
 # What BertForPreTraining calls our logits.

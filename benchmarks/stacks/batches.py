@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from export.stablehlo import batch_of
-from models import build
-from models.model import module_of
+from gesso.export.stacks.stablehlo import batch_of
+from gesso.models import build
+from gesso.models.model import module_of
 
 ROWS, LENGTH = 3, 13
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.stacks.checkpoints import Checkpoint
-from data.tokenizer import save_tokenizer
-from export import write_folder
-from export.stacks import write_stack
-from pretrain.exits import DONE, REFUSED
+from gesso.data.tokenizers.load import save_tokenizer
+from gesso.export import write_folder
+from gesso.export.stacks.stacks import write_stack
+from gesso.pretrain.exits import DONE, REFUSED
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,7 +42,7 @@ def gesso(*arguments: str, timeout_seconds: int = 600) -> str:
     Raises Refusal with its message for exit status 2, RuntimeError with its last words for others.
     """
     done = subprocess.run(
-        [sys.executable, "-m", "launch.cli", *arguments],
+        [sys.executable, "-m", "gesso.launch.cli", *arguments],
         cwd=ROOT,
         env={**os.environ, "JAX_PLATFORMS": "cpu"},
         capture_output=True,

@@ -10,10 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from data.tokenizer import BytesTokenizer
-from export.folder import slots
-from export.tables import nest
-from models import BERTConfig, ELMoConfig, EncoderDecoderConfig, GPTConfig, Seq2SeqConfig, build
+from gesso.data.tokenizers.load import BytesTokenizer
+from gesso.export.reading import slots
+from gesso.export.tables.tables import nest
+from gesso.models import (
+    BERTConfig,
+    ELMoConfig,
+    EncoderDecoderConfig,
+    GPTConfig,
+    Seq2SeqConfig,
+    build,
+)
 
 SHAPE = {"vocab": 512, "positions": 64, "layers": 2, "embed": 64, "heads": 4, "mlp": 256}
 BERT = {**SHAPE, "mlp": 128}
@@ -134,17 +141,17 @@ def tokenizer(kind: str) -> Any:
     if kind == "bytes":
         return BytesTokenizer()
     if kind == "bpe":
-        from data.tokenizer_bpe import train as train_bpe
+        from gesso.data.tokenizers.bpe import train as train_bpe
 
         return train_bpe(iter(texts), vocab_size=512)
     if kind == "words":
-        from data.tokenizer_words import train as train_words
+        from gesso.data.tokenizers.words import train as train_words
 
         return train_words(iter(texts), classes=400, cap=600)
     if kind == "wordpiece":
-        from data.tokenizer_wordpiece import train as train_wordpiece
+        from gesso.data.tokenizers.wordpiece import train as train_wordpiece
 
         return train_wordpiece(iter(texts), vocab_size=400)
-    from data.tokenizer_sentencepiece import train as train_sentencepiece
+    from gesso.data.tokenizers.sentencepiece import train as train_sentencepiece
 
     return train_sentencepiece(iter(texts), vocab_size=500, kind="unigram")

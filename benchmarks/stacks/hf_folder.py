@@ -12,10 +12,10 @@ from benchmarks.stacks.checkpoints import TEXTS, Checkpoint
 from benchmarks.stacks.figure import Differs, Figure
 from benchmarks.stacks.processes import run_client
 from benchmarks.stacks.venvs import python_of
-from export import read_folder
-from export.parity import parity
-from export.tables import flat
-from models import build
+from gesso.export import read_folder
+from gesso.export.parity import parity
+from gesso.export.tables.tables import flat
+from gesso.models import build
 
 NEW = 8
 # Of logits and hidden values in float32, as the reference packs; of probabilities.

@@ -11,10 +11,10 @@ from benchmarks.stacks.checkpoints import TEXTS, Checkpoint
 from benchmarks.stacks.figure import Differs, Figure
 from benchmarks.stacks.processes import outside
 from benchmarks.stacks.venvs import NoClient, python_of
-from evaluation.generate import generate
-from evaluation.harness import evaluate
-from evaluation.scoring import MissingLibrary
-from models import build
+from gesso.evaluation.generation.decoder import generate
+from gesso.evaluation.harness.harness import evaluate
+from gesso.evaluation.questions.scoring import MissingLibrary
+from gesso.models import build
 
 # Sums of log-probabilities over a document, in float32, in batches of other shapes; relative.
 BOUND = 1e-4

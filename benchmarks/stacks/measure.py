@@ -17,10 +17,10 @@ from benchmarks.stacks.figure import Differs, Figure, figure
 from benchmarks.stacks.hf_folder import transformers
 from benchmarks.stacks.processes import run_client
 from benchmarks.stacks.venvs import NoClient
-from export import FolderError
-from export.onnx_model import names_of, renamed
-from export.stablehlo import whole_batch
-from export.tables import flat
+from gesso.export import FolderError
+from gesso.export.stacks.stablehlo import whole_batch
+from gesso.export.stacks.to_onnx.model import names_of, renamed
+from gesso.export.tables.tables import flat
 
 # float32 sums in another order: what the reference packs allow logits and hidden values.
 BOUND = 5e-5

@@ -16,8 +16,8 @@ from benchmarks.stacks.case import gesso
 from benchmarks.stacks.checkpoints import Checkpoint
 from benchmarks.stacks.processes import outside, run_client
 from benchmarks.stacks.venvs import python_of
-from models import build
-from pretrain.open import open_run
+from gesso.models import build
+from gesso.pretrain.open import open_run
 
 NAME = "all-MiniLM-L6-v2"
 SENTENCES = (

@@ -3,9 +3,9 @@
 import jax
 import pytest
 
-import configs
-from models import build
-from pretrain.experiment import validate
+from gesso import configs
+from gesso.models import build
+from gesso.pretrain.experiment import validate
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,11 @@ from jax.sharding import PartitionSpec as P  # noqa: E402
 from memory_store import make_store  # noqa: E402
 from test_loader import next_token  # noqa: E402
 
-from data.config import OrderConfig  # noqa: E402
-from data.loader import Loader  # noqa: E402
-from data.order import Order  # noqa: E402
-from partitioning.config import MeshConfig  # noqa: E402
-from partitioning.mesh import make_mesh  # noqa: E402
+from gesso.data.config import OrderConfig  # noqa: E402
+from gesso.data.loader import Loader  # noqa: E402
+from gesso.data.order.order import Order  # noqa: E402
+from gesso.partitioning.config import MeshConfig  # noqa: E402
+from gesso.partitioning.mesh import make_mesh  # noqa: E402
 
 mesh = make_mesh(MeshConfig(**json.loads(sys.argv[5])))
 order = Order(make_store(Path(sys.argv[4])), OrderConfig(length=65))

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from data.store import BuildFailed, StoreBehind
+from gesso.data.store.tokens import BuildFailed, StoreBehind
 
 
 @dataclass

@@ -17,8 +17,8 @@ WEIGHTS = {"Code": 5.0, "Law": 1.0, "Wiki": 2.0}
 
 
 def build_shards(pause: float, corpus: str, folder: str, share: int, of: int) -> None:
-    from data.build import build
-    from data.config import BuildConfig
+    from gesso.data.config import BuildConfig
+    from gesso.data.store.build import build
 
     build(
         BuildConfig(
@@ -33,9 +33,9 @@ def build_shards(pause: float, corpus: str, folder: str, share: int, of: int) ->
 
 
 def train(pause: float, folder: str, hosts: int, stop: int, log_path: str, state_path: str) -> None:
-    from data.config import MixtureConfig, OrderConfig
-    from data.order import Order
-    from data.store import open_store
+    from gesso.data.config import MixtureConfig, OrderConfig
+    from gesso.data.order.order import Order
+    from gesso.data.store.tokens import open_store
 
     while not (Path(folder) / "meta.json").exists():
         time.sleep(0.02)

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
-from data.build import build
-from data.build_report import BuildReport
+from gesso.data.store.build import build
+from gesso.data.store.build_report import BuildReport
 
 COMPONENTS = ("Pile-CC", "Wikipedia (en)", "Github")
 # Nine ways not to be a document, of which the last two lose nothing.
@@ -98,7 +98,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 def texts_of(folder: Path) -> dict[tuple[str, str], list[str]]:
     """{(component, split): texts} read back through the eras; order as in the store."""
-    from data.store import open_store
+    from gesso.data.store.tokens import open_store
 
     store = open_store(folder)
     tokenizer = store.tokenizer()

@@ -14,15 +14,14 @@ from sample_corpus import (
     write_jsonl,
 )
 
-import data.build
-import data.readers
-from data.config import BuildConfig
-from data.documents import Batch, DocumentRules, count_words
-from data.locks import ShardLocked
-from data.parts import part_tokens
-from data.rejects import BuildError
-from data.tokenizer import BytesTokenizer, save_tokenizer
-from data.workers import Pool
+from gesso.data.config import BuildConfig
+from gesso.data.store import build as building
+from gesso.data.store.locks import ShardLocked
+from gesso.data.store.parts import part_tokens
+from gesso.data.store.workers import Pool
+from gesso.data.text.documents import Batch, DocumentRules, count_words
+from gesso.data.text.rejects import BuildError
+from gesso.data.tokenizers.load import BytesTokenizer, save_tokenizer
 
 
 @pytest.mark.parametrize(
@@ -91,7 +90,7 @@ def test_the_bytes_do_not_depend_on_workers_or_batches(tmp_path, monkeypatch):
     want = tree(tmp_path / "reference")
     assert sum(name.endswith(".json") for name in want) > 10
     for workers, records in ((1, 1), (1, 13), (2, 5), (3, 2)):
-        monkeypatch.setattr(data.build, "BATCH_RECORDS", records)
+        monkeypatch.setattr(building, "BATCH_RECORDS", records)
         folder = tmp_path / f"{workers}-{records}"
         small_build(tmp_path / "in", folder, workers=workers)
         assert tree(folder) == want
@@ -101,7 +100,7 @@ def test_closing_sources_between_parts_changes_nothing(tmp_path, monkeypatch):
     for shard in range(3):
         write_jsonl(tmp_path / "in" / f"{shard}.jsonl.gz", lines(80, seed=shard))
     small_build(tmp_path / "in", tmp_path / "reference")
-    monkeypatch.setattr(data.build, "OPEN_SHARDS", 1)
+    monkeypatch.setattr(building, "OPEN_SHARDS", 1)
     small_build(tmp_path / "in", tmp_path / "store")
     assert tree(tmp_path / "store") == tree(tmp_path / "reference")
 
@@ -206,8 +205,8 @@ def test_words_are_runs_between_ascii_space():
 def test_a_config_and_keywords_mean_the_same(tmp_path):
     path = write_jsonl(tmp_path / "x.jsonl", lines(10))
     config = BuildConfig(sources=(str(path),), folder=str(tmp_path / "a"), holdout=0.2)
-    first = data.build.build(config)
-    second = data.build.build(config, folder=tmp_path / "b", tokenizer=BytesTokenizer())
+    first = building.build(config)
+    second = building.build(config, folder=tmp_path / "b", tokenizer=BytesTokenizer())
     assert first.fingerprint == second.fingerprint
     assert tree(tmp_path / "a") == tree(tmp_path / "b")
 

@@ -18,13 +18,13 @@ from sample_corpus import (
     write_jsonl,
 )
 
-import data.build
-import data.readers
-from data.parts import part_tokens, slug
-from data.rejects import BuildError
-from data.sources import SourceError
-from data.store import BuildFailed, open_store
-from data.tokenizer import BytesTokenizer
+from gesso.data.store import build as building
+from gesso.data.store.parts import part_tokens, slug
+from gesso.data.store.tokens import BuildFailed, open_store
+from gesso.data.text import readers
+from gesso.data.text.rejects import BuildError
+from gesso.data.text.sources import SourceError
+from gesso.data.tokenizers.load import BytesTokenizer
 
 
 def bad_corpus(path):
@@ -132,8 +132,8 @@ def test_a_truncated_source_never_ends_quietly(tmp_path, suffix, left):
 def test_truncation_keeps_earlier_parts_and_repair_equals_a_clean_build(
     tmp_path, monkeypatch, workers
 ):
-    monkeypatch.setattr(data.build, "BATCH_RECORDS", 7)
-    monkeypatch.setattr(data.readers, "BLOCK", 1 << 10)
+    monkeypatch.setattr(building, "BATCH_RECORDS", 7)
+    monkeypatch.setattr(readers, "BLOCK", 1 << 10)
     path = write_frames(tmp_path / "x.jsonl.zst", lines(300))
     small_build(path, tmp_path / "clean")
     whole = path.read_bytes()
@@ -165,7 +165,7 @@ def test_truncation_keeps_earlier_parts_and_repair_equals_a_clean_build(
 
 
 def test_a_repair_that_changes_what_is_committed_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(data.readers, "BLOCK", 1 << 10)
+    monkeypatch.setattr(readers, "BLOCK", 1 << 10)
     path = write_frames(tmp_path / "x.jsonl.zst", lines(300))
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(SourceError, match="truncated"):

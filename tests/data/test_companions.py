@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from memory_store import documents_of, make_store
 
-from data.companions import NoOtherDocumentError
-from data.config import MixtureConfig, OrderConfig
-from data.heldout import heldout
-from data.order import Order
+from gesso.data.config import MixtureConfig, OrderConfig
+from gesso.data.order.companions import NoOtherDocumentError
+from gesso.data.order.heldout import heldout
+from gesso.data.order.order import Order
 
 CONFIG = OrderConfig(length=64, overlap=0, overhead=3, companions=True)
 NAMES = ("other_tokens", "other_segments", "other_positions")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from data.counter_hash import below, draw, fraction
+from gesso.data.order.counter_hash import below, draw, fraction
 
 
 def test_the_published_stream():

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import embedded
-from data.documents import is_held_out, text_hash
-from data.embedded import (
+from gesso.data.embedded import corpus as embedded
+from gesso.data.embedded.corpus import (
     HOLDOUT,
     Embedded,
     ensure_store,
@@ -21,7 +20,8 @@ from data.embedded import (
     read_shard,
     write_embedded,
 )
-from data.embedded_sources import documents
+from gesso.data.embedded.documents import documents
+from gesso.data.text.documents import is_held_out, text_hash
 
 CODE = '"""Module {n} says something long enough to be prose: {words}."""\n\nvalue{n} = "{words}"\n'
 
@@ -54,7 +54,7 @@ def small_python(root: Path, *, tests: int = 30, topics: int = 12) -> Path:
 @pytest.fixture
 def python(tmp_path, monkeypatch):
     root = small_python(tmp_path / "lib")
-    monkeypatch.setattr("data.embedded_sources.sysconfig.get_path", lambda name: str(root))
+    monkeypatch.setattr("gesso.data.embedded.documents.sysconfig.get_path", lambda name: str(root))
     return root
 
 
@@ -118,7 +118,7 @@ def test_a_distribution_without_a_part(tmp_path, missing):
 def test_a_python_without_sources_is_refused(tmp_path, monkeypatch):
     (tmp_path / "lib").mkdir()
     monkeypatch.setattr(
-        "data.embedded_sources.sysconfig.get_path", lambda name: str(tmp_path / "lib")
+        "gesso.data.embedded.documents.sysconfig.get_path", lambda name: str(tmp_path / "lib")
     )
     with pytest.raises(ValueError, match="without the sources"):
         write_embedded(tmp_path / "out")
@@ -254,7 +254,7 @@ def cache(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["bytes", "sentencepiece", "bpe", "wordpiece"])
 def test_from_nothing_to_a_store(cache, kind):
-    from data.store import open_store
+    from gesso.data.store.tokens import open_store
 
     lines = []
     folder = ensure_store(f"embedded:{kind}:0.3", cache, lines.append)
@@ -297,8 +297,8 @@ def test_two_processes_at_once_make_it_once(tmp_path):
 
 
 def test_a_kill_between_the_stages_is_continued(python, tmp_path, monkeypatch):
-    from data import build
-    from data.store import open_store
+    from gesso.data.store import build
+    from gesso.data.store.tokens import open_store
 
     def killed(**settings):
         raise KeyboardInterrupt

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from data.config import OrderConfig
-from data.documents import is_held_out, text_hash
-from data.embedded import HOLDOUT, embedded_shards, ensure_store, read_shard
-from data.embedded_instructions import _RENDERINGS, _TEMPLATES, make_instructions
-from data.store import open_store
+from gesso.data.config import OrderConfig
+from gesso.data.embedded.corpus import HOLDOUT, embedded_shards, ensure_store, read_shard
+from gesso.data.embedded.instructions import _RENDERINGS, _TEMPLATES, make_instructions
+from gesso.data.store.tokens import open_store
+from gesso.data.text.documents import is_held_out, text_hash
 
 
 @pytest.fixture(scope="module")

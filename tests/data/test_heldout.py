@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from memory_store import documents_of, make_store
 
-from data.config import OrderConfig
-from data.heldout import heldout
-from data.order import Order
+from gesso.data.config import OrderConfig
+from gesso.data.order.heldout import heldout
+from gesso.data.order.order import Order
 
 
 @pytest.fixture

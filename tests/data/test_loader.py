@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from memory_store import make_store
 
-from data.config import MixtureConfig, OrderConfig
-from data.loader import Loader
-from data.order import Order
-from data.store import BuildFailed
-from partitioning.config import MeshConfig
-from partitioning.mesh import make_mesh
+from gesso.data.config import MixtureConfig, OrderConfig
+from gesso.data.loader import Loader
+from gesso.data.order.order import Order
+from gesso.data.store.tokens import BuildFailed
+from gesso.partitioning.config import MeshConfig
+from gesso.partitioning.mesh import make_mesh
 
 MESHES = {
     "data": {"data": 8},

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from memory_store import MemoryEra, make_store
 
-from data.config import MixtureConfig
-from data.mixture import BLOCK, Mixture, MixtureError, apportion, resolve
-from data.pile import PILE
+from gesso.data.config import MixtureConfig
+from gesso.data.order.mixture import BLOCK, Mixture, MixtureError, apportion, resolve
+from gesso.data.order.pile import PILE
 
 BASE = {"Code": 3.0, "Law": 1.0, "Wiki": 6.5}
 MIXTURES = {

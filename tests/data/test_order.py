@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from memory_store import documents_of, make_store
 
-from data.config import MixtureConfig, OrderConfig
-from data.eras import EmptyComponent, Stopped
-from data.order import Order, rows
-from data.store import BuildFailed, StoreBehind
+from gesso.data.config import MixtureConfig, OrderConfig
+from gesso.data.order.eras import EmptyComponent, Stopped
+from gesso.data.order.order import Order, rows
+from gesso.data.store.tokens import BuildFailed, StoreBehind
 
 LENGTH = 64
 WEIGHTS = MixtureConfig(kind="weights", values={"Code": 2, "Law": 1, "Wiki": 3})
@@ -270,7 +270,7 @@ def test_golden(store, packing):
         crc = zlib.crc32(made[name].astype("<i4").tobytes(), crc)
     assert crc == GOLDEN[packing], (
         "the data order has changed: no run can be continued. Only accept a new number together"
-        " with a new VERSION in data/order.py and a line in the change log"
+        " with a new VERSION in data/order/order.py and a line in the change log"
     )
 
 

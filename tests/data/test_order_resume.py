@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from memory_store import make_store
 
-from data import eras
-from data.config import MixtureConfig, OrderConfig
-from data.order import Order
-from data.resume import StateDiffers
+from gesso.data.config import MixtureConfig, OrderConfig
+from gesso.data.order import eras
+from gesso.data.order.order import Order
+from gesso.data.order.resume import StateDiffers
 
 MIXTURE = MixtureConfig(kind="weights", values={"Code": 2, "Law": 1, "Wiki": 3})
 CONFIG = OrderConfig(length=64, mixture=MIXTURE, skip=((20, 25),))

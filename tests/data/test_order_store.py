@@ -6,11 +6,11 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from data.build import build
-from data.config import OrderConfig
-from data.heldout import heldout
-from data.order import Order
-from data.store import open_store
+from gesso.data.config import OrderConfig
+from gesso.data.order.heldout import heldout
+from gesso.data.order.order import Order
+from gesso.data.store.build import build
+from gesso.data.store.tokens import open_store
 
 LENGTH = 4096  # longer than any text below, so that no document is cut
 

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory_store import documents_of, make_store
 
-from data.config import MixtureConfig, OrderConfig
-from data.heldout import heldout
-from data.order import Order
-from data.pack import gather, make_plan, measure
-from data.resume import StateDiffers
+from gesso.data.config import MixtureConfig, OrderConfig
+from gesso.data.order.heldout import heldout
+from gesso.data.order.order import Order
+from gesso.data.order.pack import gather, make_plan, measure
+from gesso.data.order.resume import StateDiffers
 
 WEIGHTS = MixtureConfig(kind="weights", values={"Code": 2, "Law": 1, "Wiki": 3})
 

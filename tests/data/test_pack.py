@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 import pytest
 
-from data.pack import assemble, best_fit, gather, make_plan, measure, pieces
+from gesso.data.order.pack import assemble, best_fit, gather, make_plan, measure, pieces
 
 LENGTHS = [2, 3, 16, 65]
 
@@ -127,7 +127,7 @@ def test_golden():
         crc = zlib.crc32(part.tobytes(), crc)
     assert (plan.rows, crc) == GOLDEN, (
         "best-fit rows have changed: every training order changes with them. Only accept new"
-        " numbers together with a new format in data/eras.py FORMAT"
+        " numbers together with a new format in data/order/eras.py FORMAT"
     )
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data.permutation import make_key, permute
+from gesso.data.order.permutation import make_key, permute
 
 SIZES = [1, 2, 3, 4, 5, 7, 16, 17, 1000, 65_536, 100_003]
 
@@ -44,7 +44,7 @@ def test_an_index_outside_is_refused(index):
 def test_golden():
     message = (
         "the permutation has changed: every training order changes with it. Only accept new numbers"
-        " together with a new VERSION in data/order.py"
+        " together with a new VERSION in data/order/order.py"
     )
     assert make_key("row", 0, "Code", 1, 2)[0] == GOLDEN_KEY, message
     for n, expected in GOLDEN.items():

@@ -2,8 +2,8 @@
 
 import pytest
 
-from data.parts import slug
-from data.pile import PILE
+from gesso.data.order.pile import PILE
+from gesso.data.store.parts import slug
 
 
 def test_the_table_adds_up_to_the_paper():

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from sample_corpus import lines, small_build, tree, write_jsonl
 
-from data import open_store
-from data.parts import ERROR
-from data.store import BuildFailed, StoreBehind, StoreDamaged
+from gesso.data import open_store
+from gesso.data.store.parts import ERROR
+from gesso.data.store.tokens import BuildFailed, StoreBehind, StoreDamaged
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +199,7 @@ def test_a_cut_token_file_is_never_read(copy):
 
 
 def test_few_mappings_are_kept(built, monkeypatch):
-    monkeypatch.setattr("data.store._MAPS", 2)
+    monkeypatch.setattr("gesso.data.store.tokens._MAPS", 2)
     store = open_store(built)
     for era in eras(store):
         for component in store.components:
@@ -212,5 +212,5 @@ def test_few_mappings_are_kept(built, monkeypatch):
 def test_large_stores_estimate_their_duplicates(built, monkeypatch):
     exact = open_store(built).duplicates()
     assert 0 < exact < 0.1
-    monkeypatch.setattr("data.store._EXACT_DUPLICATES", 60)
+    monkeypatch.setattr("gesso.data.store.tokens._EXACT_DUPLICATES", 60)
     assert 0 <= open_store(built).duplicates() < 0.15

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from memory_store import make_store
 
-from data.config import MixtureConfig, OrderConfig
-from data.mixture import MixtureError
-from data.order import Order
-from data.resume import StateDiffers
-from data.streams import Streams, stretches
+from gesso.data.config import MixtureConfig, OrderConfig
+from gesso.data.order.mixture import MixtureError
+from gesso.data.order.order import Order
+from gesso.data.order.resume import StateDiffers
+from gesso.data.order.streams import Streams, stretches
 
 LENGTH, STREAMS = 17, 4
 LAW = MixtureConfig(kind="weights", values={"Law": 1.0})

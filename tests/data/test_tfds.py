@@ -10,10 +10,10 @@ from collections import Counter
 import pytest
 from sample_corpus import BAD_LINES, documents, lines, small_build, texts_of, tree, write_jsonl
 
-from data.readers import Cursor, open_reader
-from data.sources import SourceError, resolve
-from data.store import open_store
-from data.tfds_source import masked_crc, tfrecords
+from gesso.data.store.tokens import open_store
+from gesso.data.text.readers import Cursor, open_reader
+from gesso.data.text.sources import SourceError, resolve
+from gesso.data.text.tfds import masked_crc, tfrecords
 
 tfds = pytest.importorskip("tensorflow_datasets")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -28,7 +28,7 @@ SETTINGS = {
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A data folder with `pile_like` as array_record: 90 documents, 2 bad lines in its source."""
-    from data.tfds_pile import write_tfds
+    from gesso.data.text.tfds_pile import write_tfds
 
     root = tmp_path_factory.mktemp("tfds")
     write_jsonl(root / "in" / "0.jsonl.zst", [*lines(50), *BAD_LINES[:2]])
@@ -91,7 +91,7 @@ def test_others_read_what_we_write(home):
 
 
 def test_a_bad_source_is_not_written(tmp_path):
-    from data.tfds_pile import write_tfds
+    from gesso.data.text.tfds_pile import write_tfds
 
     write_jsonl(tmp_path / "x.jsonl", [*lines(10), *BAD_LINES])
     with pytest.raises(Exception, match="records are bad"):

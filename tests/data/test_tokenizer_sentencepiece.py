@@ -7,9 +7,9 @@ import pytest
 import sentencepiece
 from tokenizer_samples import sentencepiece_bpe, sentencepiece_unigram, training_texts
 
-from data.tokenizer import TokenizerError, load_tokenizer
-from data.tokenizer_cuts import CUT_ABOVE, training_chunks
-from data.tokenizer_sentencepiece import train
+from gesso.data.tokenizers.cuts import CUT_ABOVE, training_chunks
+from gesso.data.tokenizers.load import TokenizerError, load_tokenizer
+from gesso.data.tokenizers.sentencepiece import train
 
 
 def foreign(**settings) -> bytes:

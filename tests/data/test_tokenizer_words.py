@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.tokenizer import TokenizerError, load_tokenizer, save_tokenizer, train_words
-from data.tokenizer_words import WordTokenizer, shortened, spell
+from gesso.data.tokenizers.load import TokenizerError, load_tokenizer, save_tokenizer, train_words
+from gesso.data.tokenizers.words import WordTokenizer, shortened, spell
 
 TEXTS = ["the cat saw the dog\n\nthe dog ran, the end.", "the cat"]
 

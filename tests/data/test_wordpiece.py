@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from tokenizer_samples import TEXTS, bpe, sentencepiece_bpe, training_texts
 
-from data.tokenizer import TokenizerError, load_tokenizer, save_tokenizer
-from data.tokenizer_special import continues_of, special_of
-from data.tokenizer_wordpiece import WordPieceTokenizer, train
-from launch.cli import main
+from gesso.data.tokenizers.load import TokenizerError, load_tokenizer, save_tokenizer
+from gesso.data.tokenizers.special import continues_of, special_of
+from gesso.data.tokenizers.wordpiece import WordPieceTokenizer, train
+from gesso.launch.cli import main
 
 
 @cache

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from hypothesis import strategies
 
-from data.tokenizer import Tokenizer, load_tokenizer
-from data.tokenizer_bpe import BPETokenizer
-from data.tokenizer_bpe import train as train_bpe
-from data.tokenizer_sentencepiece import train as train_sentencepiece
+from gesso.data.tokenizers.bpe import BPETokenizer
+from gesso.data.tokenizers.bpe import train as train_bpe
+from gesso.data.tokenizers.load import Tokenizer, load_tokenizer
+from gesso.data.tokenizers.sentencepiece import train as train_sentencepiece
 
 # What breaks tokenizers: every class GPT-2's expression tells apart, escapes, specials, controls.
 PIECES = (

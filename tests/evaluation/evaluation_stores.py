@@ -1,8 +1,8 @@
-"""A finished store in memory, with what data.heldout and the baselines read of one."""
+"""A finished store in memory, with what data.order.heldout and the baselines read of one."""
 
 import numpy as np
 
-from data.tokenizer import BytesTokenizer
+from gesso.data.tokenizers.load import BytesTokenizer
 
 
 class MemoryEra:

@@ -3,10 +3,10 @@
 import jax
 import pytest
 
-from data.tokenizer import load_tokenizer
-from evaluation.answering import write_answers
-from evaluation.generate import generate
-from models import BERTConfig, GPTConfig, build
+from gesso.data.tokenizers.load import load_tokenizer
+from gesso.evaluation.generation.answering import write_answers
+from gesso.evaluation.generation.decoder import generate
+from gesso.models import BERTConfig, GPTConfig, build
 
 CONFIG = GPTConfig(
     vocab=264, positions=48, layers=1, embed=32, heads=2, mlp=64, head="untied", init_std=0.3

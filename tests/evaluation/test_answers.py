@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.answers import answer_sums, final_number, last_number
+from gesso.evaluation.questions.answers import answer_sums, final_number, last_number
 
 GSM8K = Path(__file__).parents[2].parent / "shared" / "data" / "gsm8k"
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from evaluation_stores import MemoryStore
 
-from data.tokenizer import BytesTokenizer
-from evaluation.baselines import END, Grams, baselines
+from gesso.data.tokenizers.load import BytesTokenizer
+from gesso.evaluation.heldout.baselines import END, Grams, baselines
 
 LENGTH = 32
 TRAIN = ["the cat sat on the mat", "the dog ate the cat", "a cat, a dog", "ünïcödé text", "x" * 99]

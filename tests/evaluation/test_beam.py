@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from evaluation.beam import LengthPenalty, beam_search
-from evaluation.decoding import take_rows
-from evaluation.generate_seq2seq import continuations
-from models import BERTConfig, EncoderDecoderConfig, GPTConfig, Seq2SeqConfig, build
+from gesso.evaluation.generation.beam import LengthPenalty, beam_search
+from gesso.evaluation.generation.decoding import take_rows
+from gesso.evaluation.generation.seq2seq import continuations
+from gesso.models import BERTConfig, EncoderDecoderConfig, GPTConfig, Seq2SeqConfig, build
 
 VOCAB, EOS, LONGEST = 5, 4, 4
 SHAPE = {"vocab": VOCAB, "embed": 16, "heads": 2, "mlp": 32}

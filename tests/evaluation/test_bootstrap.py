@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from evaluation.bootstrap import compare, interval
+from gesso.evaluation.bootstrap import compare, interval
 
 
 def accuracy(sums):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evaluation.calibration import (
+from gesso.evaluation.calibration import (
     bin_counts,
     calibration,
     calibration_sums,
@@ -18,7 +18,7 @@ from evaluation.calibration import (
     solve_temperature,
     temperature_sums,
 )
-from evaluation.sums import total
+from gesso.evaluation.sums import total
 
 
 def predictions(n=2000, power=1.0):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from evaluation.answer_figures import answer_figures, answers_compared, with_numbers
-from evaluation.choice_figures import choice_figures, choices_compared
-from evaluation.choices import Question, Scores
-from evaluation.question_files import Exercise
+from gesso.evaluation.questions.answer_figures import answer_figures, answers_compared, with_numbers
+from gesso.evaluation.questions.choice_figures import choice_figures, choices_compared
+from gesso.evaluation.questions.choices import Question, Scores
+from gesso.evaluation.questions.files import Exercise
 
 DRAWN = np.random.default_rng(0)
 QUESTIONS = [

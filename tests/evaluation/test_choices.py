@@ -6,16 +6,16 @@ import jax
 import numpy as np
 import pytest
 
-from data.tokenizer import load_tokenizer
-from evaluation import continuations
-from evaluation.choices import Question, Scores, choice_sums, ranked, score_choices
-from evaluation.continuations import Asked, likelihoods
-from evaluation.decoding import over_rows, replicated
-from models import GPTConfig, build
-from partitioning.axes import placements
-from partitioning.config import MeshConfig
-from partitioning.layouts import LAYOUTS
-from partitioning.mesh import make_mesh
+from gesso.data.tokenizers.load import load_tokenizer
+from gesso.evaluation.generation import continuations
+from gesso.evaluation.generation.continuations import Asked, likelihoods
+from gesso.evaluation.generation.decoding import over_rows, replicated
+from gesso.evaluation.questions.choices import Question, Scores, choice_sums, ranked, score_choices
+from gesso.models import GPTConfig, build
+from gesso.partitioning.axes import placements
+from gesso.partitioning.config import MeshConfig
+from gesso.partitioning.layouts import LAYOUTS
+from gesso.partitioning.mesh import make_mesh
 
 CONFIG = GPTConfig(
     vocab=264,

@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from evaluation.choices import Question, score_choices
-from evaluation.continuations import Asked, likelihoods
-from models import BERTConfig, Seq2SeqConfig, build
-from objectives import DenoiseConfig
+from gesso.evaluation.generation.continuations import Asked, likelihoods
+from gesso.evaluation.questions.choices import Question, score_choices
+from gesso.models import BERTConfig, Seq2SeqConfig, build
+from gesso.objectives import DenoiseConfig
 
 
 class Letters:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from evaluation.classification import (
+from gesso.evaluation.labelled.classification import (
     classification,
     confusion,
     merged_tables,
@@ -15,9 +15,14 @@ from evaluation.classification import (
     score_counts,
     score_table,
 )
-from evaluation.correlation import merged_moments, moments, pearson, spearman
-from evaluation.entities import added_entities, entity_counts, entity_f1, entity_spans
-from evaluation.sums import total
+from gesso.evaluation.labelled.correlation import merged_moments, moments, pearson, spearman
+from gesso.evaluation.labelled.entities import (
+    added_entities,
+    entity_counts,
+    entity_f1,
+    entity_spans,
+)
+from gesso.evaluation.sums import total
 
 metrics = pytest.importorskip("sklearn.metrics")
 

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from evaluation_stores import MemoryStore
 
-from data.tokenizer import load_tokenizer
-from evaluation.contextuality import contextuality
-from evaluation.sentences import heldout_sentences, plan, read_sentences
-from models import BERTConfig, GPTConfig, Seq2SeqConfig, build
-from partitioning.axes import placements
-from partitioning.config import MeshConfig
-from partitioning.layouts import LAYOUTS
-from partitioning.mesh import make_mesh
+from gesso.data.tokenizers.load import load_tokenizer
+from gesso.evaluation.contextuality.contextuality import contextuality
+from gesso.evaluation.contextuality.sentences import heldout_sentences, plan, read_sentences
+from gesso.models import BERTConfig, GPTConfig, Seq2SeqConfig, build
+from gesso.partitioning.axes import placements
+from gesso.partitioning.config import MeshConfig
+from gesso.partitioning.layouts import LAYOUTS
+from gesso.partitioning.mesh import make_mesh
 
 CONFIG = GPTConfig(
     vocab=264, positions=64, layers=2, embed=16, heads=2, mlp=32, head="untied", init_std=0.3
@@ -100,7 +100,7 @@ def test_every_figure_is_what_all_pairs_give(made, sentences, found):
 
 def test_centred_is_what_principal_components_explain():
     decomposition = pytest.importorskip("sklearn.decomposition")
-    from evaluation.contextuality import _explained
+    from gesso.evaluation.contextuality.contextuality import _explained
 
     vectors = np.random.default_rng(0).normal(size=(4, 5, 8)) + 3
     for name, centred in (("PCA", True), ("TruncatedSVD", False)):
@@ -116,7 +116,7 @@ def test_centred_is_what_principal_components_explain():
 
 
 def test_noise_and_equal_vectors():
-    from evaluation.contextuality import _explained
+    from gesso.evaluation.contextuality.contextuality import _explained
 
     noise = np.random.default_rng(0).normal(size=(50, 5, 512))
     noise -= noise.mean(1, keepdims=True)

@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from data.tokenizer import load_tokenizer
-from evaluation.generate import PromptError, generate, restrict
-from models import BERTConfig, GPTConfig, build
-from partitioning.axes import placements
-from partitioning.config import MeshConfig
-from partitioning.layouts import LAYOUTS
-from partitioning.mesh import make_mesh
+from gesso.data.tokenizers.load import load_tokenizer
+from gesso.evaluation.generation.decoder import PromptError, generate, restrict
+from gesso.models import BERTConfig, GPTConfig, build
+from gesso.partitioning.axes import placements
+from gesso.partitioning.config import MeshConfig
+from gesso.partitioning.layouts import LAYOUTS
+from gesso.partitioning.mesh import make_mesh
 
 CONFIG = GPTConfig(
     vocab=264,

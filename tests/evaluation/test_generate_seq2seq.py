@@ -8,12 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from evaluation.beam import LengthPenalty
-from evaluation.generate import PromptError, generate
-from evaluation.generate_seq2seq import Framing, Sentinels, continuations, framing_of
-from models import GPTConfig, Seq2SeqConfig, build
-from objectives import CausalLMConfig, DenoiseConfig, Seq2SeqLMConfig
-from objectives.mixed_config import MixedConfig, MixedPart
+from gesso.evaluation.generation.beam import LengthPenalty
+from gesso.evaluation.generation.decoder import PromptError, generate
+from gesso.evaluation.generation.seq2seq import Framing, Sentinels, continuations, framing_of
+from gesso.models import GPTConfig, Seq2SeqConfig, build
+from gesso.objectives import CausalLMConfig, DenoiseConfig, Seq2SeqLMConfig
+from gesso.objectives.mixed_config import MixedConfig, MixedPart
 
 
 class Letters:

@@ -14,21 +14,21 @@ import pytest
 
 pytest.importorskip("lm_eval")
 
-from data.tokenizer import load_tokenizer
-from evaluation.config import EvaluationConfig
-from evaluation.generate import generate
-from evaluation.harness import evaluate
-from evaluation.harness_model import HarnessModel
-from models import GPTConfig, build
-from partitioning.axes import placements
-from partitioning.config import MeshConfig
-from partitioning.layouts import LAYOUTS
-from partitioning.mesh import make_mesh
-from pretrain.config import LoggingConfig
-from pretrain.evaluations import read_evaluations
-from pretrain.experiment import Experiment, ExperimentError, validate
-from pretrain.metrics import Metrics, read_metrics
-from pretrain.reporter import Reporter
+from gesso.data.tokenizers.load import load_tokenizer
+from gesso.evaluation.config import EvaluationConfig
+from gesso.evaluation.generation.decoder import generate
+from gesso.evaluation.harness.harness import evaluate
+from gesso.evaluation.harness.model import HarnessModel
+from gesso.models import GPTConfig, build
+from gesso.partitioning.axes import placements
+from gesso.partitioning.config import MeshConfig
+from gesso.partitioning.layouts import LAYOUTS
+from gesso.partitioning.mesh import make_mesh
+from gesso.pretrain.config import LoggingConfig
+from gesso.pretrain.experiment import Experiment, ExperimentError, validate
+from gesso.pretrain.reporter import Reporter
+from gesso.records.evaluations import read_evaluations
+from gesso.records.metrics import Metrics, read_metrics
 
 pytestmark = pytest.mark.filterwarnings("default")  # those of lm_eval and datasets
 

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from evaluation_stores import MemoryStore
 
-from data.heldout import heldout
-from evaluation.perplexity import NothingHeldOut, evaluate_heldout
-from models import build
-from models.config import GPTConfig
-from objectives.causal import CausalLM
-from objectives.config import CausalLMConfig
-from partitioning.config import MeshConfig
-from partitioning.mesh import make_mesh
+from gesso.data.order.heldout import heldout
+from gesso.evaluation.heldout.perplexity import NothingHeldOut, evaluate_heldout
+from gesso.models import build
+from gesso.models.config import GPTConfig
+from gesso.objectives.causal import CausalLM
+from gesso.objectives.config import CausalLMConfig
+from gesso.partitioning.config import MeshConfig
+from gesso.partitioning.mesh import make_mesh
 
 LENGTH = 16
 OBJECTIVE = CausalLM(CausalLMConfig())

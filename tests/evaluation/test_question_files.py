@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from evaluation.question_files import QuestionFileError, read_exercises, read_questions
+from gesso.evaluation.questions.files import QuestionFileError, read_exercises, read_questions
 
 GOOD = {"prompt": "The sky is", "options": [" blue", " green"], "right": 0}
 

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 from evaluation_stores import MemoryStore
 
-from data.tokenizer import BytesTokenizer
-from evaluation.samples import _in_brackets, samples
-from models import build as build_model
-from models.config import Seq2SeqConfig
-from objectives.base import build
-from objectives.config import DenoiseConfig, MixedConfig, Seq2SeqLMConfig
-from objectives.mixed_config import MixedPart
+from gesso.data.tokenizers.load import BytesTokenizer
+from gesso.evaluation.generation.samples import _in_brackets, samples
+from gesso.models import build as build_model
+from gesso.models.config import Seq2SeqConfig
+from gesso.objectives.base import build
+from gesso.objectives.config import DenoiseConfig, MixedConfig, Seq2SeqLMConfig
+from gesso.objectives.mixed_config import MixedPart
 
 TEXTS = {
     "A": {"train": ["x"], "holdout": []},

@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from evaluation.bootstrap import interval
-from evaluation.scoring import (
+from gesso.evaluation.bootstrap import interval
+from gesso.evaluation.questions.scoring import (
     MissingLibrary,
     bleu,
     bleu_sums,
@@ -16,7 +16,7 @@ from evaluation.scoring import (
     rouge,
     rouge_sums,
 )
-from evaluation.sums import total
+from gesso.evaluation.sums import total
 
 WORDS = [
     "the",

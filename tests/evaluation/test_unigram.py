@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from evaluation_stores import MemoryStore
 
-from data.heldout import heldout
-from data.tokenizer import BytesTokenizer
-from evaluation.unigram import beside, spoken, unigram
-from objectives.base import build
-from objectives.config import CausalLMConfig, DenoiseConfig, MixedConfig
-from objectives.mixed_config import MixedPart
+from gesso.data.order.heldout import heldout
+from gesso.data.tokenizers.load import BytesTokenizer
+from gesso.evaluation.heldout.unigram import beside, spoken, unigram
+from gesso.objectives.base import build
+from gesso.objectives.config import CausalLMConfig, DenoiseConfig, MixedConfig
+from gesso.objectives.mixed_config import MixedPart
 
 LENGTH, VOCAB = 32, 512
 TRAIN = ["the cat sat on the mat", "the dog ate the cat", "a cat, a dog", "ünïcödé text", "x" * 99]
@@ -77,7 +77,7 @@ def test_each_terms_figures_are_their_definition(config):
 
 
 def test_probabilities_add_up_to_one():
-    from evaluation.unigram import _figures
+    from gesso.evaluation.heldout.unigram import _figures
 
     random = np.random.default_rng(0)
     seen = random.integers(0, 3, VOCAB)

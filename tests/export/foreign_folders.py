@@ -10,10 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from export.folder import slots
-from export.formats import format_for
-from export.tables import flat, nest, places, write_tensors
-from models import BERTConfig, EncoderDecoderConfig, GPTConfig, Seq2SeqConfig, build
+from gesso.export.formats import format_for
+from gesso.export.reading import slots
+from gesso.export.tables.tables import flat, nest, places, write_tensors
+from gesso.models import BERTConfig, EncoderDecoderConfig, GPTConfig, Seq2SeqConfig, build
 
 PACKS = Path(__file__).resolve().parents[3] / "shared" / "packs"
 SHAPE = {"vocab": 37, "positions": 24, "layers": 2, "embed": 12, "heads": 3}

@@ -7,7 +7,7 @@ import pytest
 from foreign_folders import CONFIGS, edit_config, random_params, tensors_of, write_safetensors
 from safetensors.numpy import load_file
 
-from export import FolderError, read_folder, write_folder
+from gesso.export import FolderError, read_folder, write_folder
 
 NAME = "transformer.h.1.mlp.c_fc.weight"  # [12, 48]
 
@@ -15,7 +15,7 @@ NAME = "transformer.h.1.mlp.c_fc.weight"  # [12, 48]
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """An export in three or more shards, without our own checksums."""
-    monkeypatch.setattr("export.folder_writer.compare", lambda *a, **k: None)
+    monkeypatch.setattr("gesso.export.writing.compare", lambda *a, **k: None)
     path = tmp_path / "out"
     write_folder(path, CONFIGS["gpt2"], random_params(CONFIGS["gpt2"]))
     (path / "gesso_export.json").unlink()
@@ -24,7 +24,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def sharded(tmp_path, monkeypatch):
-    monkeypatch.setattr("export.folder_writer.compare", lambda *a, **k: None)
+    monkeypatch.setattr("gesso.export.writing.compare", lambda *a, **k: None)
     path = tmp_path / "sharded"
     params = random_params(CONFIGS["gpt2"])
     write_folder(path, CONFIGS["gpt2"], params, max_shard_bytes=4_000)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from export import FolderError
-from export.bert_configs import read as read_fields
-from export.fields import Fields
-from models import BERTConfig
+from gesso.export import FolderError
+from gesso.export.families.bert_configs import read as read_fields
+from gesso.export.tables.fields import Fields
+from gesso.models import BERTConfig
 
 
 def read(record):

@@ -11,11 +11,13 @@ import pytest
 from clients import run_client
 from foreign_folders import CONFIGS, random_params
 
-from data.tokenizer import load_tokenizer
-from export import FolderError, ctranslate2_model, ctranslate2_table
-from export.ctranslate2_file import CTranslate2File, write_variable
-from export.vocabulary import pieces_of, special_of
-from models import build
+from gesso.data.tokenizers.load import load_tokenizer
+from gesso.export import FolderError
+from gesso.export.stacks.to_ctranslate2 import model as ctranslate2_model
+from gesso.export.stacks.to_ctranslate2 import table as ctranslate2_table
+from gesso.export.stacks.to_ctranslate2.file import CTranslate2File, write_variable
+from gesso.export.tokenizers.vocabulary import pieces_of, special_of
+from gesso.models import build
 
 NAMES = ("gpt1", "gpt2-other", "gpt_j", "gpt_neox", "bert", "t5-gated")
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from foreign_folders import PACKS, copied, random_params, same
 
-from data.tokenizer import load_tokenizer, save_tokenizer
-from data.tokenizer_words import train
-from export import FolderError, read_folder
-from export.elmo_mixtures import read_mixtures, write_mixtures
-from export.stacks import write_stack
-from export.tables import flat
-from models import ELMoConfig
+from gesso.data.tokenizers.load import load_tokenizer, save_tokenizer
+from gesso.data.tokenizers.words import train
+from gesso.export import FolderError, read_folder
+from gesso.export.stacks.elmo_mixtures import read_mixtures, write_mixtures
+from gesso.export.stacks.stacks import write_stack
+from gesso.export.tables.tables import flat
+from gesso.models import ELMoConfig
 
 SMALL = ELMoConfig(
     vocab=23,
@@ -53,7 +53,7 @@ CONFIGS = {
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     """An export without our checksums."""
-    monkeypatch.setattr("export.elmo_folder.compare", lambda *a, **k: None)
+    monkeypatch.setattr("gesso.export.stacks.elmo_folder.compare", lambda *a, **k: None)
     path = tmp_path / "elmo"
     write_stack(path, SMALL, random_params(SMALL), format="elmo")
     (path / "gesso_export.json").unlink()
@@ -86,7 +86,7 @@ def change(folder, name, x=None, file="weights.hdf5"):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_what_is_written_is_read_bit_for_bit(name, tmp_path, monkeypatch):
-    monkeypatch.setattr("export.elmo_folder.compare", lambda *a, **k: None)
+    monkeypatch.setattr("gesso.export.stacks.elmo_folder.compare", lambda *a, **k: None)
     config, params = CONFIGS[name], random_params(CONFIGS[name])
     write_stack(tmp_path / "a", config, params, format="elmo")
     imported = read_folder(tmp_path / "a")
@@ -115,7 +115,7 @@ def test_the_outputs_of_what_was_written_are_compared(tmp_path):
 
 @pytest.mark.parametrize("name", ["open", "tf_fixture"])
 def test_packs_come_back_as_the_files_they_were(name, tmp_path, monkeypatch):
-    monkeypatch.setattr("export.elmo_folder.compare", lambda *a, **k: None)
+    monkeypatch.setattr("gesso.export.stacks.elmo_folder.compare", lambda *a, **k: None)
     source = copied(PACKS / "elmo" / name, tmp_path / name)
     imported = read_folder(source)
     write_stack(tmp_path / "out", imported.config, imported.params, format="elmo")
@@ -154,7 +154,7 @@ def test_a_vocabulary_is_padded_and_cut(folder, tmp_path):
 
 def test_words_go_with_the_model(tmp_path, monkeypatch):
     """The vocabulary is the softmax's; words beyond it and what a word is survive for us."""
-    monkeypatch.setattr("export.elmo_folder.compare", lambda *a, **k: None)
+    monkeypatch.setattr("gesso.export.stacks.elmo_folder.compare", lambda *a, **k: None)
     texts = [" ".join(f"w{i}" for i in range(n)) for n in range(1, 40)]
     tokenizer = train(texts, classes=23, cap=30)
     write_stack(tmp_path / "a", SMALL, random_params(SMALL), tokenizer, format="elmo")
@@ -297,7 +297,7 @@ def test_what_the_files_cannot_say(tmp_path):
         gpt = OTHERS["gpt2"]
         write_stack(tmp_path / "a", gpt, random_params(gpt), format="elmo")
     with pytest.raises(FolderError, match="family elmo; use the format elmo"):
-        from export import write_folder
+        from gesso.export import write_folder
 
         write_folder(tmp_path / "a", SMALL, random_params(SMALL))
     assert list(tmp_path.iterdir()) == []

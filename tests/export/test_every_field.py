@@ -8,9 +8,9 @@ import json
 import pytest
 from foreign_folders import CONFIGS
 
-from export import FolderError
-from export.fields import _HARMLESS, Fields
-from export.formats import format_for
+from gesso.export import FolderError
+from gesso.export.formats import format_for
+from gesso.export.tables.fields import _HARMLESS, Fields
 
 # Of a format: what its models have and no forward pass reads.
 NOT_READ = {

@@ -11,9 +11,9 @@ import pytest
 from foreign_folders import CONFIGS, PACKS, random_params, same, tensors_of, write_safetensors
 from safetensors.numpy import load_file
 
-from export import FolderError, read_folder, write_folder
-from export.folder_writer import new_folder
-from models import build
+from gesso.export import FolderError, read_folder, write_folder
+from gesso.export.writing import new_folder
+from gesso.models import build
 
 GPT_PACKS = ("gpt1", "gpt2", "gpt_neo", "gpt_j", "gpt_neox")
 BERT_PACKS = ("bert_pretraining", "bert_seqcls", "bert_qa", "encoder_decoder")
@@ -28,7 +28,7 @@ def pack(name):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_what_is_written_is_read_bit_for_bit(name, tmp_path, monkeypatch):
-    monkeypatch.setattr("export.folder_writer.compare", lambda *a, **k: None)  # compiles; below
+    monkeypatch.setattr("gesso.export.writing.compare", lambda *a, **k: None)  # compiles; below
     config, params = CONFIGS[name], random_params(CONFIGS[name])
     write_folder(tmp_path / "a", config, params, max_shard_bytes=4_000)
     imported = read_folder(tmp_path / "a")
@@ -49,7 +49,7 @@ def test_what_is_written_is_read_bit_for_bit(name, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", (*GPT_PACKS, *BERT_PACKS, "t5"))
 def test_packs_come_back_as_the_files_they_were(name, tmp_path, monkeypatch):
-    monkeypatch.setattr("export.folder_writer.compare", lambda *a, **k: None)
+    monkeypatch.setattr("gesso.export.writing.compare", lambda *a, **k: None)
     folder = pack(name) / "open"
     imported = read_folder(folder)
     write_folder(tmp_path / "out", imported.config, imported.params)
@@ -103,7 +103,7 @@ def test_smaller_weights_are_the_rounded_ones(dtype, tmp_path):
 
 def test_an_export_that_does_not_give_the_outputs_is_refused(tmp_path, monkeypatch):
     config, params = CONFIGS["gpt2"], random_params(CONFIGS["gpt2"])
-    import export.folder_writer as writer
+    from gesso.export import writing as writer
 
     def wrong(folder, config, params, **options):
         return compare(folder, dataclasses.replace(config, epsilon=1.0), params, **options)
@@ -195,7 +195,7 @@ def test_the_base_model_alone_has_no_prefix(tmp_path):
 
 
 def test_only_an_earlier_export_is_replaced(tmp_path, monkeypatch):
-    monkeypatch.setattr("export.folder_writer.compare", lambda *a, **k: None)
+    monkeypatch.setattr("gesso.export.writing.compare", lambda *a, **k: None)
     config, params = CONFIGS["gpt2"], random_params(CONFIGS["gpt2"])
     out = tmp_path / "out"
     write_folder(out, config, params)
@@ -243,7 +243,7 @@ def test_scales_that_transformers_4_would_drop_ask_it_for_another_kernel(scale, 
 
 def test_of_two_biases_that_differ_the_products_own_is_read(tmp_path, monkeypatch):
     """As transformers does: the other one is a parameter that training never touched."""
-    monkeypatch.setattr("export.folder_writer.compare", lambda *a, **k: None)
+    monkeypatch.setattr("gesso.export.writing.compare", lambda *a, **k: None)
     config = CONFIGS["bert-masked"]
     folder = tmp_path / "out"
     write_folder(folder, config, random_params(config))

@@ -9,11 +9,13 @@ import pytest
 from clients import run_client
 from foreign_folders import CONFIGS, random_params
 
-from data.tokenizer import load_tokenizer
-from export import FolderError, gguf_model, plainer
-from export.gguf_tokenizer import add_tokenizer
-from export.tokenizer_files import files_of
-from models import build
+from gesso.data.tokenizers.load import load_tokenizer
+from gesso.export import FolderError
+from gesso.export.stacks import plainer
+from gesso.export.stacks.to_gguf import model as gguf_model
+from gesso.export.stacks.to_gguf.tokenizer import add_tokenizer
+from gesso.export.tokenizers.files import files_of
+from gesso.models import build
 
 gguf = pytest.importorskip("gguf")
 

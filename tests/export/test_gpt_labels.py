@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from foreign_folders import CONFIGS, random_params
 
-from export import FolderError, read_folder, write_folder
-from export.parity import run_theirs
-from models import build
+from gesso.export import FolderError, read_folder, write_folder
+from gesso.export.parity import run_theirs
+from gesso.models import build
 
 PYTHON = os.environ.get("GESSO_TRANSFORMERS_PYTHON", "")
 FAMILIES = {"gpt1": "OpenAIGPT", "gpt2": "GPT2", "gpt_neo": "GPTNeo"}

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from export.agreement import probe
-from export.folder import read_folder
-from export.parity import SCRIPT, _differences, asked
-from launch import cli
-from pretrain.exits import DONE
+from gesso.export.agreement import probe
+from gesso.export.parity import SCRIPT, _differences, asked
+from gesso.export.reading import read_folder
+from gesso.launch import cli
+from gesso.pretrain.exits import DONE
 
 PYTHON = os.environ.get("GESSO_TRANSFORMERS_PYTHON", "")
 MAKER = Path(__file__).with_name("made_by_theirs.py")

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from foreign_folders import CONFIGS, random_params
 
-from export import FolderError, onnx_model, onnx_program, onnx_shapes
-from export.onnx_graph import ALIGNMENT, Graph
-from export.stablehlo import whole_batch
-from export.tables import flat
-from models import ELMoConfig, build
+from gesso.export import FolderError
+from gesso.export.stacks.stablehlo import whole_batch
+from gesso.export.stacks.to_onnx import model as onnx_model
+from gesso.export.stacks.to_onnx import program as onnx_program
+from gesso.export.stacks.to_onnx import shapes as onnx_shapes
+from gesso.export.stacks.to_onnx.graph import ALIGNMENT, Graph
+from gesso.export.tables.tables import flat
+from gesso.models import ELMoConfig, build
 
 onnx = pytest.importorskip("onnx")
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from foreign_folders import CONFIGS, random_params, same
 
-from export import FolderError, orbax_params
-from export.tables import flat
+from gesso.export import FolderError
+from gesso.export.stacks import orbax_params
+from gesso.export.tables.tables import flat
 
 READER = """
 import json, sys
@@ -69,8 +70,8 @@ def test_what_is_no_number_is_refused_and_nothing_left(tmp_path):
 
 
 def test_elmos_words_go_with_it_though_the_softmax_has_fewer_rows(tmp_path):
-    from data.tokenizer_words import train
-    from models import ELMoConfig
+    from gesso.data.tokenizers.words import train
+    from gesso.models import ELMoConfig
 
     words = train(["the hen and the fox", "a fox, a hen: the end"], classes=6, cap=8)
     assert words.vocab_size > words.classes == 6

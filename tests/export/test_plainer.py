@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from foreign_folders import CONFIGS, SHAPE, random_params
 
-from export import FolderError, plainer
-from export.agreement import outputs, probe
-from models import GPTConfig
+from gesso.export import FolderError
+from gesso.export.agreement import outputs, probe
+from gesso.export.stacks import plainer
+from gesso.models import GPTConfig
 
 EVERYTHING = GPTConfig(
     **SHAPE,

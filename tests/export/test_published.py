@@ -11,8 +11,8 @@ import pytest
 
 from benchmarks.stacks import minilm, venvs
 from benchmarks.stacks.case import gesso
-from export import read_folder
-from export.tables import flat
+from gesso.export import read_folder
+from gesso.export.tables.tables import flat
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from foreign_folders import CONFIGS, random_params
 
-from export import FolderError, stablehlo
-from models import ELMoConfig, build
+from gesso.export import FolderError
+from gesso.export.stacks import stablehlo
+from gesso.models import ELMoConfig, build
 
 pytest.importorskip("flatbuffers")
 

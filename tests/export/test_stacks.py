@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from foreign_folders import CONFIGS, random_params
 
-from export import FolderError
-from export.stacks import STACKS, cropped, write_stack
-from models import build
+from gesso.export import FolderError
+from gesso.export.stacks.stacks import STACKS, cropped, write_stack
+from gesso.models import build
 
 
 def test_every_format_has_a_writer_that_leaves_an_export(tmp_path):

@@ -16,7 +16,7 @@ from benchmarks.stacks.figure import Differs, Figure, Outcome, figure
 from benchmarks.stacks.measure import CLIENTS, measured
 from benchmarks.stacks.minilm import NAME
 from benchmarks.stacks.page import failed, markdown
-from models import build
+from gesso.models import build
 
 RUN = {"date": "2026-01-02", "machine": "m", "seconds": 60.0}
 

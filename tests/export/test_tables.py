@@ -5,9 +5,17 @@ import itertools
 import numpy as np
 import pytest
 
-from export.tables import Resize, Row, Slot, check, places, read_parameters, write_tensors
-from export.tensor_files import FolderError, TensorSpec
-from export.transforms import copy
+from gesso.export.files.tensors import FolderError, TensorSpec
+from gesso.export.tables.tables import (
+    Resize,
+    Row,
+    Slot,
+    check,
+    places,
+    read_parameters,
+    write_tensors,
+)
+from gesso.export.tables.transforms import copy
 
 FLOAT32 = np.dtype(np.float32)
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from foreign_folders import CONFIGS, random_params
 
-from data.tokenizer import load_tokenizer
-from export import FolderError, write_folder
-from export.parity import parity, run_theirs
-from launch import cli
-from pretrain.exits import REFUSED
+from gesso.data.tokenizers.load import load_tokenizer
+from gesso.export import FolderError, write_folder
+from gesso.export.parity import parity, run_theirs
+from gesso.launch import cli
+from gesso.pretrain.exits import REFUSED
 
 PYTHON = os.environ.get("GESSO_TRANSFORMERS_PYTHON", "")
 needs_theirs = pytest.mark.skipif(not PYTHON, reason="GESSO_TRANSFORMERS_PYTHON is not set")
@@ -44,8 +44,8 @@ def test_transformers_gives_the_same_outputs(name, tmp_path):
 def test_transformers_tokenizes_and_generates_alike(tmp_path):
     import dataclasses
 
-    from evaluation.generate import generate
-    from models import build
+    from gesso.evaluation.generation.decoder import generate
+    from gesso.models import build
 
     config = dataclasses.replace(CONFIGS["gpt2"], vocab=260)
     params, tokenizer = random_params(config), load_tokenizer("bytes")

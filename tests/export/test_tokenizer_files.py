@@ -5,10 +5,10 @@ import json
 import pytest
 from foreign_folders import CONFIGS
 
-from data.tokenizer import load_tokenizer, train_bpe, train_sentencepiece
-from data.tokenizer_wordpiece import train as train_wordpiece
-from export import FolderError
-from export.tokenizer_files import PROBES, files_of
+from gesso.data.tokenizers.load import load_tokenizer, train_bpe, train_sentencepiece
+from gesso.data.tokenizers.wordpiece import train as train_wordpiece
+from gesso.export import FolderError
+from gesso.export.tokenizers.files import PROBES, files_of
 
 TEXTS = [*PROBES, *(f"{n} + {n} = {2 * n}; the fox's {n} tails\n" for n in range(400))]
 

@@ -18,13 +18,13 @@ from foreign_folders import (
     torch_zip,
 )
 
-from export import FolderError, read_folder, write_folder
-from export.torch_files import TorchFile
+from gesso.export import FolderError, read_folder, write_folder
+from gesso.export.files.torch import TorchFile
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.setattr("export.folder_writer.compare", lambda *a, **k: None)
+    monkeypatch.setattr("gesso.export.writing.compare", lambda *a, **k: None)
     path = tmp_path / "out"
     config, params = CONFIGS["gpt2"], random_params(CONFIGS["gpt2"])
     write_folder(path, config, params)

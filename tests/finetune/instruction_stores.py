@@ -2,8 +2,8 @@
 
 import json
 
-from finetune.config import FormsConfig, InstructionsConfig, SourceConfig
-from finetune.instructions import build_instructions
+from gesso.finetune.instructions.build import build_instructions
+from gesso.finetune.instructions.config import FormsConfig, InstructionsConfig, SourceConfig
 
 ENTAILMENT = ("entailment", "neutral", "contradiction")
 

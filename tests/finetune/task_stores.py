@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 
-from data.config import OrderConfig
-from finetune.task_config import TaskConfig
-from finetune.tasks import build_task
-from models import BERTConfig, build
-from objectives.base import build as build_objective
-from objectives.config import ClassifyConfig, QAConfig, RegressConfig, TagConfig
+from gesso.data.config import OrderConfig
+from gesso.finetune.labelled.build import build_task
+from gesso.finetune.labelled.config import TaskConfig
+from gesso.models import BERTConfig, build
+from gesso.objectives.base import build as build_objective
+from gesso.objectives.config import ClassifyConfig, QAConfig, RegressConfig, TagConfig
 
 IDS = {"cls": 257, "sep": 258, "end": 259}
 CONFIGS = {"classify": ClassifyConfig, "regress": RegressConfig, "tag": TagConfig, "qa": QAConfig}

@@ -7,24 +7,24 @@ import jax
 import numpy as np
 import pytest
 
-import configs
-from data.tokenizer import load_tokenizer, save_tokenizer
-from export.tensor_files import FolderError
-from finetune.adapter_folder import CONFIG, WEIGHTS, read_adapter, write_adapter
-from finetune.adapter_layout import modules_of
-from launch import cli
-from models import build
-from models.adapter_config import AdapterConfig
-from models.adapter_merge import product
-from models.adapters import flat, init
-from models.config import BERTConfig, GPTConfig
-from pretrain.checkpoint import Checkpoints
-from pretrain.config import CheckpointConfig, StartConfig
-from pretrain.exits import DONE, REFUSED
-from pretrain.experiment import override, to_json
-from pretrain.folder import write_json
-from pretrain.open import open_run
-from pretrain.session import run
+from gesso import configs
+from gesso.data.tokenizers.load import load_tokenizer, save_tokenizer
+from gesso.export.files.tensors import FolderError
+from gesso.finetune.adapters.peft_folder import CONFIG, WEIGHTS, read_adapter, write_adapter
+from gesso.finetune.adapters.peft_layout import modules_of
+from gesso.launch import cli
+from gesso.models import build
+from gesso.models.adapters.adapters import flat, init
+from gesso.models.adapters.config import AdapterConfig
+from gesso.models.adapters.merge import product
+from gesso.models.config import BERTConfig, GPTConfig
+from gesso.pretrain.checkpoints.checkpoints import Checkpoints
+from gesso.pretrain.config import CheckpointConfig, StartConfig
+from gesso.pretrain.exits import DONE, REFUSED
+from gesso.pretrain.experiment import override, to_json
+from gesso.pretrain.folder.claim import write_json
+from gesso.pretrain.open import open_run
+from gesso.pretrain.session import run
 
 GPT = GPTConfig(vocab=60, positions=40, layers=2, embed=16, heads=2, mlp=32)
 NEOX = dataclasses.replace(
@@ -102,7 +102,7 @@ def test_a_model_without_head_has_its_modules_alone():
 
 
 def test_a_prompt_comes_back_as_what_its_network_makes(tmp_path):
-    from models.virtual import virtual
+    from gesso.models.adapters.virtual import virtual
 
     model = build(GPT)
     config = AdapterConfig(kind="prompt", tokens=3, reparametrize="mlp")

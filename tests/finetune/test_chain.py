@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from pretrain.open import open_run
+from gesso.pretrain.open import open_run
 
 CHECKOUT = Path(__file__).parents[2]
 DATA = CHECKOUT.parent / "shared/data"
@@ -60,7 +60,7 @@ def gesso(tmp_path):
     """Runs `gesso ...` as a process of its own, in tmp_path; its stdout."""
 
     def run(*arguments):
-        command = [sys.executable, "-m", "launch.cli", *map(str, arguments)]
+        command = [sys.executable, "-m", "gesso.launch.cli", *map(str, arguments)]
         environ = os.environ | {"PYTHONPATH": str(CHECKOUT), "XLA_FLAGS": ""}
         done = subprocess.run(
             command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=600

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from data.tokenizer import load_tokenizer, train_bpe
-from finetune.chat import ChatTemplate, plain_template, read_template
-from finetune.fields import FieldError
+from gesso.data.tokenizers.load import load_tokenizer, train_bpe
+from gesso.finetune.instructions.chat import ChatTemplate, plain_template, read_template
+from gesso.finetune.instructions.fields import FieldError
 
 # The shapes of published templates: roles as tokens; instructions in brackets with an end token
 # after answers; a system text that is folded into the first turn.

@@ -5,8 +5,8 @@ import json
 import pytest
 from instruction_stores import entailments, write_lines
 
-from launch import cli
-from pretrain.exits import DONE, REFUSED
+from gesso.launch import cli
+from gesso.pretrain.exits import DONE, REFUSED
 
 
 @pytest.fixture

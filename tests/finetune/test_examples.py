@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from instruction_stores import entailments, questions, write_lines
 
-from finetune.config import SourceConfig
-from finetune.examples import SourceRefused, load
-from finetune.templates import families
+from gesso.finetune.instructions.config import SourceConfig
+from gesso.finetune.instructions.examples import SourceRefused, load
+from gesso.finetune.instructions.templates import families
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 

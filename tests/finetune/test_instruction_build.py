@@ -8,14 +8,19 @@ import numpy as np
 import pytest
 from instruction_stores import config_of, entailments, questions, write_lines
 
-from data.instruction_store import InstructionStore
-from data.store import StoreDamaged, open_store
-from data.tokenizer import load_tokenizer
-from finetune.chat import PLAIN_END
-from finetune.config import ChatConfig, FormsConfig, InstructionsConfig, SourceConfig
-from finetune.instructions import build_instructions
-from finetune.pieces import encode
-from finetune.render import Rendered
+from gesso.data.instructions.store import InstructionStore
+from gesso.data.store.tokens import StoreDamaged, open_store
+from gesso.data.tokenizers.load import load_tokenizer
+from gesso.finetune.instructions.build import build_instructions
+from gesso.finetune.instructions.chat import PLAIN_END
+from gesso.finetune.instructions.config import (
+    ChatConfig,
+    FormsConfig,
+    InstructionsConfig,
+    SourceConfig,
+)
+from gesso.finetune.instructions.pieces import encode
+from gesso.finetune.instructions.render import Rendered
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from instruction_stores import store_of
 
-from data.config import OrderConfig
-from data.loader import Loader
-from models import GPTConfig, build
-from objectives import CausalLM, CausalLMConfig
-from partitioning.config import MeshConfig
-from partitioning.mesh import make_mesh
+from gesso.data.config import OrderConfig
+from gesso.data.loader import Loader
+from gesso.models import GPTConfig, build
+from gesso.objectives import CausalLM, CausalLMConfig
+from gesso.partitioning.config import MeshConfig
+from gesso.partitioning.mesh import make_mesh
 
 LENGTH = 256
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from instruction_stores import config_of, store_of
 
-from data.config import ExamplesConfig, MixtureConfig, OrderConfig
-from data.instruction_draws import Draws, permuted, rates
-from data.instruction_rows import fitting, packed, rows_of
-from data.mixture import BLOCK, MixtureError
-from data.order import order_of
-from data.resume import StateDiffers
-from finetune.instructions import build_instructions
+from gesso.data.config import ExamplesConfig, MixtureConfig, OrderConfig
+from gesso.data.instructions.draws import Draws, permuted, rates
+from gesso.data.instructions.rows import fitting, packed, rows_of
+from gesso.data.order.mixture import BLOCK, MixtureError
+from gesso.data.order.order import order_of
+from gesso.data.order.resume import StateDiffers
+from gesso.finetune.instructions.build import build_instructions
 
 LENGTH = 257
 

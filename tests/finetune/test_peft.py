@@ -16,14 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from export import read_folder, write_folder
-from finetune.adapter_folder import read_adapter, write_adapter
-from finetune.adapter_layout import modules_of, theirs
-from models import build
-from models.adapter_config import AdapterConfig
-from models.adapter_merge import merge
-from models.adapters import adapted, bind, flat, init
-from models.config import BERTConfig, GPTConfig, Seq2SeqConfig
+from gesso.export import read_folder, write_folder
+from gesso.finetune.adapters.peft_folder import read_adapter, write_adapter
+from gesso.finetune.adapters.peft_layout import modules_of, theirs
+from gesso.models import build
+from gesso.models.adapters.adapters import adapted, bind, flat, init
+from gesso.models.adapters.config import AdapterConfig
+from gesso.models.adapters.merge import merge
+from gesso.models.config import BERTConfig, GPTConfig, Seq2SeqConfig
 
 PYTHON = os.environ.get("GESSO_PEFT_PYTHON", "")
 pytestmark = [

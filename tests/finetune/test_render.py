@@ -5,10 +5,10 @@ from collections import Counter
 import pytest
 from instruction_stores import entailments, questions
 
-from finetune.config import FormsConfig
-from finetune.examples import Example
-from finetune.render import SHOT_SEPARATOR, Renderer, joined
-from finetune.templates import families
+from gesso.finetune.instructions.config import FormsConfig
+from gesso.finetune.instructions.examples import Example
+from gesso.finetune.instructions.render import SHOT_SEPARATOR, Renderer, joined
+from gesso.finetune.instructions.templates import families
 
 
 def renderer(records, family="word_problem", *, train=None, seed=0, **forms):

@@ -8,23 +8,23 @@ import jax
 import numpy as np
 import pytest
 
-import configs
-from data.tokenizer import load_tokenizer, save_tokenizer
-from finetune.start import adopt
-from launch.commands_finetune import request
-from models import BERTConfig, EncoderDecoderConfig, build
-from partitioning.config import MeshConfig
-from pretrain.checkpoint import Checkpoints
-from pretrain.config import CheckpointConfig, StartConfig
-from pretrain.experiment import ExperimentError, override, to_json
-from pretrain.folder import write_json
-from pretrain.manifest import Leaf
-from pretrain.open import store_of
-from pretrain.origins import match
-from pretrain.parts import flat
-from pretrain.setup import set_up
-from pretrain.sources import Piece, Source, open_source
-from pretrain.start import (
+from gesso import configs
+from gesso.data.tokenizers.load import load_tokenizer, save_tokenizer
+from gesso.finetune.start import adopt
+from gesso.launch.commands.finetune import request
+from gesso.models import BERTConfig, EncoderDecoderConfig, build
+from gesso.partitioning.config import MeshConfig
+from gesso.pretrain.checkpoints.checkpoints import Checkpoints
+from gesso.pretrain.checkpoints.manifest import Leaf
+from gesso.pretrain.config import CheckpointConfig, StartConfig
+from gesso.pretrain.experiment import ExperimentError, override, to_json
+from gesso.pretrain.folder.claim import write_json
+from gesso.pretrain.open import store_of
+from gesso.pretrain.optimizer.trained import flat
+from gesso.pretrain.origins.parameters import match
+from gesso.pretrain.origins.sources import Piece, Source, open_source
+from gesso.pretrain.setup import set_up
+from gesso.pretrain.start import (
     IMPORTED,
     base_of,
     decided,

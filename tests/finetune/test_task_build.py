@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from task_stores import TAGS, records_of, store_of, write_lines
 
-from data.store import open_store
-from data.task_store import TaskStore
-from data.tokenizer import load_tokenizer
-from finetune.task_config import TaskConfig
-from finetune.task_files import fields_of, names_of
-from finetune.task_shapes import SHAPES
-from finetune.task_words import Words, context_of, span_of
-from finetune.tasks import build_task
+from gesso.data.labelled.store import TaskStore
+from gesso.data.store.tokens import open_store
+from gesso.data.tokenizers.load import load_tokenizer
+from gesso.finetune.labelled.build import build_task
+from gesso.finetune.labelled.config import TaskConfig
+from gesso.finetune.labelled.files import fields_of, names_of
+from gesso.finetune.labelled.shapes import SHAPES
+from gesso.finetune.labelled.words import Words, context_of, span_of
 
 
 def texts_of(store, k):

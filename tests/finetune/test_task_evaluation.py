@@ -6,15 +6,15 @@ import pytest
 from sklearn import metrics
 from task_stores import model_of, objective_of, store_of
 
-from evaluation.task_figures import answers_of, task_figures
-from evaluation.task_predictions import Predictions, predict_task
-from evaluation.tasks import evaluate_task
-from finetune.task_config import TaskConfig
-from finetune.tasks import build_task
-from partitioning.axes import placements
-from partitioning.config import MeshConfig
-from partitioning.layouts import LAYOUTS
-from partitioning.mesh import make_mesh
+from gesso.evaluation.labelled.figures import answers_of, task_figures
+from gesso.evaluation.labelled.predictions import Predictions, predict_task
+from gesso.evaluation.labelled.tasks import evaluate_task
+from gesso.finetune.labelled.build import build_task
+from gesso.finetune.labelled.config import TaskConfig
+from gesso.partitioning.axes import placements
+from gesso.partitioning.config import MeshConfig
+from gesso.partitioning.layouts import LAYOUTS
+from gesso.partitioning.mesh import make_mesh
 
 KINDS = ("classify", "regress", "tag", "qa")
 

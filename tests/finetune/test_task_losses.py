@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from task_stores import IDS, model_of, objective_of, order_of, store_of
 
-from models import BERTConfig, GPTConfig, build
-from objectives.base import build as build_objective
-from objectives.config import ClassifyConfig
-from objectives.qa import best_spans
-from pretrain.step import StepSettings, make_train_step
+from gesso.models import BERTConfig, GPTConfig, build
+from gesso.objectives.base import build as build_objective
+from gesso.objectives.config import ClassifyConfig
+from gesso.objectives.qa import best_spans
+from gesso.pretrain.step import StepSettings, make_train_step
 
 ROOM = 100
 
@@ -272,7 +272,7 @@ def test_the_loss_of_spans_is_over_the_segment(stores):
 
 
 def test_a_decoders_ids_are_its_own_or_the_end():
-    from data.tokenizer import load_tokenizer
+    from gesso.data.tokenizers.load import load_tokenizer
 
     tokenizer = load_tokenizer("bytes")
     plain = build_objective(ClassifyConfig(), tokenizer=tokenizer, model=decoder().config)
@@ -287,7 +287,7 @@ def test_a_decoders_ids_are_its_own_or_the_end():
 
 def test_only_tasks_frame_labelled_examples():
     # What runs decide by whether held-out text or held-out examples are evaluated.
-    from objectives.config import TASKS, MaskedLMConfig
+    from gesso.objectives.config import TASKS, MaskedLMConfig
 
     model = build(BERTConfig(vocab=260, outputs=("mlm",))).config
     masked = build_objective(MaskedLMConfig(mask=257, cls=258, sep=259), model=model)

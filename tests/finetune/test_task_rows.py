@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from task_stores import model_of, objective_of, order_of, store_of, write_lines
 
-from data.config import FrameConfig, OrderConfig
-from data.resume import StateDiffers
-from data.task_items import _cut, _windows, items_of
-from finetune.task_config import TaskConfig
-from finetune.tasks import build_task
+from gesso.data.config import FrameConfig, OrderConfig
+from gesso.data.labelled.items import _cut, _windows, items_of
+from gesso.data.order.resume import StateDiffers
+from gesso.finetune.labelled.build import build_task
+from gesso.finetune.labelled.config import TaskConfig
 
 FRAME = FrameConfig(first=(257,), between=(258,), last=(259,))
 LENGTHS = st.integers(0, 40)

@@ -2,8 +2,13 @@
 
 import pytest
 
-from finetune.fields import FieldError
-from finetune.templates import TemplateError, families, parse_family, read_families
+from gesso.finetune.instructions.fields import FieldError
+from gesso.finetune.instructions.templates import (
+    TemplateError,
+    families,
+    parse_family,
+    read_families,
+)
 
 FIELDS = {"premise": "text", "hypothesis": "text", "label": "label"}
 GOOD = {"name": "one", "prompt": "{premise} So {hypothesis}?", "target": "{answer}"}

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from data.config import BuildConfig
-from launch import cli
-from launch.commands_corpus import Build
-from launch.commands_list import figures
-from launch.commands_pretrain import read
-from launch.console import size
-from pretrain.exits import DONE, FAILED, REFUSED
+from gesso.data.config import BuildConfig
+from gesso.launch import cli
+from gesso.launch.commands.corpus import Build
+from gesso.launch.commands.list import figures
+from gesso.launch.commands.pretrain import read
+from gesso.launch.console import size
+from gesso.pretrain.exits import DONE, FAILED, REFUSED
 
 TINY = [
     *("--model.layers", "1", "--model.embed", "32", "--model.heads", "2", "--model.mlp", "64"),

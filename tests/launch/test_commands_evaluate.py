@@ -9,23 +9,23 @@ import jax
 import numpy as np
 import pytest
 
-from data.config import DataConfig
-from data.instruction_store import InstructionStore
-from data.tokenizer import load_tokenizer, save_tokenizer
-from evaluation.heldout_exercises import heldout_exercises
-from finetune.config import InstructionsConfig, SourceConfig
-from finetune.instructions import build_instructions
-from launch import cli
-from launch.evaluate_contextuality import show_contextuality
-from launch.evaluate_files import show_answers, show_choices
-from launch.evaluate_harness import show_harness
-from models import GPTConfig, build
-from pretrain.checkpoint import Checkpoints
-from pretrain.config import CheckpointConfig
-from pretrain.evaluations import read_evaluations
-from pretrain.exits import DONE, REFUSED
-from pretrain.experiment import Experiment, to_json
-from pretrain.folder import write_json
+from gesso.data.config import DataConfig
+from gesso.data.instructions.store import InstructionStore
+from gesso.data.tokenizers.load import load_tokenizer, save_tokenizer
+from gesso.evaluation.questions.exercises import heldout_exercises
+from gesso.finetune.instructions.build import build_instructions
+from gesso.finetune.instructions.config import InstructionsConfig, SourceConfig
+from gesso.launch import cli
+from gesso.launch.commands.evaluate.contextuality import show_contextuality
+from gesso.launch.commands.evaluate.files import show_answers, show_choices
+from gesso.launch.commands.evaluate.harness import show_harness
+from gesso.models import GPTConfig, build
+from gesso.pretrain.checkpoints.checkpoints import Checkpoints
+from gesso.pretrain.config import CheckpointConfig
+from gesso.pretrain.exits import DONE, REFUSED
+from gesso.pretrain.experiment import Experiment, to_json
+from gesso.pretrain.folder.claim import write_json
+from gesso.records.evaluations import read_evaluations
 
 CONFIG = GPTConfig(
     vocab=264, positions=64, layers=2, embed=32, heads=2, mlp=64, head="untied", init_std=0.3
@@ -159,7 +159,7 @@ def test_a_store_of_another_tokenizer_is_refused(
 ) -> None:
     import shutil
 
-    from data.tokenizer import train_bpe
+    from gesso.data.tokenizers.load import train_bpe
 
     shutil.copytree(instructions, tmp_path / "other")
     other = train_bpe(iter(["after 1 comes 2"] * 20), vocab_size=264, folder=tmp_path / "bpe")

@@ -7,19 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launch import cli
-from pretrain.checkpoint import load_params
-from pretrain.exits import DONE, REFUSED
+from gesso.launch import cli
+from gesso.pretrain.checkpoints.checkpoints import load_params
+from gesso.pretrain.exits import DONE, REFUSED
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
     """A folder as others publish it: a tiny GPT-2 with a tokenizer of bytes."""
-    from data.tokenizer import load_tokenizer
-    from export import write_folder
-    from export.folder import slots
-    from export.tables import nest
-    from models import GPTConfig, build
+    from gesso.data.tokenizers.load import load_tokenizer
+    from gesso.export import write_folder
+    from gesso.export.reading import slots
+    from gesso.export.tables.tables import nest
+    from gesso.models import GPTConfig, build
 
     config = GPTConfig(
         vocab=260, positions=32, layers=1, embed=8, heads=2, mlp=32, residual_init="depth"
@@ -76,7 +76,7 @@ def test_training_goes_on_from_it(imported, tmp_path, capsys):
 
 
 def test_training_on_another_tokenizers_store_is_refused(imported, tmp_path, capsys):
-    from data.tokenizer import train_bpe
+    from gesso.data.tokenizers.load import train_bpe
 
     run = tmp_path / "run"
     shutil.copytree(imported, run)
@@ -122,11 +122,11 @@ def test_other_formats_go_through_the_command_too(imported, tmp_path, capsys):
 def test_elmo_comes_in_and_goes_out_through_the_commands(tmp_path, capsys):
     """A folder without a softmax gets one drawn; what comes out is what AllenNLP reads."""
     h5py = pytest.importorskip("h5py")
-    from data.tokenizer_words import train
-    from export.elmo_folder import write
-    from export.folder import slots
-    from export.tables import nest
-    from models import ELMoConfig, build
+    from gesso.data.tokenizers.words import train
+    from gesso.export.reading import slots
+    from gesso.export.stacks.elmo_folder import write
+    from gesso.export.tables.tables import nest
+    from gesso.models import ELMoConfig, build
 
     sizes = {"vocab": 20, "character_embed": 2, "embed": 4, "cell": 6, "layers": 1}
     config = ELMoConfig(**sizes, filters=((2, 3),), head="none")

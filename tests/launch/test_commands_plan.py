@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from launch import commands_plan
-from launch.commands_plan import plan
-from launch.console import Refused
+from gesso.launch.commands import plan as commands_plan
+from gesso.launch.commands.plan import plan
+from gesso.launch.console import Refused
 
 ESTIMATE = ["--compile", "never"]
 
@@ -49,7 +49,7 @@ def test_a_search_compiles_until_something_fits(monkeypatch, capsys):
     asked = []
 
     def compiled(experiment, where, *, compiles, depth="whole"):
-        from pretrain.plan import estimate
+        from gesso.planning.plan import estimate
 
         asked.append(experiment)
         made = estimate(experiment, where)

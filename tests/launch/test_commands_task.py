@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from launch import cli
-from pretrain.exits import DONE, REFUSED
+from gesso.launch import cli
+from gesso.pretrain.exits import DONE, REFUSED
 
 TINY = [
     "--model.layers", "1", "--model.embed", "16", "--model.heads", "2", "--model.mlp", "16",

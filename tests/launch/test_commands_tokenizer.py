@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from data.tokenizer import load_tokenizer, save_tokenizer
-from launch.cli import main
+from gesso.data.tokenizers.load import load_tokenizer, save_tokenizer
+from gesso.launch.cli import main
 
 TEXT = "The quick brown fox jumps over the lazy dog; it's 12 o'clock.\n\n  caf\u00e9 \u65e5\u672c\n"
 

@@ -220,8 +220,8 @@ def test_what_gesso_refuses_is_not_repeated_and_a_failed_set_is_replaced(stand):
 
 
 def test_the_pods_find_each_other(stand):
-    """What partitioning.scheduler makes of the manifest's variables."""
-    from partitioning.scheduler import detect
+    """What partitioning.hosts.scheduler makes of the manifest's variables."""
+    from gesso.partitioning.hosts.scheduler import detect
 
     done = jobset("manifest", *ASKED, "--pods", "3", "--", "list", stand=stand)
     (job,) = json.loads(done.stdout)["spec"]["replicatedJobs"]

@@ -36,7 +36,7 @@ place = os.environ.get("{variable}") or pathlib.Path.home().name.removeprefix("w
 if place == "1" and not once.exists() and str(saved.parents[1].parent) in sys.argv:
     threading.Thread(target=watch, daemon=True).start()
 if __name__ == "__main__":
-    from launch.cli import main
+    from gesso.launch.cli import main
     sys.exit(main())
 """
 

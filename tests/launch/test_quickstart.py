@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from configs import registry
-from launch.commands_quickstart import teach
-from pretrain.exits import DONE
-from pretrain.experiment import Experiment
-from pretrain.folder import RunFolderError
+from gesso.configs import registry
+from gesso.launch.commands.quickstart import teach
+from gesso.pretrain.exits import DONE
+from gesso.pretrain.experiment import Experiment
+from gesso.pretrain.folder.claim import RunFolderError
 
 TOY = {
     "data.store": "embedded:bytes:1",

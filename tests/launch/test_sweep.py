@@ -2,12 +2,12 @@
 
 import pytest
 
-from configs.sweep import Range, Sweep
-from configs.sweeps import SWEEPS, sweep
-from launch.commands_pretrain import read
+from gesso.configs.sweep import Range, Sweep
+from gesso.configs.sweeps import SWEEPS, sweep
+from gesso.launch.commands.pretrain import read
 
 optuna = pytest.importorskip("optuna", reason="sweeps are an extra")
-from launch.sweep_run import command, open_study, run_sweep  # noqa: E402
+from gesso.launch.trials import command, open_study, run_sweep  # noqa: E402
 
 TINY = {
     "data.store": "embedded:bytes:0.3",
@@ -61,7 +61,7 @@ def test_a_mistyped_sweep_is_answered():
 
 @pytest.mark.parametrize("name", SWEEPS)
 def test_every_command_is_the_run_it_stands_for(name, tmp_path):
-    from configs.registry import experiment
+    from gesso.configs.registry import experiment
 
     asked = sweep(name)
     for choice in asked.chosen() or []:
@@ -90,7 +90,7 @@ def test_a_killed_sweep_goes_on_with_the_trial_it_was_at(tmp_path):
 
 
 def test_the_page_of_a_sweep_that_has_not_begun(tmp_path, capfd):
-    from launch.cli import main
+    from gesso.launch.cli import main
 
     assert main(["sweep", "debug-rates", "--folder", str(tmp_path), "--show", "page"]) == 0
     assert f"page: {tmp_path / 'sweep.html'}" in capfd.readouterr().err

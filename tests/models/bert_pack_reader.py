@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from pack_reader import Pack, token_mean
 
-from models import build
+from gesso.models import build
 
 __all__ = ["BERTPack", "token_mean", "trajectory"]
 

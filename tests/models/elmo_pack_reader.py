@@ -4,7 +4,7 @@
 import numpy as np
 from pack_reader import Pack
 
-from export.hdf5_file import Hdf5File
+from gesso.export.files.hdf5 import Hdf5File
 
 PAD, BEGIN, END = 260, 258, 259
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from data.tokenizer_words import WordTokenizer
-from models.config import ELMoConfig
+from gesso.data.tokenizers.words import WordTokenizer
+from gesso.models.config import ELMoConfig
 
 SMALL = ELMoConfig(
     vocab=64,

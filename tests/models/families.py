@@ -1,6 +1,6 @@
 """A small config of each family, every published difference in place."""
 
-from models import GPTConfig
+from gesso.models import GPTConfig
 
 SHAPE = {"vocab": 64, "positions": 48, "layers": 4, "embed": 32, "heads": 4, "mlp": 64}
 FAMILIES = {

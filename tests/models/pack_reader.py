@@ -9,8 +9,8 @@ import optax
 import pytest
 from safetensors.numpy import load_file
 
-from export.folder import open_folder
-from export.tables import flat, nest, read_parameters, write_tensors
+from gesso.export.reading import open_folder
+from gesso.export.tables.tables import flat, nest, read_parameters, write_tensors
 
 PACKS = Path(__file__).resolve().parents[3] / "shared" / "packs"
 FAMILIES = ("gpt1", "gpt2", "gpt_neo", "gpt_j", "gpt_neox")

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from models import Seq2SeqConfig
+from gesso.models import Seq2SeqConfig
 
 SHAPE = {"vocab": 64, "embed": 32, "heads": 4, "mlp": 64}
 T5 = {

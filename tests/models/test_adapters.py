@@ -8,11 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from models import build
-from models.adapter_config import AdapterConfig
-from models.adapter_merge import merge
-from models.adapters import AdapterError, bind, flat, init, letters_of, refused, targets
-from models.config import BERTConfig, EncoderDecoderConfig, GPTConfig, Seq2SeqConfig
+from gesso.models import build
+from gesso.models.adapters.adapters import (
+    AdapterError,
+    bind,
+    flat,
+    init,
+    letters_of,
+    refused,
+    targets,
+)
+from gesso.models.adapters.config import AdapterConfig
+from gesso.models.adapters.merge import merge
+from gesso.models.config import BERTConfig, EncoderDecoderConfig, GPTConfig, Seq2SeqConfig
 
 GPT = GPTConfig(vocab=64, positions=40, layers=2, embed=16, heads=2, mlp=32)
 BERT = BERTConfig(vocab=64, positions=40, layers=2, embed=16, heads=2, mlp=32, outputs=("mlm",))
@@ -86,8 +94,8 @@ def test_at_first_it_changes_nothing_and_merged_it_is_what_it_was_bound(family, 
 
 @pytest.mark.parametrize("scaling", ["rank", "sqrt_rank"])
 def test_one_product_is_the_paper_s(scaling):
-    from models.operators import LowRank
-    from partitioning.axes import einsum
+    from gesso.models.layers.operators import LowRank
+    from gesso.partitioning.axes import einsum
 
     config = AdapterConfig(kind="lora", rank=4, alpha=12, scaling=scaling)
     assert config.scale == {"rank": 3, "sqrt_rank": 6}[scaling]

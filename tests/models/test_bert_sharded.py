@@ -11,14 +11,14 @@ import pytest
 from jax.sharding import NamedSharding
 from seq2seq_families import packed_and_alone
 
-from models import BERTConfig, EncoderDecoderConfig, GPTConfig, build
-from objectives.cross_entropy import cross_entropy
-from objectives.masked import MaskedLM
-from objectives.masked_config import MaskedLMConfig
-from partitioning.axes import partition, placements, spec
-from partitioning.config import MeshConfig
-from partitioning.layouts import LAYOUTS
-from partitioning.mesh import make_mesh
+from gesso.models import BERTConfig, EncoderDecoderConfig, GPTConfig, build
+from gesso.objectives.cross_entropy import cross_entropy
+from gesso.objectives.masked import MaskedLM
+from gesso.objectives.masked_config import MaskedLMConfig
+from gesso.partitioning.axes import partition, placements, spec
+from gesso.partitioning.config import MeshConfig
+from gesso.partitioning.layouts import LAYOUTS
+from gesso.partitioning.mesh import make_mesh
 
 SHAPE = {"vocab": 64, "positions": 32, "heads": 4, "mlp": 64}
 SIDE = BERTConfig(**SHAPE, embed=32)
@@ -106,7 +106,7 @@ def slow_or_not(layout, mesh, family):
 
 @pytest.mark.parametrize(("layout", "mesh", "family"), [slow_or_not(*case) for case in CASES])
 def test_sharded_equals_single_device(layout, mesh, family, monkeypatch):
-    monkeypatch.setattr("models.attention.BLOCK", 16)
+    monkeypatch.setattr("gesso.models.layers.attention.BLOCK", 16)
     with jax.default_matmul_precision("highest"):
         model, batch, params, (want, want_gradient) = single_device(family)
         devices, rules = make_mesh(mesh), LAYOUTS[layout]

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from families import FAMILIES
 
-import configs
-from models import GPTConfig, build
-from models.count import flops_per_token, parameters
+from gesso import configs
+from gesso.models import GPTConfig, build
+from gesso.models.count import flops_per_token, parameters
 
 PUBLISHED = {
     "gpt1-117m": 116_534_784,

@@ -7,7 +7,7 @@ import pytest
 from jax.extend.random import threefry2x32_p
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from models.dropout import _threefry, dropout
+from gesso.models.layers.dropout import _threefry, dropout
 
 
 def kept(shape: tuple[int, ...], rate: float, seed: int = 0) -> np.ndarray:

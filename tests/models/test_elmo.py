@@ -13,14 +13,14 @@ import pytest
 from elmo_rows import SMALL, rows_of, tokenizer
 from jax.sharding import NamedSharding
 
-from models import build, flops_per_token, parameters
-from models.elmo_lstm import BiLSTM, Marks, State
-from objectives import BiLMConfig
-from objectives import build as build_objective
-from partitioning.axes import partition, placements, spec
-from partitioning.config import MeshConfig
-from partitioning.layouts import LAYOUTS
-from partitioning.mesh import make_mesh
+from gesso.models import build, flops_per_token, parameters
+from gesso.models.elmo.lstm import BiLSTM, Marks, State
+from gesso.objectives import BiLMConfig
+from gesso.objectives import build as build_objective
+from gesso.partitioning.axes import partition, placements, spec
+from gesso.partitioning.config import MeshConfig
+from gesso.partitioning.layouts import LAYOUTS
+from gesso.partitioning.mesh import make_mesh
 
 MESHES = {
     "fsdp": MeshConfig(data=2, fsdp=4),

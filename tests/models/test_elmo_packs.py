@@ -13,8 +13,8 @@ import optax
 import pytest
 from elmo_pack_reader import ELMoPack, with_bounds
 
-from models import build
-from models.elmo_mix import ScalarMix
+from gesso.models import build
+from gesso.models.elmo.mix import ScalarMix
 
 ACTIVATIONS, LOSS, TRAJECTORY, FIXTURE = 2e-5, 2e-5, 1e-3, 1e-5
 
@@ -190,8 +190,8 @@ def test_twenty_steps_of_adamw(pack):
 
 def test_twenty_steps_of_adagrad(pack):
     """The optimizer the original was trained by, as our own settings spell it."""
-    from pretrain.config import OptimizerConfig
-    from pretrain.optimizer import make_optimizer
+    from gesso.pretrain.config import OptimizerConfig
+    from gesso.pretrain.optimizer.optimizer import make_optimizer
 
     a, z = pack.manifest["adagrad"], pack.z
     config = OptimizerConfig(

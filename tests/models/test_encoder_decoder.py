@@ -12,10 +12,10 @@ from pack_reader import flat
 from seq2seq_families import packed_and_alone
 from suffixes import checked
 
-import models
-from models import BERTConfig, EncoderDecoderConfig, GPTConfig, build
-from models.count import flops_per_token, parameters
-from pretrain.experiment import Experiment, from_json, to_json
+from gesso import models
+from gesso.models import BERTConfig, EncoderDecoderConfig, GPTConfig, build
+from gesso.models.count import flops_per_token, parameters
+from gesso.pretrain.experiment import Experiment, from_json, to_json
 
 SHAPE = {"vocab": 64, "positions": 48, "embed": 32, "heads": 4, "mlp": 64}
 WIDE = SHAPE | {"embed": 48, "mlp": 80, "layers": 3}

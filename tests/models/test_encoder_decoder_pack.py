@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from bert_pack_reader import BERTPack, token_mean, trajectory
 
-from evaluation.generate_seq2seq import continuations
+from gesso.evaluation.generation.seq2seq import continuations
 
 LOGITS, LOSS, TRAJECTORY, NORM = 5e-5, 2e-5, 5e-5, 1e-4
 

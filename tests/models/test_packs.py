@@ -14,7 +14,7 @@ import optax
 import pytest
 from pack_reader import FAMILIES, Pack
 
-from models import build
+from gesso.models import build
 
 CASES = ("full", "short", "right", "left", "leftpos", "prompt")
 LOGITS, LOSS, TRAJECTORY, NORM = 5e-5, 2e-5, 5e-5, 1e-4

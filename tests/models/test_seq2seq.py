@@ -12,10 +12,11 @@ from pack_reader import flat
 from seq2seq_families import FAMILIES, T5, packed_and_alone, params_of
 from suffixes import checked
 
-import models
-from models import Seq2SeqConfig, build, dropout
-from models.relative_bias import bucket
-from models.seq2seq_layers import sinusoid
+from gesso import models
+from gesso.models import Seq2SeqConfig, build
+from gesso.models.layers import dropout
+from gesso.models.layers.relative_bias import bucket
+from gesso.models.seq2seq.layers import sinusoid
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

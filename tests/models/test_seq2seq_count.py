@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from seq2seq_families import FAMILIES
 
-import configs
-from models import Seq2SeqConfig, build
-from models.count import flops_per_token, parameters
+from gesso import configs
+from gesso.models import Seq2SeqConfig, build
+from gesso.models.count import flops_per_token, parameters
 
 # Of the checkpoints that bear these names; the Transformer's as its paper rounds them.
 PUBLISHED = {

@@ -9,12 +9,12 @@ import pytest
 from jax.sharding import NamedSharding
 from seq2seq_families import FAMILIES, params_of, rows_of
 
-from models import build
-from objectives.cross_entropy import cross_entropy
-from partitioning.axes import partition, placements, spec
-from partitioning.config import MeshConfig
-from partitioning.layouts import LAYOUTS
-from partitioning.mesh import make_mesh
+from gesso.models import build
+from gesso.objectives.cross_entropy import cross_entropy
+from gesso.partitioning.axes import partition, placements, spec
+from gesso.partitioning.config import MeshConfig
+from gesso.partitioning.layouts import LAYOUTS
+from gesso.partitioning.mesh import make_mesh
 
 # The last splits a target's length over two devices, and the encoder's work as well.
 CASES = {

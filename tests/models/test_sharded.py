@@ -10,12 +10,12 @@ import pytest
 from families import FAMILIES
 from jax.sharding import NamedSharding
 
-from models import build
-from objectives import CausalLM, CausalLMConfig
-from partitioning.axes import partition, placements, spec
-from partitioning.config import MeshConfig
-from partitioning.layouts import LAYOUTS
-from partitioning.mesh import make_mesh
+from gesso.models import build
+from gesso.objectives import CausalLM, CausalLMConfig
+from gesso.partitioning.axes import partition, placements, spec
+from gesso.partitioning.config import MeshConfig
+from gesso.partitioning.layouts import LAYOUTS
+from gesso.partitioning.mesh import make_mesh
 
 MESHES = {
     "replicated": MeshConfig(data=8),
@@ -73,7 +73,7 @@ def slow_or_not(layout, mesh, family):
 
 @pytest.mark.parametrize(("layout", "mesh", "family"), [slow_or_not(*case) for case in CASES])
 def test_sharded_equals_single_device(layout, mesh, family, monkeypatch):
-    monkeypatch.setattr("models.attention.BLOCK", 8)
+    monkeypatch.setattr("gesso.models.layers.attention.BLOCK", 8)
     with jax.default_matmul_precision("highest"):
         model, batch, params, (want, want_gradient) = single_device(family)
         devices, rules = make_mesh(mesh), LAYOUTS[layout]

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from configs import experiment
-from models import GPTConfig, attention, build, splash
-from partitioning.axes import partition
-from partitioning.config import AXES
-from partitioning.layouts import LAYOUTS
-from pretrain.experiment import ExperimentError, override, validate
+from gesso.configs import experiment
+from gesso.models import GPTConfig, build
+from gesso.models.layers import attention, splash
+from gesso.partitioning.axes import partition
+from gesso.partitioning.config import AXES
+from gesso.partitioning.layouts import LAYOUTS
+from gesso.pretrain.experiment import ExperimentError, override, validate
 
 CONFIG = GPTConfig(
     vocab=64,

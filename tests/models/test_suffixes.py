@@ -8,10 +8,9 @@ import pytest
 from families import FAMILIES
 from suffixes import checked
 
-import models
-import objectives
-from models import build
-from objectives import CausalLM, CausalLMConfig
+from gesso import models, objectives
+from gesso.models import build
+from gesso.objectives import CausalLM, CausalLMConfig
 
 FOLDERS = [Path(each.__file__).parent for each in (models, objectives)]
 

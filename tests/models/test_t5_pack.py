@@ -14,8 +14,8 @@ import optax
 import pytest
 from pack_reader import Pack, flat, nest, token_mean
 
-from evaluation.generate_seq2seq import continuations
-from models import build
+from gesso.evaluation.generation.seq2seq import continuations
+from gesso.models import build
 
 LOGITS, LOSS, TRAJECTORY, NORM = 5e-5, 2e-5, 5e-5, 1e-4
 

@@ -4,13 +4,13 @@ import jax
 import numpy as np
 import pytest
 
-import configs
-from models import build
-from models.adapters import flat
-from models.bert_count import PREDICTED, products
-from models.count import flops_per_token, parameters
-from models.gpt_count import products as gpt_products
-from models.trained_count import trained_flops_per_token
+from gesso import configs
+from gesso.models import build
+from gesso.models.adapters.adapters import flat
+from gesso.models.bert.count import PREDICTED, products
+from gesso.models.count import flops_per_token, parameters
+from gesso.models.gpt.count import products as gpt_products
+from gesso.models.trained_count import trained_flops_per_token
 
 
 def shapes_of(config):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 
-from partitioning.axes import einsum, shard
+from gesso.partitioning.axes import einsum, shard
 
 # R, a letter that no layout splits, for the places: L is split in flight.
 LETTERS = {"table": "VD", "places": "RD", "types": "YD", "mix": "DF", "out": "FD", "pair": "DY"}

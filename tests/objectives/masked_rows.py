@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from data.pack import assemble, gather, make_plan
+from gesso.data.order.pack import assemble, gather, make_plan
 
 PAD, UNK, CLS, SEP, MASK, FIRST = 0, 1, 2, 3, 4, 5
 DOCUMENT = 4096  # tokens of document d are FIRST + d * DOCUMENT + 0, 1, 2, ...; its end is SEP

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from objectives import BiLMConfig
-from objectives import build as build_objective
-from objectives.cross_entropy import cross_entropy
-from objectives.sampled_softmax import draw, log_inclusion, sampled_cross_entropy
+from gesso.objectives import BiLMConfig
+from gesso.objectives import build as build_objective
+from gesso.objectives.cross_entropy import cross_entropy
+from gesso.objectives.sampled_softmax import draw, log_inclusion, sampled_cross_entropy
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "models"))
 from elmo_rows import SMALL, rows_of, tokenizer  # noqa: E402

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from models import GPTConfig, build
-from objectives import CausalLM, CausalLMConfig, Term
-from objectives import build as build_objective
+from gesso.models import GPTConfig, build
+from gesso.objectives import CausalLM, CausalLMConfig, Term
+from gesso.objectives import build as build_objective
 
 ROWS = {
     "tokens": np.array([[5, 6, 7, 8, 9, 3, 0], [1, 2, 3, 4, 5, 6, 7]], np.int32),

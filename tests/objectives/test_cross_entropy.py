@@ -8,11 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from objectives.cross_entropy import cross_entropy
-from partitioning.axes import partition
-from partitioning.config import MeshConfig
-from partitioning.layouts import LAYOUTS
-from partitioning.mesh import make_mesh
+from gesso.objectives.cross_entropy import cross_entropy
+from gesso.partitioning.axes import partition
+from gesso.partitioning.config import MeshConfig
+from gesso.partitioning.layouts import LAYOUTS
+from gesso.partitioning.mesh import make_mesh
 
 B, L, D, V = 8, 24, 16, 64
 

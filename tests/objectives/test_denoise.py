@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from two_sided_rows import EOS, MODE, documents, made, packed, pieces
 
-from objectives.config import DenoiseConfig
-from objectives.denoise_spans import noise_of, span_counts
+from gesso.objectives.config import DenoiseConfig
+from gesso.objectives.denoise_spans import noise_of, span_counts
 
 SPANS = [
     DenoiseConfig(),

@@ -12,14 +12,14 @@ import pytest
 from masked_model import make_model
 from masked_rows import make_rows, tokenizer
 
-from models import build as build_model
-from models.config import BERTConfig
-from objectives import MaskedLM, MaskedLMConfig, Term, build
-from partitioning.axes import placements
-from partitioning.config import MeshConfig
-from partitioning.layouts import LAYOUTS
-from partitioning.mesh import make_mesh
-from pretrain.step import StepSettings, batch_sharding, compile_step, make_train_step
+from gesso.models import build as build_model
+from gesso.models.config import BERTConfig
+from gesso.objectives import MaskedLM, MaskedLMConfig, Term, build
+from gesso.partitioning.axes import placements
+from gesso.partitioning.config import MeshConfig
+from gesso.partitioning.layouts import LAYOUTS
+from gesso.partitioning.mesh import make_mesh
+from gesso.pretrain.step import StepSettings, batch_sharding, compile_step, make_train_step
 
 VOCAB, LENGTH = 64, 32
 SPECIAL = {"mask": 4, "cls": 2, "sep": 3}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from masked_rows import CLS, SEP, document_of, make_rows, pieces, tokenizer, unmasked
 
-from objectives import MaskedLM, MaskedLMConfig
+from gesso.objectives import MaskedLM, MaskedLMConfig
 
 
 def framed(pairs, *, rows=60, length=128, **settings):

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from masked_rows import CLS, FIRST, MASK, SEP, VOCAB, make_rows, tokenizer, unmasked
 
-from objectives import MaskedLM, MaskedLMConfig
-from objectives.masking import _unit_starts
+from gesso.objectives import MaskedLM, MaskedLMConfig
+from gesso.objectives.masking import _unit_starts
 
 UNITS = ["token", "word", "span"]
 

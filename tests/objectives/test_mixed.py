@@ -9,20 +9,20 @@ import optax
 import pytest
 from two_sided_rows import MODE, TOKENIZER, documents, made, packed
 
-import configs
-from launch.commands_pretrain import read
-from models import build as build_model
-from models.config import Seq2SeqConfig
-from objectives.base import build
-from objectives.config import DenoiseConfig, MixedConfig, Seq2SeqLMConfig
-from objectives.mixed import Mixed
-from objectives.mixed_config import MixedPart
-from partitioning.config import MeshConfig
-from partitioning.layouts import LAYOUTS
-from partitioning.mesh import make_mesh
-from pretrain.experiment import from_json, to_json
-from pretrain.state import init_state
-from pretrain.step import StepSettings, batch_sharding, compile_step, make_train_step
+from gesso import configs
+from gesso.launch.commands.pretrain import read
+from gesso.models import build as build_model
+from gesso.models.config import Seq2SeqConfig
+from gesso.objectives.base import build
+from gesso.objectives.config import DenoiseConfig, MixedConfig, Seq2SeqLMConfig
+from gesso.objectives.mixed import Mixed
+from gesso.objectives.mixed_config import MixedPart
+from gesso.partitioning.config import MeshConfig
+from gesso.partitioning.layouts import LAYOUTS
+from gesso.partitioning.mesh import make_mesh
+from gesso.pretrain.experiment import from_json, to_json
+from gesso.pretrain.state import init_state
+from gesso.pretrain.step import StepSettings, batch_sharding, compile_step, make_train_step
 
 LENGTH = 48
 TAB = ord("\t")

@@ -7,7 +7,7 @@ import optax
 import pytest
 from two_sided_rows import EOS, documents, made, packed, pieces
 
-from objectives.config import Seq2SeqLMConfig
+from gesso.objectives.config import Seq2SeqLMConfig
 
 TAB = ord("\t")
 TEXTS = [

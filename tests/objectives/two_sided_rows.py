@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from data.pack import assemble, gather, make_plan
-from data.tokenizer import BytesTokenizer
-from objectives.base import build
+from gesso.data.order.pack import assemble, gather, make_plan
+from gesso.data.tokenizers.load import BytesTokenizer
+from gesso.objectives.base import build
 
 TOKENIZER = BytesTokenizer()
 EOS = TOKENIZER.eos

@@ -8,8 +8,8 @@ import os
 import sys
 import time
 
-from partitioning.config import HostsConfig
-from partitioning.hosts import HostsDisagree, HostsMissing, start
+from gesso.partitioning.config import HostsConfig
+from gesso.partitioning.hosts.processes import HostsDisagree, HostsMissing, start
 
 
 def main(seconds: str) -> int:

@@ -5,10 +5,19 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import PartitionSpec as P
 
-from partitioning.axes import ALPHABET, at_rest, axes_of, einsum, partition, placements, shard, spec
-from partitioning.config import AXES, OPTIMIZER_OVER, PARAMETERS_OVER, MeshConfig
-from partitioning.layouts import LAYOUTS
-from partitioning.mesh import batch_splits, make_mesh
+from gesso.partitioning.axes import (
+    ALPHABET,
+    at_rest,
+    axes_of,
+    einsum,
+    partition,
+    placements,
+    shard,
+    spec,
+)
+from gesso.partitioning.config import AXES, OPTIMIZER_OVER, PARAMETERS_OVER, MeshConfig
+from gesso.partitioning.layouts import LAYOUTS
+from gesso.partitioning.mesh import batch_splits, make_mesh
 
 
 def test_spec_spells_letters():

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from partitioning import compiler_flags
-from partitioning.compiler_flags import FLAGS, apply, here
+from gesso.partitioning.machines import compiler_flags
+from gesso.partitioning.machines.compiler_flags import FLAGS, apply, here
 
 
 def test_flags_are_added_and_a_users_own_stay():

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from processes import free_ports, run_processes
 
-from partitioning.coordination import Client, Missing, Service, Unreachable
-from partitioning.hosts import SINGLE, bind_host, disagreements
+from gesso.partitioning.hosts.coordination import Client, Missing, Service, Unreachable
+from gesso.partitioning.hosts.processes import SINGLE, bind_host, disagreements
 
 WORKER = str(Path(__file__).with_name("hosts_worker.py"))
 

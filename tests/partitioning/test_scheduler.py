@@ -2,7 +2,7 @@
 
 import pytest
 
-from partitioning.scheduler import Scheduler, SchedulerError, detect, expand_nodes
+from gesso.partitioning.hosts.scheduler import Scheduler, SchedulerError, detect, expand_nodes
 
 SLURM = {
     "SLURM_JOB_ID": "12345",

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from partitioning import mesh
-from partitioning.config import MeshConfig
+from gesso.partitioning import mesh
+from gesso.partitioning.config import MeshConfig
 
 
 @pytest.mark.parametrize(("fsdp", "tensor"), [(32, 2), (16, 4), (8, 8), (64, 1)])

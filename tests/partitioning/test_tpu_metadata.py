@@ -2,8 +2,8 @@
 
 import pytest
 
-from partitioning.scheduler import Scheduler, detect
-from partitioning.tpu_metadata import tpu_environment
+from gesso.partitioning.hosts.scheduler import Scheduler, detect
+from gesso.partitioning.machines.tpu_metadata import tpu_environment
 
 TWO_SLICES = """ACCELERATOR_TYPE: 'v5litepod-16'
 MEGASCALE_COORDINATOR_ADDRESS: '10.1.0.9:8080'

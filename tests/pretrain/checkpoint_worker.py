@@ -13,11 +13,11 @@ import jax
 import psutil
 from small_state import abstract_on, assert_is, mesh_of, state_on
 
-from partitioning.config import HostsConfig
-from partitioning.hosts import start
-from pretrain.checkpoint import Checkpoints
-from pretrain.config import CheckpointConfig
-from pretrain.supervise import Supervisor
+from gesso.partitioning.config import HostsConfig
+from gesso.partitioning.hosts.processes import start
+from gesso.pretrain.checkpoints.checkpoints import Checkpoints
+from gesso.pretrain.config import CheckpointConfig
+from gesso.pretrain.failures.supervise import Supervisor
 
 
 def main(action: str, folder: str, *rest: str) -> None:

@@ -16,13 +16,13 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from small_state import mesh_of, state_on
 
-from partitioning.config import HostsConfig
-from partitioning.hosts import start
-from pretrain.checkpoint import Checkpoints
-from pretrain.config import CheckpointConfig
-from pretrain.exits import DONE, PREEMPTED
-from pretrain.preemption import Preemption
-from pretrain.supervise import Supervisor
+from gesso.partitioning.config import HostsConfig
+from gesso.partitioning.hosts.processes import start
+from gesso.pretrain.checkpoints.checkpoints import Checkpoints
+from gesso.pretrain.config import CheckpointConfig
+from gesso.pretrain.exits import DONE, PREEMPTED
+from gesso.pretrain.failures.preemption import Preemption
+from gesso.pretrain.failures.supervise import Supervisor
 
 
 def fail(fault: str) -> None:

@@ -11,14 +11,14 @@ import jax
 import numpy as np
 from jax.experimental.compilation_cache import compilation_cache
 
-import configs
-from models import BERTConfig, EncoderDecoderConfig, GPTConfig
-from objectives.base import build as build_objective
-from partitioning.config import MeshConfig
-from pretrain.experiment import override, validate
-from pretrain.plan import SEPARATOR, any_tokenizer, lay_out
-from pretrain.setup import trained_parts
-from pretrain.state import carry_of, init_state
+from gesso import configs
+from gesso.models import BERTConfig, EncoderDecoderConfig, GPTConfig
+from gesso.objectives.base import build as build_objective
+from gesso.partitioning.config import MeshConfig
+from gesso.planning.plan import SEPARATOR, any_tokenizer, lay_out
+from gesso.pretrain.experiment import override, validate
+from gesso.pretrain.setup import trained_parts
+from gesso.pretrain.state import carry_of, init_state
 
 MESHES = {
     "replicated": ("replicated", MeshConfig(data=8)),

@@ -6,8 +6,8 @@ lock_worker.py FOLDER SECONDS HOST: HOST replaces the host's identity, as if on 
 import sys
 import time
 
-from pretrain import runlock
-from pretrain.runlock import LockHeld, LockLost, RunLock
+from gesso.pretrain.folder import lock as runlock
+from gesso.pretrain.folder.lock import LockHeld, LockLost, RunLock
 
 
 def main(folder: str, seconds: str, host: str) -> None:

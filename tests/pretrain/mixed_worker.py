@@ -4,13 +4,13 @@ import dataclasses
 import os
 import sys
 
-import configs
-from models.config import Seq2SeqConfig
-from objectives.config import DenoiseConfig, MixedConfig
-from objectives.mixed_config import MixedPart
-from partitioning.config import MeshConfig
-from pretrain.experiment import override
-from pretrain.session import run
+from gesso import configs
+from gesso.models.config import Seq2SeqConfig
+from gesso.objectives.config import DenoiseConfig, MixedConfig
+from gesso.objectives.mixed_config import MixedPart
+from gesso.partitioning.config import MeshConfig
+from gesso.pretrain.experiment import override
+from gesso.pretrain.session import run
 
 MIX = MixedConfig(
     parts={

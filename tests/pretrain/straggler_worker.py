@@ -6,9 +6,9 @@ import sys
 import time
 
 if __name__ == "__main__":
-    from configs import experiment
-    from data.loader import Loader
-    from pretrain.session import run
+    from gesso.configs import experiment
+    from gesso.data.loader import Loader
+    from gesso.pretrain.session import run
 
     if os.environ["GESSO_PROCESS"] == "1":
         following = Loader.__next__

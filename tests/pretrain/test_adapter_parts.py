@@ -8,31 +8,31 @@ import jax
 import numpy as np
 import pytest
 
-import configs
-from data.tokenizer import load_tokenizer, save_tokenizer
-from models import build
-from models.adapter_config import AdapterConfig
-from models.adapters import targets
-from models.count import flops_per_token
-from models.trained_count import adapter_shapes as adapter_shapes_of
-from models.trained_count import trained_flops_per_token
-from objectives.base import build as build_objective
-from partitioning.config import MeshConfig
-from partitioning.layouts import LAYOUTS
-from partitioning.mesh import make_mesh
-from pretrain.adapter_parts import adapter_parts, adapter_shapes
-from pretrain.checkpoint import Checkpoints
-from pretrain.config import CheckpointConfig, StartConfig
-from pretrain.experiment import ExperimentError, override, to_json
-from pretrain.folder import write_json
-from pretrain.manifest import read
-from pretrain.open import open_run
-from pretrain.optimizer import make_optimizer
-from pretrain.parts import flat, parts_of
-from pretrain.program_flops import executed_flops
-from pretrain.session import run
-from pretrain.state import abstract_state, init_state
-from pretrain.step import (
+from gesso import configs
+from gesso.data.tokenizers.load import load_tokenizer, save_tokenizer
+from gesso.models import build
+from gesso.models.adapters.adapters import targets
+from gesso.models.adapters.config import AdapterConfig
+from gesso.models.count import flops_per_token
+from gesso.models.trained_count import adapter_shapes as adapter_shapes_of
+from gesso.models.trained_count import trained_flops_per_token
+from gesso.objectives.base import build as build_objective
+from gesso.partitioning.config import MeshConfig
+from gesso.partitioning.layouts import LAYOUTS
+from gesso.partitioning.mesh import make_mesh
+from gesso.planning.program_flops import executed_flops
+from gesso.pretrain.checkpoints.checkpoints import Checkpoints
+from gesso.pretrain.checkpoints.manifest import read
+from gesso.pretrain.config import CheckpointConfig, StartConfig
+from gesso.pretrain.experiment import ExperimentError, override, to_json
+from gesso.pretrain.folder.claim import write_json
+from gesso.pretrain.open import open_run
+from gesso.pretrain.optimizer.optimizer import make_optimizer
+from gesso.pretrain.optimizer.trained import flat, parts_of
+from gesso.pretrain.origins.adapter import adapter_parts, adapter_shapes
+from gesso.pretrain.session import run
+from gesso.pretrain.state import abstract_state, init_state
+from gesso.pretrain.step import (
     StepSettings,
     batch_sharding,
     compile_step,
@@ -170,8 +170,8 @@ def test_any_layout_is_one_device(single, mesh, layout, adapter):
 
 def test_a_step_takes_the_products_of_the_formula_exactly():
     """All of the model trained, less the gradients of the frozen weights (2 T n m each), and 6 T r
-    (n + m) for each pair of thin matrices (models.operators.LowRank). A loop over layers; laid out
-    straight the lowest layer's gradient of x is saved as well."""
+    (n + m) for each pair of thin matrices (models.layers.operators.LowRank). A loop over layers;
+    laid out straight the lowest layer's gradient of x is saved as well."""
     tokens = 8 * 32
     weights = {"q": 32 * 32, "k": 32 * 32, "v": 32 * 32, "out": 32 * 32, "up": 32 * 64}
     frozen = 4 * (sum(weights.values()) + weights["up"])

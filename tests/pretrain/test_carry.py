@@ -7,14 +7,14 @@ import jax
 import numpy as np
 import pytest
 
-import configs
-from partitioning.config import MeshConfig
-from pretrain.config import PhaseConfig
-from pretrain.exits import DONE
-from pretrain.experiment import ExperimentError, override, validate
-from pretrain.metrics import read_metrics
-from pretrain.open import open_run
-from pretrain.session import run
+from gesso import configs
+from gesso.partitioning.config import MeshConfig
+from gesso.pretrain.config import PhaseConfig
+from gesso.pretrain.exits import DONE
+from gesso.pretrain.experiment import ExperimentError, override, validate
+from gesso.pretrain.open import open_run
+from gesso.pretrain.session import run
+from gesso.records.metrics import read_metrics
 
 SMALL = {
     "data.store": "embedded:words:0.3",
@@ -84,7 +84,7 @@ def test_the_carried_state_is_used_and_saved(whole, tmp_path):
     saved = json.dumps(json.loads(manifest.read_text()))
     assert "carry/cell" in saved
     assert "carry/hidden" in saved
-    from pretrain import session as module
+    from gesso.pretrain import session as module
 
     folder = killed(whole, tmp_path / "run", after=3)
     original = module.Checkpoints.restore

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from small_state import abstract_on, arrays_of, assert_is, mesh_of, state_on
 
-from pretrain import array_files, checkpoint, manifest, save_clock
-from pretrain.checkpoint import (
+from gesso.pretrain.checkpoints import checkpoints as checkpoint
+from gesso.pretrain.checkpoints import manifest, save_clock
+from gesso.pretrain.checkpoints import orbax as array_files
+from gesso.pretrain.checkpoints.checkpoints import (
     CheckpointDiffers,
     CheckpointFailed,
     Checkpoints,
@@ -21,9 +23,9 @@ from pretrain.checkpoint import (
     StateMismatch,
     load_params,
 )
-from pretrain.config import CheckpointConfig
-from pretrain.folder_check import FolderUnusable, check_folder
-from pretrain.runlock import LockLost, RunLock
+from gesso.pretrain.checkpoints.room import FolderUnusable, check_folder
+from gesso.pretrain.config import CheckpointConfig
+from gesso.pretrain.folder.lock import LockLost, RunLock
 
 
 def saved(folder, *steps, mesh=None, **config):

@@ -9,8 +9,8 @@ import pytest
 from processes import run_processes
 from small_state import abstract_on, assert_is, mesh_of, state_on
 
-from pretrain.checkpoint import Checkpoints
-from pretrain.config import CheckpointConfig
+from gesso.pretrain.checkpoints.checkpoints import Checkpoints
+from gesso.pretrain.config import CheckpointConfig
 
 WORKER = str(Path(__file__).with_name("checkpoint_worker.py"))
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pretrain.hlo import collectives
-from pretrain.replica_groups import axes_of, first_group
+from gesso.planning.hlo import collectives
+from gesso.planning.replica_groups import axes_of, first_group
 
 MESH = {"replica": 1, "data": 2, "fsdp": 4, "sequence": 1, "tensor": 2}
 

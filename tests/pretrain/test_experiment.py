@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-import configs
-from pretrain.config import OptimizerConfig, ScheduleConfig
-from pretrain.experiment import (
+from gesso import configs
+from gesso.pretrain.config import OptimizerConfig, ScheduleConfig
+from gesso.pretrain.experiment import (
     MAY_CHANGE,
     Experiment,
     ExperimentError,
@@ -20,7 +20,7 @@ from pretrain.experiment import (
     to_json,
     validate,
 )
-from pretrain.folder import RunFolderError, claim, write_json
+from gesso.pretrain.folder.claim import RunFolderError, claim, write_json
 
 
 @pytest.mark.parametrize("name", configs.names())

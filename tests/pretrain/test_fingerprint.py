@@ -8,7 +8,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from small_state import mesh_of
 
-from pretrain.fingerprint import fingerprints, host_fingerprint
+from gesso.pretrain.checkpoints.fingerprint import fingerprints, host_fingerprint
 
 
 def sums_of(x):
@@ -57,7 +57,7 @@ def test_every_flipped_bit_and_swapped_row_shows():
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8"])
 def test_arrays_in_host_memory_are_summed_by_blocks(dtype, monkeypatch):
-    monkeypatch.setattr("pretrain.fingerprint._BLOCK", 32)
+    monkeypatch.setattr("gesso.pretrain.checkpoints.fingerprint._BLOCK", 32)
     for shape in ((13, 6), (64,), (2, 0), ()):
         x = np.random.default_rng(3).integers(-9, 9, shape).astype(jnp.dtype(dtype))
         assert host_fingerprint(x) == fingerprints({"x": jnp.asarray(x)})["x"]

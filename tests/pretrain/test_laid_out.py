@@ -12,7 +12,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from laid_out_steps import FAMILIES, MESHES, RECURRENT, born, compiler_says, laid_out, random_batch
 
-from pretrain.hlo import collectives
+from gesso.planning.hlo import collectives
 
 UPDATES = 3
 CASES = [

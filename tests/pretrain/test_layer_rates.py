@@ -8,13 +8,13 @@ import numpy as np
 import optax
 import pytest
 
-import configs
-from models import build
-from pretrain.config import OptimizerConfig, ScheduleConfig
-from pretrain.layer_rates import layer_scales
-from pretrain.optimizer import make_optimizer
-from pretrain.parts import flat, nest
-from pretrain.schedule import make_schedule
+from gesso import configs
+from gesso.models import build
+from gesso.pretrain.config import OptimizerConfig, ScheduleConfig
+from gesso.pretrain.optimizer.layer_rates import layer_scales
+from gesso.pretrain.optimizer.optimizer import make_optimizer
+from gesso.pretrain.optimizer.schedule import make_schedule
+from gesso.pretrain.optimizer.trained import flat, nest
 
 LETTERS = {"embed": "VD", "blocks/q": "ZDD", "norm/scale": "D"}
 SHAPES = {"embed": (6, 4), "blocks/q": (3, 4, 4), "norm/scale": (4,)}

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pretrain import manifest
-from pretrain.manifest import Leaf, Manifest, ManifestDamaged
+from gesso.pretrain.checkpoints import manifest
+from gesso.pretrain.checkpoints.manifest import Leaf, Manifest, ManifestDamaged
 
 
 @pytest.fixture

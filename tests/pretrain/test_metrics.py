@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from pretrain.config import LoggingConfig
-from pretrain.metrics import Metrics, read_metrics, scalars
+from gesso.pretrain.config import LoggingConfig
+from gesso.records.metrics import Metrics, read_metrics, scalars
 
 QUIET = LoggingConfig(tensorboard=False)
 
@@ -102,7 +102,7 @@ def test_a_full_disk_raises_and_leaves_whole_lines(tmp_path, monkeypatch):
     metrics = Metrics(tmp_path, QUIET, resume_step=0)
     metrics.write(train(1))
     real = __import__("os").write
-    monkeypatch.setattr("pretrain.metrics.os.write", lambda file, line: real(file, line[:7]))
+    monkeypatch.setattr("gesso.records.metrics.os.write", lambda file, line: real(file, line[:7]))
     with pytest.raises(OSError, match="7 of"):
         metrics.write(train(2))
     monkeypatch.undo()

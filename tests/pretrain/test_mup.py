@@ -4,13 +4,13 @@ import jax
 import numpy as np
 import pytest
 
-from configs.registry import experiment
-from models import build
-from pretrain.coordinates import Coordinates, coordinates, is_flat, slopes, widened
-from pretrain.experiment import ExperimentError, validate
-from pretrain.mup import grows, rates
-from pretrain.parts import flat
-from pretrain.report_coordinates import coordinates_section, read_coordinates, write_coordinates
+from gesso.configs.registry import experiment
+from gesso.models import build
+from gesso.planning.coordinates import Coordinates, coordinates, is_flat, slopes, widened
+from gesso.pretrain.experiment import ExperimentError, validate
+from gesso.pretrain.optimizer.mup import grows, rates
+from gesso.pretrain.optimizer.trained import flat
+from gesso.reports.sweep.coordinates import coordinates_section, read_coordinates, write_coordinates
 
 TINY = {
     "data.store": "embedded:bytes:0.3", "length": 16, "model.positions": 16, "batch": 16,
@@ -99,7 +99,7 @@ def test_the_check_is_written_and_read(tmp_path):
 
 @pytest.mark.slow
 def test_muP_is_flat_where_the_standard_parametrisation_grows():  # noqa: N802  its name
-    from pretrain.open import store_of
+    from gesso.pretrain.open import store_of
 
     asked = experiment("debug-gpt2", TINY)
     found = coordinates(asked, widths=(32, 64, 128), steps=3, seeds=2, store=store_of(asked))

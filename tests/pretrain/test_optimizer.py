@@ -9,9 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from pretrain.config import OptimizerConfig, ScheduleConfig
-from pretrain.optimizer import PatternError, make_optimizer
-from pretrain.schedule import make_schedule
+from gesso.pretrain.config import OptimizerConfig, ScheduleConfig
+from gesso.pretrain.optimizer.optimizer import PatternError, make_optimizer
+from gesso.pretrain.optimizer.schedule import make_schedule
 
 PACK = Path(__file__).parents[3] / "shared/packs/optim/open"
 LETTERS = {

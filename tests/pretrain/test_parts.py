@@ -4,21 +4,21 @@ import jax
 import numpy as np
 import pytest
 
-import configs
-from models import build
-from models.count import flops_per_token
-from models.gpt_count import attention_flops
-from models.trained_count import trained_flops_per_token
-from objectives.base import build as build_objective
-from partitioning.config import MeshConfig
-from partitioning.layouts import LAYOUTS
-from partitioning.mesh import make_mesh
-from pretrain.experiment import override
-from pretrain.optimizer import make_optimizer
-from pretrain.parts import PatternError, flat, joined, parts_of
-from pretrain.program_flops import executed_flops
-from pretrain.state import abstract_state, init_state
-from pretrain.step import (
+from gesso import configs
+from gesso.models import build
+from gesso.models.count import flops_per_token
+from gesso.models.gpt.count import attention_flops
+from gesso.models.trained_count import trained_flops_per_token
+from gesso.objectives.base import build as build_objective
+from gesso.partitioning.config import MeshConfig
+from gesso.partitioning.layouts import LAYOUTS
+from gesso.partitioning.mesh import make_mesh
+from gesso.planning.program_flops import executed_flops
+from gesso.pretrain.experiment import override
+from gesso.pretrain.optimizer.optimizer import make_optimizer
+from gesso.pretrain.optimizer.trained import PatternError, flat, joined, parts_of
+from gesso.pretrain.state import abstract_state, init_state
+from gesso.pretrain.step import (
     StepSettings,
     batch_sharding,
     compile_step,

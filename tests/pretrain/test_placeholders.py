@@ -5,20 +5,20 @@ import dataclasses
 import numpy as np
 import pytest
 
-import configs
-from data.config import DataConfig
-from data.tokenizer import load_tokenizer
-from models.adapter_config import AdapterConfig
-from objectives.base import build
-from pretrain.experiment import override
-from pretrain.open import store_of
-from pretrain.placeholders import (
+from gesso import configs
+from gesso.data.config import DataConfig
+from gesso.data.tokenizers.load import load_tokenizer
+from gesso.models.adapters.config import AdapterConfig
+from gesso.objectives.base import build
+from gesso.pretrain.experiment import override
+from gesso.pretrain.open import store_of
+from gesso.pretrain.placeholders import (
     TooManyPlaceholders,
     counting,
     refuse_crowded,
     refuse_crowded_texts,
 )
-from pretrain.setup import set_up
+from gesso.pretrain.setup import set_up
 
 TUNED = AdapterConfig(kind="p_tuning", tokens=2, placeholder=7)
 

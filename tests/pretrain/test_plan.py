@@ -6,14 +6,14 @@ import itertools
 import jax
 import pytest
 
-import configs
-from models.adapter_config import AdapterConfig
-from models.count import flops_per_token
-from partitioning.config import MeshConfig
-from pretrain.experiment import ExperimentError
-from pretrain.plan import cache_key, estimate, lay_out, plan
-from pretrain.plan_search import search, why
-from pretrain.topology import topology
+from gesso import configs
+from gesso.models.adapters.config import AdapterConfig
+from gesso.models.count import flops_per_token
+from gesso.partitioning.config import MeshConfig
+from gesso.planning.plan import cache_key, estimate, lay_out, plan
+from gesso.planning.search import search, why
+from gesso.planning.topology import topology
+from gesso.pretrain.experiment import ExperimentError
 
 SMALL = {"mesh": MeshConfig(data=2, fsdp=4), "model.layers": 2}
 

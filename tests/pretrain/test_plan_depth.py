@@ -2,10 +2,9 @@
 
 import pytest
 
-import configs
-from partitioning.config import MeshConfig
-from pretrain.plan import plan
-from pretrain.plan_depth import (
+from gesso import configs
+from gesso.partitioning.config import MeshConfig
+from gesso.planning.depth import (
     SHALLOW,
     can_be_cut,
     cut,
@@ -14,9 +13,10 @@ from pretrain.plan_depth import (
     is_written_out,
     turns_of,
 )
-from pretrain.plan_finalists import choose
-from pretrain.plan_search import search
-from pretrain.topology import topology
+from gesso.planning.finalists import choose
+from gesso.planning.plan import plan
+from gesso.planning.search import search
+from gesso.planning.topology import topology
 
 EIGHT = topology("cpu:8")
 

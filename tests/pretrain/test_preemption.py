@@ -6,9 +6,9 @@ import threading
 
 import pytest
 
-from partitioning.hosts import SINGLE
-from pretrain.exits import PREEMPTED
-from pretrain.preemption import HandlerReplaced, Preemption
+from gesso.partitioning.hosts.processes import SINGLE
+from gesso.pretrain.exits import PREEMPTED
+from gesso.pretrain.failures.preemption import HandlerReplaced, Preemption
 
 
 @pytest.fixture

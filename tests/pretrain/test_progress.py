@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from pretrain.progress import Progress, duration, figures_of, short
+from gesso.records.progress import Progress, duration, figures_of, short
 
 RECORD = {
     "step": 1,
@@ -19,7 +19,7 @@ RECORD = {
 
 def test_plain_lines_are_few_and_end_with_the_last(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("pretrain.progress.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("gesso.records.progress.time.monotonic", lambda: clock[0])
     out = io.StringIO()
     with Progress(steps=30, name="demo", console=Console(file=out, width=200)) as progress:
         for step in range(1, 31):

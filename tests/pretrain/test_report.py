@@ -9,9 +9,9 @@ from xml.etree import ElementTree
 import pytest
 from fabricated_run import curves, dump, fabricate, write_records
 
-from pretrain.metrics import Metrics
-from pretrain.report import write_report
-from pretrain.report_facts import NotARun
+from gesso.records.metrics import Metrics
+from gesso.reports.facts import NotARun
+from gesso.reports.report import write_report
 
 SECTIONS = ["training", "heldout", "samples", "corpus", "model", "experiment", "environment"]
 VOID = {"meta", "link", "br", "img", "input", "hr"}
@@ -227,7 +227,7 @@ def test_a_step_written_twice_counts_once(tmp_path):
 
 
 def test_it_reads_what_metrics_writes(tmp_path):
-    from pretrain.config import LoggingConfig
+    from gesso.pretrain.config import LoggingConfig
 
     run = fabricate(tmp_path / "run", components={"A": 1e6})
     (run / "metrics.jsonl").unlink()

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from fabricated_run import fabricate
 
-from pretrain.evaluations import read_evaluations, write_evaluation
-from pretrain.report import write_report
-from pretrain.report_evaluations import results
-from pretrain.report_facts import read_run
+from gesso.records.evaluations import read_evaluations, write_evaluation
+from gesso.reports.facts import read_run
+from gesso.reports.report import write_report
+from gesso.reports.run.evaluations import results
 
 CHOICES = {
     "chance": 0.25,

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from pretrain.report_facts import Curve, curve, decimate, latest, smooth, tokens_seen, typical
-from pretrain.report_figures import Plot, Series, draw, written
+from gesso.reports.facts import Curve, curve, decimate, latest, smooth, tokens_seen, typical
+from gesso.reports.figures import Plot, Series, draw, written
 
 
 def make(y):

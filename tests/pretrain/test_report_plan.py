@@ -5,12 +5,12 @@ import re
 
 import pytest
 
-import configs
-from partitioning.config import MeshConfig
-from pretrain.plan import estimate
-from pretrain.plan_time import step_time
-from pretrain.report_plan import parts_of, plan_page, write_plan
-from pretrain.topology import topology
+from gesso import configs
+from gesso.partitioning.config import MeshConfig
+from gesso.planning.plan import estimate
+from gesso.planning.time import step_time
+from gesso.planning.topology import topology
+from gesso.reports.plan.plan import parts_of, plan_page, write_plan
 
 WHERE = topology("v5e:4x4", slices=2)
 

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from configs.registry import experiment
-from pretrain.experiment import to_json
-from pretrain.report_sweep import Trial, write_sweep_report
+from gesso.configs.registry import experiment
+from gesso.pretrain.experiment import to_json
+from gesso.reports.sweep.sweep import Trial, write_sweep_report
 
 SIZES = {"1x32": (1, 32), "2x64": (2, 64), "4x<b>": (4, 128)}
 

@@ -7,15 +7,15 @@ import jax
 import numpy as np
 import pytest
 
-import configs
-from partitioning.config import MeshConfig
-from pretrain.config import PhaseConfig
-from pretrain.exits import DONE
-from pretrain.experiment import ExperimentError, override, validate
-from pretrain.folder import RunFolderError
-from pretrain.metrics import read_metrics
-from pretrain.open import open_run
-from pretrain.session import run
+from gesso import configs
+from gesso.partitioning.config import MeshConfig
+from gesso.pretrain.config import PhaseConfig
+from gesso.pretrain.exits import DONE
+from gesso.pretrain.experiment import ExperimentError, override, validate
+from gesso.pretrain.folder.claim import RunFolderError
+from gesso.pretrain.open import open_run
+from gesso.pretrain.session import run
+from gesso.records.metrics import read_metrics
 
 SMALL = {
     "data.store": "embedded:bytes:0.3",
@@ -132,7 +132,7 @@ def test_one_compile_per_run(tmp_path):
         lambda event, seconds, **_: seen.append((event, seconds))
     )
     try:
-        import pretrain.reporter as module
+        from gesso.pretrain import reporter as module
 
         counts = []
         original = module.Reporter.record
@@ -152,7 +152,7 @@ def test_one_compile_per_run(tmp_path):
 
 def test_a_host_array_in_the_batch_is_refused_not_transferred():
     """I7: the loop forbids implicit transfers, so a batch that is not placed fails at once."""
-    from pretrain.loop import Figures, Hooks, train
+    from gesso.pretrain.loop import Figures, Hooks, train
 
     class Unplaced:
         arrays = {"tokens": np.zeros((8, 8), np.int32)}

@@ -5,15 +5,15 @@ import textwrap
 
 import pytest
 
-import configs
-from data.build import build
-from data.tokenizer_wordpiece import train
-from partitioning.config import MeshConfig
-from pretrain.experiment import override
-from pretrain.metrics import read_metrics
-from pretrain.open import store_of
-from pretrain.session import run
-from pretrain.setup import set_up
+from gesso import configs
+from gesso.data.store.build import build
+from gesso.data.tokenizers.wordpiece import train
+from gesso.partitioning.config import MeshConfig
+from gesso.pretrain.experiment import override
+from gesso.pretrain.open import store_of
+from gesso.pretrain.session import run
+from gesso.pretrain.setup import set_up
+from gesso.records.metrics import read_metrics
 
 BATCH = 16
 SMALL = {

@@ -6,12 +6,12 @@ import pytest
 from mixed_worker import BATCH, MIX, experiment
 from processes import run_processes
 
-from partitioning.config import MeshConfig
-from pretrain.exits import DONE
-from pretrain.metrics import read_metrics
-from pretrain.open import store_of
-from pretrain.session import run
-from pretrain.setup import set_up
+from gesso.partitioning.config import MeshConfig
+from gesso.pretrain.exits import DONE
+from gesso.pretrain.open import store_of
+from gesso.pretrain.session import run
+from gesso.pretrain.setup import set_up
+from gesso.records.metrics import read_metrics
 
 WORKER = str(Path(__file__).with_name("mixed_worker.py"))
 

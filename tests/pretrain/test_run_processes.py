@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from processes import run_processes
 
-from pretrain.exits import DONE, PREEMPTED, REFUSED
-from pretrain.metrics import read_metrics
+from gesso.pretrain.exits import DONE, PREEMPTED, REFUSED
+from gesso.records.metrics import read_metrics
 
 WORKER = str(Path(__file__).with_name("train_worker.py"))
 SMALL = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.runlock import LockHeld, LockLost, RunLock
+from gesso.pretrain.folder.lock import LockHeld, LockLost, RunLock
 
 WORKER = str(Path(__file__).with_name("lock_worker.py"))
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pretrain.scaling import Point, explained, fit, problems
+from gesso.reports.sweep.scaling import Point, explained, fit, problems
 
 SIZES, LENGTHS = np.geomspace(1e5, 1e8, 6), np.geomspace(1e7, 1e9, 4)
 TRUE = {"E": 1.7, "A": 400.0, "a": 0.34, "B": 410.0, "b": 0.28}

@@ -7,17 +7,17 @@ import jax
 import numpy as np
 import pytest
 
-import configs
-from partitioning.config import MeshConfig
-from pretrain.config import ScheduleConfig, StageConfig, StartConfig
-from pretrain.exits import DONE
-from pretrain.experiment import ExperimentError, override, validate
-from pretrain.metrics import read_metrics
-from pretrain.open import open_run
-from pretrain.parts import flat
-from pretrain.phases import phase_experiment, scheduled
-from pretrain.session import run
-from pretrain.stages import kept_moments
+from gesso import configs
+from gesso.partitioning.config import MeshConfig
+from gesso.pretrain.config import ScheduleConfig, StageConfig, StartConfig
+from gesso.pretrain.exits import DONE
+from gesso.pretrain.experiment import ExperimentError, override, validate
+from gesso.pretrain.open import open_run
+from gesso.pretrain.optimizer.trained import flat
+from gesso.pretrain.phases import phase_experiment, scheduled
+from gesso.pretrain.session import run
+from gesso.pretrain.stages import kept_moments
+from gesso.records.metrics import read_metrics
 
 SMALL = {
     "data.store": "embedded:bytes:0.3",
@@ -139,8 +139,8 @@ def test_restarted_inside_a_stage_is_uninterrupted(source, whole, tmp_path, stop
 def test_a_stage_goes_on_on_another_mesh_and_is_evaluated_whole(source, whole, tmp_path):
     """Stopped on one mesh inside the first stage, continued on another that splits everything; the
     loss of held-out text in the loop is that of the checkpoint's whole parameters."""
-    from evaluation.perplexity import evaluate_heldout
-    from objectives.base import build as build_objective
+    from gesso.evaluation.heldout.perplexity import evaluate_heldout
+    from gesso.objectives.base import build as build_objective
 
     asked = staged(source)
     with StopAfter(2):
@@ -169,7 +169,7 @@ class StopAfter:
         self._step, self._patch = step, pytest.MonkeyPatch()
 
     def __enter__(self):
-        from pretrain.preemption import Preemption
+        from gesso.pretrain.failures.preemption import Preemption
 
         self._patch.setattr(Preemption, "reached", lambda _, step: step >= self._step)
 

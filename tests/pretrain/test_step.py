@@ -5,17 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import configs
-from models import build
-from objectives.base import build as build_objective
-from partitioning.config import MeshConfig
-from partitioning.layouts import LAYOUTS
-from partitioning.mesh import make_mesh
-from pretrain.config import OptimizerConfig
-from pretrain.experiment import override
-from pretrain.optimizer import make_optimizer
-from pretrain.state import abstract_state, init_state
-from pretrain.step import StepSettings, batch_sharding, compile_step, make_train_step
+from gesso import configs
+from gesso.models import build
+from gesso.objectives.base import build as build_objective
+from gesso.partitioning.config import MeshConfig
+from gesso.partitioning.layouts import LAYOUTS
+from gesso.partitioning.mesh import make_mesh
+from gesso.pretrain.config import OptimizerConfig
+from gesso.pretrain.experiment import override
+from gesso.pretrain.optimizer.optimizer import make_optimizer
+from gesso.pretrain.state import abstract_state, init_state
+from gesso.pretrain.step import StepSettings, batch_sharding, compile_step, make_train_step
 
 TINY = {
     "model.layers": 2,

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from processes import run_processes
 
-from partitioning.hosts import SINGLE, Hosts
-from pretrain.exits import DONE
-from pretrain.spans import Spans, probe, read_spans
-from pretrain.stragglers import host_times, verdicts
+from gesso.partitioning.hosts.processes import SINGLE, Hosts
+from gesso.pretrain.exits import DONE
+from gesso.records.spans import Spans, probe, read_spans
+from gesso.records.stragglers import host_times, verdicts
 
 WORKER = str(Path(__file__).with_name("straggler_worker.py"))
 

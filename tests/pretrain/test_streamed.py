@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pretrain.checkpoint import Checkpoints, CheckpointsCorrupt, load_params
-from pretrain.config import CheckpointConfig
-from pretrain.folder_check import FolderUnusable
-from pretrain.streamed import StoredParams, save_params
+from gesso.pretrain.checkpoints.checkpoints import Checkpoints, CheckpointsCorrupt, load_params
+from gesso.pretrain.checkpoints.room import FolderUnusable
+from gesso.pretrain.checkpoints.streamed import StoredParams, save_params
+from gesso.pretrain.config import CheckpointConfig
 
 RANDOM = np.random.default_rng(0)
 PARAMS = {
@@ -25,7 +25,7 @@ INFO = {"tokenizer": "abc"}
 WORKER = """
 import re, sys
 import numpy as np
-import pretrain.streamed as streamed
+import gesso.pretrain.checkpoints.streamed as streamed
 folder, what = sys.argv[1:]
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024

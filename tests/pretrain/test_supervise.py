@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from processes import run_processes
 
-from partitioning.config import HostsConfig
-from partitioning.hosts import SINGLE
-from pretrain.exits import DONE, FAILED, HANG, PEER, PREEMPTED, REFUSED
-from pretrain.supervise import Supervisor, _is_symptom
+from gesso.partitioning.config import HostsConfig
+from gesso.partitioning.hosts.processes import SINGLE
+from gesso.pretrain.exits import DONE, FAILED, HANG, PEER, PREEMPTED, REFUSED
+from gesso.pretrain.failures.supervise import Supervisor, _is_symptom
 
 WORKER = str(Path(__file__).with_name("fault_worker.py"))
 

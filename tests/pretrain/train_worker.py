@@ -5,8 +5,8 @@ import os
 import sys
 
 if __name__ == "__main__":
-    from configs import experiment
-    from pretrain.session import run
+    from gesso.configs import experiment
+    from gesso.pretrain.session import run
 
     name, folder, overrides = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
     result = run(experiment(name, overrides), folder=folder)

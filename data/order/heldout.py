@@ -1,0 +1,114 @@
+"""The held-out rows of a component: packed once, in store order, the same for every run."""
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from gesso.data.order.companions import Companions, NoOtherDocumentError
+from gesso.data.order.eras import Recent
+from gesso.data.order.pack import assembled, gather, make_plan
+
+
+def heldout(
+    store: Any,
+    component: str,
+    *,
+    length: int,
+    overlap: int,
+    eras: int = 0,
+    overhead: int = 0,
+    companions: bool = False,
+) -> Any:
+    """All held-out rows of a component, best-fit packed, `length` tokens each.
+
+    eras: only the first so many eras, for a store that is still being built (era e never changes
+    once it is there); 0 takes all and needs a finished store. overhead, companions: as in
+    OrderConfig, the text beside a row being held out too; where a component has but one held-out
+    document, its rows have no text beside them (all zeros). A store of instruction examples has
+    rows of its own. Raises ValueError for an unknown component, a store that is not ready for what
+    is asked, or a length below 2.
+    """
+    if own := getattr(store, "heldout", None):
+        return own(component, length=length, overhead=overhead)
+    if length - overhead < 2:
+        raise ValueError(f"a row needs at least 2 tokens, not length {length - overhead}")
+    if not eras and not store.complete:
+        raise ValueError(
+            f"the store {store.folder} is still being built, so its held-out rows are not yet all"
+            " there; wait for it, or take those of the first eras (eras=1)"
+        )
+    if store.complete and component not in store.components:
+        raise ValueError(f"component {component!r} is not in the store: {list(store.components)}")
+    shape = {"length": length, "overlap": overlap, "packing": "best_fit", "overhead": overhead}
+    return Heldout(store, component, shape=shape, eras=eras, companions=companions)
+
+
+class Heldout:
+    """len() rows; `rows(start, n)` as Order.rows gives them ("row" counts from 0)."""
+
+    def __init__(
+        self, store: Any, component: str, *, shape: dict[str, Any], eras: int, companions: bool
+    ) -> None:
+        self.store, self.component, self._shape = store, component, shape
+        self._eras = eras
+        self._companions = None
+        if companions:
+            self._companions = Companions(
+                self._open_era, component=component, split="holdout", seed=0
+            )
+        self._plans = Recent(4)
+        counts = []
+        while not eras or len(counts) < eras:
+            if store.era(len(counts)) is None:
+                break
+            counts.append(self._plan(len(counts))[0].rows)
+        self._first = np.concatenate(([0], np.cumsum(counts, dtype=np.int64)))
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    def rows(self, start: int, n: int) -> dict[str, np.ndarray]:
+        """Rows [start, start + n): "tokens", "segments", "positions" i32[n, length], "component"
+        i32[n] (its index in store.components) and "row" i64[n]; with companions "other_tokens" and
+        so on, as Order.take. Raises IndexError beyond len()."""
+        if start < 0 or n < 1 or start + n > len(self):
+            raise IndexError(f"rows [{start}, {start + n}) of {len(self)} held-out rows")
+        rows = np.arange(start, start + n)
+        era = np.searchsorted(self._first, rows, "right") - 1
+        parts, others = [], []
+        for e in np.unique(era).tolist():
+            plan, source = self._plan(e)
+            starts, lengths, count = gather(plan, rows[era == e] - self._first[e])
+            parts.append((source.read(self.component, "holdout", starts, lengths), lengths, count))
+            if self._companions:
+                pieces = (rows[era == e], starts, lengths, count)
+                others.append((*self._beside(e, *pieces), count))
+        made = assembled(parts, length=self._shape["length"])
+        if others:
+            beside = assembled(others, length=self._shape["length"])
+            made |= {f"other_{name}": array for name, array in beside.items()}
+        return made | {"component": np.full(n, self._index, np.int32), "row": rows}
+
+    @functools.cached_property
+    def _index(self) -> int:
+        return sorted(self.store.components).index(self.component)
+
+    def _beside(self, era: int, *pieces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        assert self._companions is not None
+        try:
+            return self._companions.beside(era, *pieces)
+        except NoOtherDocumentError:
+            return np.zeros(0, np.uint32), np.zeros(len(pieces[1]), np.int64)
+
+    def _open_era(self, number: int) -> Any:
+        # Of a store that is being built, only the eras that rows are taken of.
+        return self.store.era(number) if not self._eras or number < self._eras else None
+
+    def _plan(self, era: int) -> tuple[Any, Any]:
+        def make() -> tuple[Any, Any]:
+            source = self.store.era(era)
+            documents = source.lengths(self.component, "holdout")
+            return make_plan(documents, **self._shape), source
+
+        return self._plans.get(era, make)

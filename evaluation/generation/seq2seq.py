@@ -1,0 +1,258 @@
+"""Text from an encoder-decoder: a source is read once, a target written greedily, sampled, or by
+beam search."""
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+
+from gesso.evaluation.generation.beam import NO_PENALTY, LengthPenalty, beam_search
+from gesso.evaluation.generation.decoder import BUCKET, Prompt, PromptError, restrict, until
+from gesso.evaluation.generation.decoding import begin, check_room, replicated
+from gesso.models.model import Model, build
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sentinels:
+    """Ids that stand for missing spans: `first` and the `count` - 1 below it. In text they are
+    spelled as T5 spells them: <extra_id_0>, <extra_id_1>, ..."""
+
+    first: int
+    count: int
+
+    def encode(self, text: str, tokenizer: Any) -> list[int]:
+        """The tokenizer's ids, and sentinels where they are spelled out. Raises PromptError for one
+        that there is not."""
+        ids: list[int] = []
+        for i, part in enumerate(re.split(r"<extra_id_(\d+)>", text)):
+            if i % 2 == 0:
+                ids += map(int, tokenizer.encode(part))
+            elif int(part) < self.count:
+                ids.append(self.first - int(part))
+            else:
+                raise PromptError(
+                    f"there is no <extra_id_{part}>: this run has {self.count} of them"
+                )
+        return ids
+
+    def decode(self, ids: Sequence[int], tokenizer: Any) -> str:
+        """The text of ids, sentinels spelled out."""
+        parts, plain = [], []
+        for each in ids:
+            number = self.first - each
+            if 0 <= number < self.count:
+                parts += [tokenizer.decode(plain), f"<extra_id_{number}>"]
+                plain = []
+            else:
+                plain.append(each)
+        return "".join([*parts, tokenizer.decode(plain)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Framing:
+    """How an encoder-decoder was taught to read: what a prompt is to it.
+
+    prompt: the whole source, with the end id behind it or without; or what the decoder has written
+    so far, the source being the end id or the mode alone. mode: an id before every source; -1:
+    none. start: what the decoder reads first.
+    """
+
+    start: int
+    prompt: Literal["source_and_end", "source", "written"] = "source_and_end"
+    mode: int = -1
+    sentinels: Sentinels = Sentinels(first=-1, count=0)
+
+
+def framing_of(objective: Any, model: Any) -> Framing:
+    """The framing of a run, by the configs of its objective (None: source and end) and its model.
+    Of several objectives the first counts."""
+    kind = getattr(objective, "kind", "")
+    if kind == "mixed":
+        return framing_of(next(iter(objective.parts.values())).objective, model)
+    start = model.start
+    if kind in ("seq2seq", "denoise") and objective.start >= 0:
+        start = objective.start
+    if kind != "denoise":
+        return Framing(start=start)
+    if objective.form == "spans":
+        first = model.vocab - 1 if objective.first_sentinel < 0 else objective.first_sentinel
+        spelled = Sentinels(first=first, count=objective.sentinels)
+        return Framing(start=start, mode=objective.mode, sentinels=spelled)
+    prompt = "source" if objective.form == "prefix" else "written"
+    return Framing(start=start, prompt=prompt, mode=objective.mode)
+
+
+def written(
+    model: Model,
+    params: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    *,
+    framing: Framing,
+    max_tokens: int,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    compute: str = "float32",
+    beams: int = 1,
+    penalty: LengthPenalty = NO_PENALTY,
+) -> list[str]:
+    """What the model writes for each prompt, up to the end, `max_tokens` or its positions.
+
+    evaluation.generation.decoder.generate, which calls this, says and checks the settings. Raises
+    PromptError for a prompt longer than the model's positions, or with a sentinel that there is
+    not.
+    """
+    longest, eos, spelled = model.config.longest, int(tokenizer.eos), framing.sentinels
+    ids = [
+        spelled.encode(prompt, tokenizer) if isinstance(prompt, str) else list(prompt)
+        for prompt in prompts
+    ]
+    batch = _batch(ids, framing, eos, longest)
+    if longest is not None:
+        max_tokens = min(max_tokens, longest + 1 - int(batch["positions"].max() + 1))
+    allowed = np.zeros(model.config.vocab, bool)
+    allowed[: tokenizer.vocab_size] = True
+    allowed[spelled.first - spelled.count + 1 : spelled.first + 1] = True
+    settings: dict[str, Any] = {"max_tokens": max_tokens, "eos": eos, "allowed": allowed}
+    params = jax.tree.map(lambda each: jnp.asarray(each, compute), params)
+    if beams > 1:
+        found = beam_search(model, params, batch, beams=beams, penalty=penalty, **settings)
+        made = found.ids[:, 0]
+    else:
+        sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+        made = continuations(model, params, batch, **settings, **sampling)
+    return [spelled.decode(until(row, eos), tokenizer) for row in made.tolist()]
+
+
+def _batch(
+    ids: Sequence[list[int]], framing: Framing, eos: int, longest: int | None
+) -> dict[str, np.ndarray]:
+    """What evaluation.generation.decoding.begin reads, of the prompts' ids."""
+    mode = [framing.mode] if framing.mode >= 0 else []
+    if framing.prompt == "written":
+        source, begun = [mode or [eos] for _ in ids], [[framing.start, *each] for each in ids]
+    else:
+        end = [eos] if framing.prompt == "source_and_end" else []
+        source = [[*mode, *each, *end] or [eos] for each in ids]
+        begun = [[framing.start] for _ in ids]
+    read = _padded(source, longest, at="end")
+    return _padded(begun, longest, at="start") | {
+        "source": read["tokens"],
+        "source_segments": read["segments"],
+    }
+
+
+def _padded(
+    ids: Sequence[list[int]], longest: int | None, *, at: Literal["start", "end"]
+) -> dict[str, np.ndarray]:
+    """tokens, segments (0: padding) and positions i32[rows, length]. The length is a multiple of
+    BUCKET, so that few are compiled, but 1 where all have one token; at most `longest`."""
+    most = max(map(len, ids))
+    if longest is not None and most > longest:
+        row = next(i for i, each in enumerate(ids) if len(each) > longest)
+        raise PromptError(
+            f"prompt {row} has {len(ids[row])} tokens with what frames it, and the model {longest}"
+            " positions; shorten it"
+        )
+    length = -(-most // BUCKET) * BUCKET if most > 1 else 1
+    length = length if longest is None else min(length, longest)
+    names = ("tokens", "segments", "positions")
+    batch = {name: np.zeros((len(ids), length), np.int32) for name in names}
+    for row, each in enumerate(ids):
+        begin = 0 if at == "end" else length - len(each)
+        place = slice(begin, begin + len(each))
+        batch["tokens"][row, place] = each
+        batch["segments"][row, place] = 1
+        batch["positions"][row, place] = np.arange(len(each))
+    return batch
+
+
+class _Sampling(NamedTuple):
+    """Traced, so that another temperature is not another program."""
+
+    key: jax.Array
+    temperature: jax.Array
+    top_p: jax.Array
+    eos: jax.Array
+    allowed: jax.Array
+
+
+def continuations(
+    model: Model,
+    params: Any,
+    batch: Mapping[str, Any],
+    *,
+    max_tokens: int,
+    eos: int,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    allowed: Any = None,
+) -> np.ndarray:
+    """i32[B, max_tokens]: what is written for each source, `eos` from its end on.
+
+    batch: what is given, as evaluation.generation.decoding.begin reads it. eos: -1 never ends.
+    temperature: 0 takes the likeliest token. allowed: bool[V], the ids that may be made; None: all.
+    A row's draws depend on `seed` and its number.
+    """
+    check_room(model, batch, max_tokens)
+    if allowed is None:
+        allowed = np.ones(model.config.vocab, bool)
+    sampling = _Sampling(
+        key=jax.random.key(seed),
+        temperature=jnp.float32(temperature),
+        top_p=jnp.float32(top_p),
+        eos=jnp.int32(eos),
+        allowed=jnp.asarray(allowed),
+    )
+    run = _compiled(model.config, max_tokens, temperature > 0, top_k, replicated(params))
+    return np.asarray(run(params, {k: jnp.asarray(v) for k, v in batch.items()}, sampling))
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(
+    config: Any, max_tokens: int, sampled: bool, top_k: int, everywhere: NamedSharding | None
+) -> Any:
+    """(params, batch, sampling) -> i32[B, max_tokens]; it stops when every row has ended."""
+    model = build(config)
+
+    def choose(logits_BV: jax.Array, s: _Sampling, made: jax.Array) -> jax.Array:
+        logits_BV = jnp.where(s.allowed, logits_BV, -jnp.inf)
+        if not sampled:
+            return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
+        rows = jnp.arange(logits_BV.shape[0])
+        fold = jax.random.fold_in
+        keys = jax.vmap(lambda row: fold(fold(s.key, row), made))(rows)
+        kept_BV = restrict(logits_BV / s.temperature, top_k=top_k, top_p=s.top_p)
+        return jax.vmap(jax.random.categorical)(keys, kept_BV).astype(jnp.int32)
+
+    def run(params: Any, batch: Any, s: _Sampling) -> jax.Array:
+        cache, token_B, position_B = begin(model, params, batch, max_tokens)
+        rows = token_B.shape[0]
+        ids = jnp.full((rows, max_tokens), s.eos, jnp.int32)
+        first = (cache, token_B, jnp.zeros(rows, bool), ids, jnp.int32(0))
+
+        def goes_on(state: Any) -> jax.Array:
+            _, _, done_B, _, made = state
+            return (made < max_tokens) & ~done_B.all()
+
+        def one(state: Any) -> Any:
+            cache, token_B, done_B, ids, made = state
+            last = {"tokens": token_B[:, None], "positions": (position_B + made)[:, None]}
+            logits_BLV, cache = model.decode(params, cache, last, "last")
+            token_B = jnp.where(done_B, s.eos, choose(logits_BLV[:, 0], s, made))
+            ids = jax.lax.dynamic_update_index_in_dim(ids, token_B, made, axis=1)
+            return cache, token_B, done_B | (token_B == s.eos), ids, made + 1
+
+        return jax.lax.while_loop(goes_on, one, first)[3]
+
+    return jax.jit(run, out_shardings=everywhere)

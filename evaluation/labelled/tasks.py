@@ -1,0 +1,52 @@
+"""Held-out figures of a run that was trained on labelled examples."""
+
+from typing import Any
+
+from gesso.evaluation.labelled.figures import task_figures
+from gesso.evaluation.labelled.predictions import Predictions, predict_task
+
+
+def evaluate_task(
+    model: Any,
+    objective: Any,
+    params: Any,
+    store: Any,
+    *,
+    length: int,
+    batch: int,
+    split: str = "holdout",
+    rows: int = 0,
+    compute: str = "float32",
+) -> tuple[dict[str, Any], Predictions]:
+    """({"loss", "terms", "components", "task": evaluation.labelled.figures}, what was predicted).
+
+    The record that an evaluation leaves in a run's metrics, beside what held-out text would have
+    (None, where it has no meaning); arguments as evaluation.labelled.predictions.predict_task has
+    them.
+    loss: the first term's mean; of labels and tags nats of the plain logits, whatever the training
+    weighs and adjusts.
+    """
+    found = predict_task(
+        model,
+        objective,
+        params,
+        store,
+        length=length,
+        batch=batch,
+        split=split,
+        rows=rows,
+        compute=compute,
+    )
+    figures = task_figures(store, found, null=getattr(objective.config, "null", 0.0))
+    terms = {
+        name: {"mean": total / count if count else None, "count": round(count)}
+        for name, (total, count) in found.terms.items()
+    }
+    loss = figures.get("loss", next(iter(terms.values()))["mean"])
+    texts = dict.fromkeys(_OF_TEXTS)
+    made = {"loss": loss, "terms": terms, "task": figures, "rows": found.rows} | texts
+    return made | {"components": {store.name: {"loss": loss}}}, found
+
+
+# What an evaluation says of text that is predicted whole.
+_OF_TEXTS = ("perplexity", "bits_per_byte", "word_perplexity", "tokens", "bytes", "words")

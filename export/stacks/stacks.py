@@ -1,0 +1,71 @@
+"""Every format that is not a folder of transformers: `write_stack`."""
+
+import dataclasses
+import importlib
+import os
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from gesso.export.files.tensors import FolderError
+from gesso.export.tables.tables import flat, nest
+from gesso.export.writing import Written
+from gesso.models import build
+
+Stack = Literal["onnx", "gguf", "ctranslate2", "stablehlo", "elmo", "orbax-params"]
+STACKS: tuple[Stack, ...] = get_args(Stack)
+_HOME: dict[Stack, str] = {
+    "onnx": "gesso.export.stacks.to_onnx.model",
+    "gguf": "gesso.export.stacks.to_gguf.model",
+    "ctranslate2": "gesso.export.stacks.to_ctranslate2.model",
+    "stablehlo": "gesso.export.stacks.stablehlo",
+    "elmo": "gesso.export.stacks.elmo_folder",
+    "orbax-params": "gesso.export.stacks.orbax_params",
+}
+
+
+def write_stack(
+    path: str | os.PathLike[str],
+    config: Any,
+    params: Mapping[str, Any],
+    tokenizer: Any = None,
+    *,
+    format: Stack,
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    vocab: int = 0,
+) -> Written:
+    """Write a model for another stack into a new folder; the arguments are those of write_folder.
+
+    What was written is read back, or run, and compared with `params` before the folder gets its
+    name. Raises FolderError as write_folder does, for a format that cannot say the model, naming
+    what it lacks, and for one whose package is not installed.
+    """
+    if format not in _HOME:
+        raise FolderError(f"there is no format {format!r}; these are: {', '.join(_HOME)}")
+    options: dict[str, Any] = {"dtype": dtype}
+    if format == "onnx":
+        if dtype != "float32":
+            raise FolderError(
+                f"ONNX is written in float32, not {dtype}; onnxruntime's own tools make it smaller"
+            )
+        options = {}
+    if vocab:
+        config, params = cropped(config, params, vocab=vocab)
+    writer = importlib.import_module(_HOME[format])
+    return writer.write(path, config, params, tokenizer=tokenizer, **options)
+
+
+def cropped(config: Any, params: Mapping[str, Any], *, vocab: int) -> tuple[Any, dict[str, Any]]:
+    """The model with the first `vocab` rows of its vocabulary. FolderError where it has fewer, or
+    a vocabulary for each side."""
+    if "vocab" not in {field.name for field in dataclasses.fields(config)}:
+        raise FolderError(f"{config.family} models have no vocabulary of their own to cut")
+    if vocab > config.vocab:
+        raise FolderError(f"vocab {vocab} is more than the model's {config.vocab} rows")
+    letters, kept = flat(build(config).letters), flat(params)
+    for path, each in letters.items():
+        if "V" in each:
+            rows = tuple(slice(0, vocab) if letter == "V" else slice(None) for letter in each)
+            kept[path] = np.asarray(kept[path])[rows]
+    return dataclasses.replace(config, vocab=vocab), nest(kept)

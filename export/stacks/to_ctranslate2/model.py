@@ -1,0 +1,241 @@
+"""A model folder for CTranslate2, written tensor by tensor without the ctranslate2 package.
+
+model.bin is a list of named variables behind a version and the name of a specification; the layout
+is that of ModelSpec._serialize in https://github.com/OpenNMT/CTranslate2. Its own converter holds
+the whole model twice, asks for transformers and torch, and knows fewer of our models.
+"""
+
+import dataclasses
+import json
+import math
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+
+from gesso.export.agreement import BOUNDS, outputs, probe
+from gesso.export.files.tensors import FolderError
+from gesso.export.reading import slots
+from gesso.export.stacks import plainer
+from gesso.export.stacks.shared import checked, finished, fits, new_export
+from gesso.export.stacks.to_ctranslate2 import table as ctranslate2_table
+from gesso.export.stacks.to_ctranslate2.file import CTranslate2File, write_variable, write_word
+from gesso.export.tables.tables import (
+    Place,
+    Row,
+    flat,
+    nest,
+    places,
+    read_parameters,
+    write_tensors,
+)
+from gesso.export.tokenizers.files import files_of
+from gesso.export.tokenizers.vocabulary import pieces_of, special_of
+from gesso.export.writing import Written
+from gesso.export.writing_weights import TAGS
+from gesso.models import build
+from gesso.models.bert.config import BERTConfig
+from gesso.models.gpt.config import GPTConfig
+from gesso.models.seq2seq.config import Seq2SeqConfig
+
+BINARY_VERSION = 6
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Spec:
+    """What is written: CTranslate2's specification, and a model of ours that it computes.
+
+    aliases: {name: the variable that it is}.
+    """
+
+    name: str
+    revision: int
+    config: Any
+    params: Mapping[str, Any]
+    rows: list[Row]
+    settings: Mapping[str, Any]
+    aliases: Mapping[str, str]
+
+
+def write(
+    folder: str | Path,
+    config: Any,
+    params: Mapping[str, Any],
+    *,
+    tokenizer: Any = None,
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+) -> Written:
+    """Write model.bin, config.json, the vocabulary and the tokenizer's files into a new folder.
+
+    tokenizer: as in export.write_folder; without one, row i is spelled "<row i>". Of an encoder
+    CTranslate2 computes the features and the pooler; other heads are left out. What was written is
+    read back and its outputs compared.
+
+    Raises FolderError as export.write_folder does, and naming what CTranslate2 cannot compute.
+    """
+    spec = spec_of(config, params)
+    found = places(spec.rows, slots(build(spec.config)))
+    fits(found, spec.params)
+    model_type = {"gpt": "gpt2", "bert": "bert", "seq2seq": "t5"}[config.family]
+    made = files_of(tokenizer, model_type=model_type, vocab=config.vocab, longest=config.longest)
+    pieces = pieces_of(made.files, vocab=config.vocab)
+    with new_export(folder) as part:
+        for name, content in made.files.items():
+            (part / name).write_bytes(content)
+        vocabulary = "shared_vocabulary" if config.family == "seq2seq" else "vocabulary"
+        (part / f"{vocabulary}.json").write_text(json.dumps(pieces, indent=1) + "\n")
+        about = _config(config, special_of(made.files), pieces)
+        (part / "config.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
+        with (part / "model.bin").open("wb") as f:
+            _write(f, spec, found, dtype)
+        agreement = _check(part / "model.bin", spec, found, config, params, dtype)
+        kind = f"ctranslate2 {spec.name}"
+        return finished(part, folder, model_type=kind, dtype=dtype, agreement=agreement)
+
+
+def spec_of(config: Any, params: Mapping[str, Any]) -> Spec:
+    """The specification that says a model. FolderError naming why there is none."""
+    makers: dict[str, Callable[..., Spec]] = {
+        "gpt": _decoder,
+        "bert": _encoder,
+        "seq2seq": _encoder_decoder,
+    }
+    if config.family not in makers:
+        others = "elmo has one" if config.family == "elmo" else "hf and stablehlo have one"
+        raise FolderError(f"CTranslate2 has no {config.family} model; --format {others}")
+    return makers[config.family](config, params)
+
+
+def _decoder(config: GPTConfig, params: Mapping[str, Any]) -> Spec:
+    if config.position_encoding == "learned" and config.block != "sequential":
+        raise FolderError(f"no {config.block} block with learned positions is known here")
+    config, said = plainer.global_attention(config, params)
+    config, said = plainer.scaled_by_head_dim(config, said)
+    config, said = plainer.turned_by_halves(config, said)
+    rows, settings = ctranslate2_table.decoder(config)
+    tied = {"decoder/projection/weight": "decoder/embeddings/weight"}
+    return Spec(
+        name="TransformerDecoderSpec",
+        revision=8,
+        config=config,
+        params=said,
+        rows=rows,
+        settings=settings,
+        aliases=tied if config.head == "tied" else {},
+    )
+
+
+def _encoder(config: BERTConfig, params: Mapping[str, Any]) -> Spec:
+    plain, said = plainer.encoder_alone(config, params, keep=("pooler",))
+    rows, settings = ctranslate2_table.encoder(plain)
+    return Spec(
+        name="TransformerEncoderSpec",
+        revision=1,
+        config=plain,
+        params=said,
+        rows=rows,
+        settings=settings,
+        aliases={},
+    )
+
+
+def _encoder_decoder(config: Seq2SeqConfig, params: Mapping[str, Any]) -> Spec:
+    of_t5: dict[str, Any] = {
+        "position_encoding": "relative",
+        "embedding": "shared",
+        "embedding_scale": "none",
+        "norm": "pre",
+        "norm_kind": "rms",
+        "attention_scale": "none",
+        "biases": (),
+    }
+    problems = [
+        f"model.{name} {getattr(config, name)!r} (only {value!r})"
+        for name, value in of_t5.items()
+        if getattr(config, name) != value
+    ]
+    if problems:
+        raise FolderError(f"only T5 is written for CTranslate2, and not {', '.join(problems)}")
+    rows, settings = ctranslate2_table.encoder_decoder(config)
+    words = "encoder/embeddings_0/weight"
+    aliases = {"decoder/embeddings/weight": words}
+    if config.head == "tied":
+        aliases["decoder/projection/weight"] = words
+    for side, layers in (("encoder", config.encoder_layers), ("decoder", config.decoder_layers)):
+        bias = "self_attention/relative_attention_bias"
+        aliases |= {
+            f"{side}/layer_{number}/{bias}": f"{side}/layer_0/{bias}" for number in range(1, layers)
+        }
+    return Spec(
+        name="TransformerSpec",
+        revision=7,
+        config=config,
+        params=params,
+        rows=rows,
+        settings=settings,
+        aliases=aliases,
+    )
+
+
+def _config(config: Any, special: Mapping[str, str], pieces: list[str]) -> dict[str, Any]:
+    end = special.get("eos_token", special.get("sep_token", pieces[0]))
+    about: dict[str, Any] = {
+        "bos_token": special.get("bos_token", special.get("cls_token", end)),
+        "eos_token": end,
+        "unk_token": special.get("unk_token", end),
+        "layer_norm_epsilon": config.epsilon,
+        "multi_query_attention": False,
+    }
+    if config.family == "seq2seq":
+        about |= {
+            "bos_token": pieces[config.start],
+            "decoder_start_token": pieces[config.start],
+            "add_source_bos": False,
+            "add_source_eos": False,
+        }
+    return about
+
+
+def _write(f: BinaryIO, spec: Spec, found: list[Place], dtype: str) -> None:
+    f.write(struct.pack("<I", BINARY_VERSION))
+    write_word(f, spec.name)
+    count = len(spec.settings) + sum(len(place.tensors) for place in found)
+    f.write(struct.pack("<II", spec.revision, count))
+    for name, value in spec.settings.items():
+        write_variable(f, name, np.asarray(value))
+    for name, x in _weights(found, flat(spec.params), dtype):
+        write_variable(f, name, x)
+    f.write(struct.pack("<I", len(spec.aliases)))
+    for alias, name in spec.aliases.items():
+        write_word(f, alias)
+        write_word(f, name)
+
+
+def _weights(
+    found: list[Place], params: Mapping[str, Any], dtype: str
+) -> Iterator[tuple[str, np.ndarray]]:
+    _, kind = TAGS[dtype]
+    for place in found:
+        if math.prod(place.shape) * kind.itemsize >= 1 << 32:
+            raise FolderError(f"{place.row.theirs} is over 4 GiB, which model.bin cannot hold")
+        yield from write_tensors([place], params, dtype=kind)
+
+
+def _check(
+    path: Path,
+    spec: Spec,
+    found: list[Place],
+    config: Any,
+    params: Mapping[str, Any],
+    dtype: str,
+) -> Any:
+    batch = probe(config)
+    read = nest(dict(read_parameters(found, CTranslate2File(path))))
+    theirs, ours = outputs(spec.config, read, batch), outputs(config, params, batch)
+    apart = {
+        name: float(np.abs(x - ours[name]).max() / np.abs(ours[name]).max())
+        for name, x in theirs.items()
+    }
+    return checked(apart, bound=BOUNDS[dtype], where="the file read back")

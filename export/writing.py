@@ -1,0 +1,167 @@
+"""Our config, parameters and tokenizer as a published folder: `write_folder`."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from gesso.export.agreement import Agreement, compare, on_device
+from gesso.export.files.tensors import FolderError
+from gesso.export.files.weights import RECORD, exported
+from gesso.export.formats import Format, format_for
+from gesso.export.reading import slots
+from gesso.export.tables.tables import Paths, Resize, by_path, places
+from gesso.export.tokenizers.files import files_of
+from gesso.export.writing_weights import write_weights
+from gesso.models import build
+
+# Readers load shard by shard; 5 GB is what transformers writes.
+SHARD_BYTES = 5_000_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What `write_folder` wrote. files: {name: bytes}. agreement: how far the outputs of what was
+    read back are from those of the parameters given."""
+
+    folder: Path
+    model_type: str
+    dtype: str
+    files: dict[str, int]
+    agreement: Agreement
+
+
+def write_folder(
+    path: str | os.PathLike[str],
+    config: Any,
+    params: Mapping[str, Any],
+    tokenizer: Any = None,
+    *,
+    format: Literal["hf"] = "hf",
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+    vocab: int = 0,
+    max_shard_bytes: int = SHARD_BYTES,
+    card: str = "",
+) -> Written:
+    """Write config.json, safetensors, tokenizer files and README.md (`card`) into a new folder.
+
+    params: nested, or export.tables.tables.Paths, of which no more is read at once than one tensor
+        takes.
+    tokenizer: ours (data.load_tokenizer), the files of an imported one ({name: bytes}), or None.
+    dtype: of the weights in the files. vocab: rows to keep of the vocabulary (0: all).
+
+    The folder gets its name when everything in it is on disk, has been read back, and gives the
+    outputs of `params` within the bound that `dtype` has (export.agreement.BOUNDS). Raises
+    FolderError for a folder that holds anything but an earlier export, for settings that no
+    published format has, for values that are not finite (in `dtype`), and where outputs differ.
+    """
+    if format != "hf":
+        raise FolderError(f"there is no folder format {format!r}; this one is 'hf'")
+    form = format_for(config)
+    said = dataclasses.replace(config, vocab=vocab) if vocab else config
+    if vocab > config.vocab:
+        raise FolderError(f"vocab {vocab} is more than the model's {config.vocab} rows")
+    made = files_of(tokenizer, model_type=form.model_type, vocab=said.vocab, longest=config.longest)
+    with new_folder(Path(path), mine=lambda folder: bool(exported(folder))) as part:
+        placed: dict[str, Any] = {}
+        given = Paths(by_path(params), functools.partial(_read, by_path(params), placed))
+        checksums = _write(part, form, config, said, given, dtype, max_shard_bytes)
+        for name, content in made.files.items():
+            (part / name).write_bytes(content)
+        # RoBERTa's padding id is a matter of the model: it says where positions begin.
+        record = made.ids | form.write(said)[0] | {"torch_dtype": dtype}
+        _write_json(part / "config.json", record)
+        if card:
+            (part / "README.md").write_text(card)
+        about = {"format": 1, "model_type": form.model_type, "dtype": dtype, "tensors": checksums}
+        _write_json(part / RECORD, about)
+        agreement = compare(part, config, Paths(placed, placed.pop), dtype=dtype)
+        files = {each.name: each.stat().st_size for each in sorted(part.iterdir())}
+    return Written(
+        folder=Path(path),
+        model_type=form.model_type,
+        dtype=dtype,
+        files=files,
+        agreement=agreement,
+    )
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, *, mine: Any) -> Iterator[Path]:
+    """A folder beside `path` that takes its name when the block ends, and vanishes when it fails.
+
+    What is at `path` may be nothing, an empty folder, or one that `mine(folder)` recognises: it is
+    replaced then. Raises FolderError otherwise.
+    """
+    path = path.absolute()
+    if path.exists() and not path.is_dir():
+        raise FolderError(f"{path} is a file; name a folder")
+    if path.is_dir() and any(path.iterdir()) and not mine(path):
+        some = ", ".join(sorted(each.name for each in path.iterdir())[:3])
+        raise FolderError(
+            f"{path} is not empty and not an earlier export ({some}); name another folder"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.writing")
+    part.mkdir()
+    try:
+        yield part
+        for each in part.rglob("*"):
+            _sync(each)
+        old = path.with_name(f"{path.name}.{os.getpid()}.old")
+        if path.exists():
+            path.rename(old)
+        part.rename(path)
+        _sync(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _read(params: Mapping[str, Any], placed: dict[str, Any], path: str) -> Any:
+    """A parameter to be written, which from now on is also where the model will be run."""
+    x = params[path]
+    placed[path] = on_device(x)
+    return x
+
+
+def _write(
+    part: Path,
+    form: Format,
+    config: Any,
+    said: Any,
+    given: Paths,
+    dtype: str,
+    max_shard_bytes: int,
+) -> dict[str, int]:
+    cropped = {"V": Resize(said.vocab)} if said.vocab != config.vocab else {}
+    found = places(form.table(config), slots(build(config)), resized=cropped)
+    if given.keys() != (wanted := {path for place in found for path in place.ours}):
+        differ = ", ".join(sorted(given.keys() ^ wanted)[:5])
+        raise FolderError(f"these parameters are not those of the config: {differ}")
+    return write_weights(
+        part,
+        found,
+        given,
+        dtype=dtype,
+        max_shard_bytes=max_shard_bytes,
+        copies=form.copies(said),
+    )
+
+
+def _write_json(path: Path, record: Any) -> None:
+    path.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,189 @@
+"""`gesso import FOLDER RUN`: a published checkpoint as a run, to generate, evaluate or train on."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from gesso.launch.console import Refused, existing, narration, output, print_json, size
+from gesso.pretrain.exits import DONE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    """Take over a published checkpoint: config, weights and tokenizer become a run folder.
+
+    From there generate, evaluate and export work as if it had been trained here, and
+    `gesso pretrain RUN --data.store STORE --steps N` trains it on. Every field of its config.json
+    is honoured or refused, every tensor is accounted for.
+
+    Example:
+      gesso import downloads/gpt-neo-125m runs/neo
+      gesso import downloads/gpt2 runs/gpt2 --vocab 50304 --store stores/mine
+      gesso import downloads/elmo runs/elmo --tokenizer vocab.txt --vocab 793471 --fresh "head*"
+    """
+
+    # The folder: config.json and weights (safetensors, pytorch_model.bin), ELMo's options.json and
+    # HDF5, or mesh-transformer-jax's shards with the JSON of their training.
+    folder: tyro.conf.Positional[str]
+    # The run folder to make.
+    run_folder: tyro.conf.Positional[str]
+    # A tokenizer, when the folder has none: a folder, a file, or "bytes".
+    tokenizer: str = ""
+    # The token store it will be trained or evaluated on; `pretrain --data.store` can say it later.
+    store: str = ""
+    # Rows of the vocabulary; more than published, to divide over a mesh or for new tokens.
+    vocab: int = 0
+    # The longest row; further learned positions repeat the published ones.
+    positions: int = 0
+    # Parameters that the folder may lack, such as "mlm*": they are drawn anew.
+    fresh: tuple[str, ...] = ()
+    # Draws the fresh parameters.
+    seed: int = 0
+    # Print what was done as JSON.
+    json: bool = False
+
+    def run(self) -> int:
+        existing(self.folder, what="folder")
+        run_folder = Path(self.run_folder)
+        if run_folder.exists() and (run_folder.is_file() or any(run_folder.iterdir())):
+            raise Refused(f"{run_folder} is there already; runs are never overwritten")
+        made = take_over(self, run_folder)
+        if self.json:
+            print_json(made)
+        else:
+            _show(made)
+        return DONE
+
+
+def take_over(options: Import, run_folder: Path) -> dict[str, Any]:
+    """Make the run folder; returns what was done. Nothing is left where it fails."""
+    from gesso.data.tokenizers.load import save_tokenizer
+    from gesso.export.reading import open_folder, report_of, told
+    from gesso.export.writing import new_folder
+    from gesso.models.count import parameters
+    from gesso.pretrain.experiment import to_json
+    from gesso.pretrain.folder.claim import environment, write_json
+
+    tokenizer = _tokenizer(options)
+    opened = open_folder(
+        options.folder, vocab=options.vocab, positions=options.positions, fresh=options.fresh
+    )
+    config = opened.config
+    if (ids := _ids_of(tokenizer, config)) > config.vocab:
+        raise Refused(
+            f"the tokenizer has {ids} ids and the model {config.vocab} rows for them; give its own"
+            f" tokenizer, or --vocab {ids}"
+        )
+    import jax
+
+    experiment, origins = _experiment(options, config), report_of(opened)
+    with new_folder(run_folder, mine=lambda folder: False) as part:
+        write_json(part / "experiment.json", to_json(experiment))
+        write_json(part / "environment.json", environment(jax.devices(), 1))
+        report = [dataclasses.asdict(each) for each in origins]
+        write_json(
+            part / "imported.json",
+            {"folder": options.folder, "parameters": report, "buffers": opened.buffers},
+        )
+        save_tokenizer(tokenizer, part / "tokenizer")
+        with narration().status(f"reading {options.folder}"):
+            _save(part / "checkpoints", opened, experiment, tokenizer, seed=options.seed)
+    return {
+        "run": str(run_folder),
+        "family": config.family,
+        "writes": opened.model.writes,
+        "parameters": parameters(config)["total"],
+        "tokenizer": {"kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size},
+        "told": told(origins),
+        "buffers": list(opened.buffers),
+        "report": report,
+    }
+
+
+def _tokenizer(options: Import) -> Any:
+    from gesso.data.tokenizers.load import TokenizerError, load_tokenizer
+
+    try:
+        return load_tokenizer(options.tokenizer or options.folder)
+    except TokenizerError as error:
+        if options.tokenizer:
+            raise
+        raise Refused(
+            f"{error}; name another with --tokenizer (a folder, a file, or bytes)"
+        ) from None
+
+
+def _ids_of(tokenizer: Any, config: Any) -> int:
+    """The ids that the model needs a row for: of ELMo the classes of its softmax, if it has one."""
+    if getattr(config, "head", "") == "none" and config.reads == "characters":
+        return 0
+    return getattr(tokenizer, "classes", tokenizer.vocab_size)
+
+
+def _experiment(options: Import, config: Any) -> Any:
+    """The record of the run: the imported model, the objective of its family, one row's length."""
+    from gesso.data.config import DataConfig
+    from gesso.objectives import config as objectives
+    from gesso.pretrain.experiment import Experiment
+
+    by_family = {
+        "gpt": objectives.CausalLMConfig,
+        "bert": objectives.MaskedLMConfig,
+        "elmo": objectives.BiLMConfig,
+        "seq2seq": objectives.DenoiseConfig,
+        "encoder_decoder": objectives.Seq2SeqLMConfig,
+    }
+    data = DataConfig(store=options.store) if options.store else DataConfig()
+    return Experiment(
+        name=f"imported-{config.family}",
+        model=config,
+        objective=by_family[config.family](),
+        data=data,
+        length=min(config.longest or 512, 1024),
+        steps=1000,
+    )
+
+
+def _save(folder: Path, opened: Any, experiment: Any, tokenizer: Any, *, seed: int) -> None:
+    """Checkpoint 0: the parameters alone, which `pretrain` starts from (pretrain/start.py)."""
+    from gesso.export.reading import parameters_of
+    from gesso.models.count import parameters
+    from gesso.pretrain.checkpoints.streamed import save_params
+    from gesso.pretrain.experiment import to_json
+    from gesso.pretrain.folder.claim import versions
+    from gesso.pretrain.start import IMPORTED
+
+    info = {
+        IMPORTED: True,
+        "experiment": to_json(experiment),
+        "environment": versions(),
+        "tokenizer": tokenizer.fingerprint,
+    }
+    size = 4 * parameters(opened.config)["total"]
+    save_params(folder, 0, parameters_of(opened, seed=seed), info, size=size)
+
+
+def _show(made: dict[str, Any]) -> None:
+    console = output()
+    console.print(
+        f"[bold]{made['family']}[/], {made['parameters']:,} parameters"
+        f" ({size(4 * made['parameters'])} in float32): {made['run']}"
+    )
+    for each in made["report"]:
+        shape = "x".join(map(str, each["shape"]))
+        console.print(
+            f"  {each['origin']:8}{each['path']:32} {shape:18} {each['tensors']}", markup=False
+        )
+    if made["buffers"]:
+        console.print(f"  {len(made['buffers'])} buffers in the files are no weights", style="dim")
+    console.print(made["told"], markup=False)
+    generate = f'gesso generate {made["run"]} --prompt "..."\n' if made["writes"] else ""
+    console.print(
+        f"{generate}gesso pretrain {made['run']} --data.store STORE --steps N   (STORE: gesso"
+        f" corpus build ... --tokenizer {made['run']}/tokenizer)",
+        style="dim",
+        markup=False,
+    )

@@ -1,0 +1,132 @@
+"""Small trained additions to a frozen model, as settings. Imports no JAX."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from gesso.models.gpt.config import FUSED
+
+Kind = Literal["none", "lora", "prompt", "p_tuning", "prefix", "ia3", "focus"]
+
+# Which settings each kind reads; one that is set and not read is refused.
+_READ: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "lora": ("targets", "rank", "alpha", "scaling", "dropout"),
+    "prompt": ("tokens", "reparametrize", "hidden"),
+    "p_tuning": ("tokens", "reparametrize", "hidden", "placeholder"),
+    "prefix": ("tokens", "reparametrize", "hidden"),
+    "ia3": ("targets",),
+    "focus": ("marks",),
+}
+# kind -> the families it works on, and what to do instead on another.
+FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
+    "lora": (("gpt", "bert", "seq2seq", "encoder_decoder"), "train it whole, or freeze by name"),
+    "ia3": (("gpt", "bert", "seq2seq", "encoder_decoder"), "train it whole, or freeze by name"),
+    "prompt": (
+        ("gpt",),
+        "use p_tuning, with the placeholders at the front of the text: tokens that see each other"
+        " both ways cannot share one prompt",
+    ),
+    "p_tuning": (("gpt", "bert", "seq2seq", "encoder_decoder"), "use lora"),
+    "prefix": (("gpt", "bert"), "use lora or p_tuning"),
+    "focus": (("bert", "seq2seq"), "use lora; focus vectors are for what an encoder reads"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterConfig:
+    """What is trained beside a frozen model (docs/adapters.md).
+
+    kind: "lora" adds a product of two thin matrices to weights (https://arxiv.org/abs/2106.09685);
+        "prompt" puts trained virtual tokens in front of every document
+        (https://arxiv.org/abs/2104.08691); "p_tuning" puts them where the text has a placeholder
+        (https://arxiv.org/abs/2103.10385); "prefix" puts trained keys and values in front of every
+        layer's (https://arxiv.org/abs/2110.07602); "ia3" multiplies keys, values and the mlp's
+        activations (https://arxiv.org/abs/2205.05638); "focus" scales and shifts each token before
+        each encoder layer by whether it is marked (https://arxiv.org/abs/2203.01146).
+    targets: patterns (fnmatch) over parameter names such as "blocks/attention/q"; () = q and v of
+        every attention (lora), k, v and the mlp's down (ia3). "embed" is the table of words.
+    rank, alpha: lora adds alpha / rank times its product, or alpha / sqrt(rank) where scaling is
+        "sqrt_rank" (https://arxiv.org/abs/2312.03732).
+    dropout: of what the thin matrices read, and of nothing else.
+    tokens: virtual tokens. reparametrize: what they are made by: nothing, an mlp, or of prompt and
+        p_tuning an lstm; it is trained with them and dropped when they are exported. hidden: its
+        width, 0 = the model's own.
+    placeholder: the token id that p_tuning replaces; its n-th place in a document takes the n-th
+        virtual token.
+    marks: of focus: the token ids that begin and end what is marked.
+    """
+
+    kind: Kind = "none"
+    targets: tuple[str, ...] = ()
+    rank: int = 8
+    alpha: float = 16.0
+    scaling: Literal["rank", "sqrt_rank"] = "rank"
+    dropout: float = 0.0
+    tokens: int = 20
+    reparametrize: Literal["none", "mlp", "lstm"] = "none"
+    hidden: int = 0
+    placeholder: int = -1
+    marks: tuple[int, ...] = ()
+
+    def problems(self) -> list[str]:
+        """What is wrong with these fields, together."""
+        found = [
+            f"adapter.{each.name} has no effect on kind {self.kind!r}; leave it out"
+            + (" or choose a kind (--adapter.kind lora)" if self.kind == "none" else "")
+            for each in dataclasses.fields(self)
+            if each.name not in ("kind", *_READ[self.kind])
+            and getattr(self, each.name) != each.default
+        ]
+        if self.rank < 1 or self.tokens < 1:
+            found.append("adapter.rank and adapter.tokens must be at least 1")
+        if not 0 <= self.dropout < 1:
+            found.append(f"adapter.dropout must be at least 0 and below 1, not {self.dropout}")
+        if self.alpha == 0:
+            found.append("adapter.alpha 0 multiplies the adapter away")
+        if self.hidden < 0 or (self.hidden and self.reparametrize == "none"):
+            found.append("adapter.hidden is the width of what reparametrizes; it needs mlp or lstm")
+        if self.kind == "prefix" and self.reparametrize == "lstm":
+            found.append("adapter.reparametrize of a prefix is none or mlp, not lstm")
+        if self.kind == "p_tuning" and self.placeholder < 0:
+            found.append(
+                "adapter.placeholder must be the id of the token that stands for a virtual one in"
+                " the text, such as an unused id of the tokenizer (gesso tokenizer inspect)"
+            )
+        if self.kind == "focus" and (len(self.marks) != 2 or len(set(self.marks)) != 2):
+            found.append(
+                "adapter.marks must be two ids: of the token that begins what is marked, and of the"
+                " one that ends it"
+            )
+        return found
+
+    def misfits(self, model: Any) -> list[str]:
+        """What is wrong with these fields for a model's config."""
+        if self.kind == "none":
+            return []
+        families, instead = FAMILIES[self.kind]
+        if model.family not in families:
+            return [f"adapter.kind {self.kind} is not for a model of {model.family}: {instead}"]
+        found = []
+        if self.front and getattr(model, "attention", "") in FUSED:
+            found.append(f"adapter.kind {self.kind} needs model.attention blocks or dense")
+        if self.kind == "prefix" and model.family == "bert" and model.longest <= self.tokens:
+            found.append(f"adapter.tokens {self.tokens} leave no room in {model.longest} positions")
+        ids = [each for each in (self.placeholder, *self.marks) if each >= 0]
+        if ids and max(ids) >= self._vocab(model):
+            found.append(f"adapter: token id {max(ids)} is over the model's {self._vocab(model)}")
+        return found
+
+    @property
+    def front(self) -> int:
+        """How many positions the virtual tokens in front of a document take."""
+        return self.tokens if self.kind in ("prompt", "prefix") else 0
+
+    @property
+    def scale(self) -> float:
+        """What the product of a LoRA's two matrices is multiplied by."""
+        return self.alpha / (self.rank if self.scaling == "rank" else self.rank**0.5)
+
+    @staticmethod
+    def _vocab(model: Any) -> int:
+        return model.encoder.vocab if model.family == "encoder_decoder" else model.vocab

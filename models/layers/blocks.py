@@ -1,0 +1,173 @@
+"""Stacked blocks applied one after another, to whole rows or to what follows a cache."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from gesso.models.gpt.config import GPTConfig
+from gesso.models.layers.attention import Cache, Kind, Rows
+from gesso.models.layers.dropout import dropout
+from gesso.models.layers.hooks import LayerHooks, Prefix, focused
+from gesso.models.layers.layers import scan
+from gesso.partitioning.axes import unplaced
+
+
+class Reading(NamedTuple):
+    """What becomes of the residual stream between attention and mlp: an encoder-decoder reads its
+    source there. per_layer: a tree whose arrays lead with Z. read: (layer's part of it, x_BLD, the
+    layer's number, its key or None) -> BLD."""
+
+    per_layer: Any
+    read: Callable[[Any, jax.Array, jax.Array, jax.Array | None], jax.Array]
+
+
+NOTHING = Reading(None, lambda part, x_BLD, layer, key: x_BLD)
+UNHOOKED = LayerHooks()
+
+
+def run(
+    blocks: Any,
+    config: GPTConfig,
+    x_BLD: jax.Array,
+    rows: Rows,
+    key: jax.Array | None,
+    *,
+    kinds: tuple[Kind, ...],
+    output: Callable[[jax.Array], Any],
+    reading: Reading = NOTHING,
+    hooks: LayerHooks = UNHOOKED,
+) -> tuple[jax.Array, tuple[Any, Any]]:
+    """(what the last block gives, (`output` of the first block's input, `output` of each block)).
+
+    x_BLD: embeddings, before their dropout. kinds: of attention, cycled over the layers, whose
+    number they divide. No key, no dropout.
+    """
+    keys = None
+    if key is not None:
+        embed_key, layers_key = jax.random.split(key)
+        x_BLD = dropout(x_BLD, config.embedding_dropout, embed_key)
+        keys = jax.random.split(layers_key, config.layers)
+    first = output(x_BLD)
+
+    def one_layer(x_BLD: jax.Array, layer: Any, kind: Kind) -> jax.Array:
+        block, part, number, layer_key, hook = layer
+        x_BLD, read = _hooked(hooks, hook, x_BLD, rows)
+        # The block splits its key in three.
+        read_key = None if layer_key is None else jax.random.fold_in(layer_key, 3)
+
+        def between(x_BLD: jax.Array) -> jax.Array:
+            return reading.read(part, x_BLD, number, read_key)
+
+        return block(x_BLD, read, kind=kind, layer=number, key=layer_key, between=between)
+
+    x_BLD, outputs = scan(
+        one_layer,
+        x_BLD,
+        (blocks, reading.per_layer, jnp.arange(config.layers), keys, hooks.per_layer),
+        kinds=kinds,
+        remat=config.remat,
+        unroll=config.unroll,
+        output=output,
+    )
+    return x_BLD, (first, outputs)
+
+
+def follow(
+    blocks: Any,
+    config: GPTConfig,
+    start: Callable[[Mapping[str, jax.Array]], tuple[jax.Array, Rows]],
+    cache: Cache,
+    batch: Mapping[str, jax.Array],
+    *,
+    kinds: tuple[Kind, ...],
+    reading: Reading = NOTHING,
+    prefix: Any = None,
+) -> tuple[jax.Array, Cache]:
+    """What the last block gives of L tokens that follow the `cache.length` before them, and the
+    cache with them in it. start: a batch's embeddings and rows. prefix: {"k", "v"}, ZJNH, of the
+    virtual tokens in front of the row, which the cache does not hold."""
+    tokens_BL = batch["tokens"]
+    if (length := tokens_BL.shape[1]) > (room := cache.segments_BS.shape[1]):
+        raise ValueError(f"{length} tokens do not fit a cache of {room}")
+    segments_BL = batch.get("segments", jnp.ones_like(tokens_BL))
+    counted_BL = jnp.broadcast_to(cache.length + jnp.arange(length), tokens_BL.shape)
+    places_BL = batch.get("positions", counted_BL)
+    x_BLD, rows = start({**batch, "positions": places_BL})
+    rows = rows._replace(segments_BL=segments_BL)
+    cache = cache._replace(
+        segments_BS=jax.lax.dynamic_update_slice(cache.segments_BS, segments_BL, (0, cache.length))
+    )
+
+    def one_layer(carry: Any, layer: Any, kind: Kind) -> Any:
+        block, part, number, hook = layer
+
+        def between(x_BLD: jax.Array) -> jax.Array:
+            return reading.read(part, x_BLD, number, None)
+
+        x_BLD, cache = carry
+        _, read = _hooked(LayerHooks(prefix, places_BL), hook, x_BLD, rows)
+        return block.decode(x_BLD, read, cache, kind=kind, layer=number, between=between)
+
+    (x_BLD, cache), _ = scan(
+        one_layer,
+        (x_BLD, cache),
+        (blocks, reading.per_layer, jnp.arange(config.layers), prefix and {"prefix": prefix}),
+        kinds=kinds,
+        remat="none",
+        unroll=config.unroll,
+        output=lambda carry: None,
+    )
+    return x_BLD, cache._replace(length=cache.length + length)
+
+
+def virtual_layers(
+    blocks: Any, config: GPTConfig, x_1JD: jax.Array, rows: Rows, *, kinds: tuple[Kind, ...]
+) -> dict[str, jax.Array]:
+    """The keys and values, {"k", "v"} ZJNH, that virtual tokens have in every layer of a decoder.
+
+    Nothing before them depends on a document, so they are read once for all rows. No dropout.
+    """
+
+    def one_layer(carry: Any, layer: Any, kind: Kind) -> Any:
+        block, number = layer
+        x_1JD, keys_values = block.virtual(carry[0], rows, kind=kind, layer=number)
+        return x_1JD, keys_values
+
+    shape = (x_1JD.shape[1], config.heads, config.head_dim)
+    empty = jnp.zeros(shape, x_1JD.dtype)
+    with unplaced():
+        _, (k_ZJNH, v_ZJNH) = scan(
+            one_layer,
+            (x_1JD, (empty, empty)),
+            (blocks, jnp.arange(config.layers)),
+            kinds=kinds,
+            remat=config.remat,
+            unroll=config.unroll,
+            output=lambda carry: carry[1],
+        )
+    return {"k": k_ZJNH, "v": v_ZJNH}
+
+
+def _hooked(hooks: LayerHooks, hook: Any, x_BLD: jax.Array, rows: Rows) -> tuple[jax.Array, Rows]:
+    """What one layer reads. hook: its part of hooks.per_layer."""
+    if not hook:
+        return x_BLD, rows
+    if "focus" in hook:
+        x_BLD = focused(x_BLD, hook["focus"], hooks.classes_BL)
+    if "prefix" in hook:
+        prefix = Prefix(hook["prefix"]["k"], hook["prefix"]["v"], hooks.places_BL)
+        rows = rows._replace(prefix=prefix)
+    return x_BLD, rows
+
+
+def empty_cache(config: GPTConfig, rows: int, length: int, dtype: Any) -> Cache:
+    """Room for `length` tokens of every row, none of them filled."""
+    shape = (config.layers, rows, length, config.heads, config.head_dim)
+    return Cache(
+        k_ZBSNH=jnp.zeros(shape, dtype),
+        v_ZBSNH=jnp.zeros(shape, dtype),
+        segments_BS=jnp.zeros((rows, length), jnp.int32),
+        length=jnp.zeros((), jnp.int32),
+    )

@@ -1,0 +1,261 @@
+"""The layers of an encoder-decoder, and what each of its sides is around them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+
+from gesso.models.layers.attention import Cache, reach
+from gesso.models.layers.dropout import dropout
+from gesso.models.layers.layers import LayerNorm, add_bias, constant, param, scan, stack
+from gesso.models.layers.relative_bias import Direction, RelativeBias
+from gesso.models.layers.rms_norm import RMSNorm
+from gesso.models.seq2seq.attention import Attention, Seen, product_std, same_segment
+from gesso.models.seq2seq.config import Seq2SeqConfig
+from gesso.partitioning.axes import einsum, shard
+from gesso.partitioning.lookup import look_up
+
+ACTIVATIONS = {
+    "relu": jax.nn.relu,
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
+    "silu": jax.nn.silu,
+}
+Sublayer = Callable[[jax.Array], jax.Array]
+
+
+def make_norm(config: Seq2SeqConfig) -> LayerNorm | RMSNorm:
+    made = RMSNorm if config.norm_kind == "rms" else LayerNorm
+    return made(config.sizes, epsilon=config.epsilon)
+
+
+class MLP(nnx.Module):
+    """Two products with an activation between them; gated, the activation of a third multiplies
+    the first (https://arxiv.org/abs/2002.05202)."""
+
+    def __init__(self, config: Seq2SeqConfig, key: jax.Array):
+        self.config = config
+        sizes, has_bias = config.sizes, "mlp" in config.biases
+        up, gate, down = jax.random.split(key, 3)
+        std = product_std(config, config.embed, config.mlp)
+        gated = config.gating == "gated"
+        self.up = param(up, "DF", sizes=sizes, std=std)
+        self.gate = param(gate, "DF", sizes=sizes, std=std) if gated else None
+        self.down = param(
+            down, "FD", sizes=sizes, std=product_std(config, config.mlp, config.embed)
+        )
+        self.up_bias = constant(0.0, "F", sizes=sizes) if has_bias else None
+        self.gate_bias = constant(0.0, "F", sizes=sizes) if has_bias and gated else None
+        self.down_bias = constant(0.0, "D", sizes=sizes) if has_bias else None
+
+    def __call__(self, x_BLD: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        activation = ACTIVATIONS[self.config.activation]
+        h_BLF = add_bias(einsum("BLD,DF->BLF", x_BLD, self.up), self.up_bias, "F")
+        h_BLF = checkpoint_name(h_BLF, "mlp")
+        if self.gate is None:
+            h_BLF = activation(h_BLF)
+        else:
+            gate_BLF = add_bias(einsum("BLD,DF->BLF", x_BLD, self.gate), self.gate_bias, "F")
+            h_BLF = activation(checkpoint_name(gate_BLF, "mlp")) * h_BLF
+        h_BLF = dropout(h_BLF, self.config.mlp_dropout, key)
+        return add_bias(einsum("BLF,FD->BLD", h_BLF, self.down), self.down_bias, "D")
+
+
+class EncoderLayer(nnx.Module):
+    """Self-attention and mlp around the residual stream."""
+
+    def __init__(self, config: Seq2SeqConfig, key: jax.Array):
+        self.config = config
+        attention, mlp = jax.random.split(key)
+        self.attention_norm = make_norm(config)
+        self.attention = Attention(config, attention)
+        self.mlp_norm = make_norm(config)
+        self.mlp = MLP(config, mlp)
+
+    def __call__(self, x_BLD: jax.Array, seen: Seen, *, key: jax.Array | None) -> jax.Array:
+        c, keys = self.config, [None] * 4 if key is None else jax.random.split(key, 4)
+
+        def attend(y_BLD: jax.Array) -> jax.Array:
+            return self.attention(y_BLD, *self.attention.keys_values(y_BLD), seen, key=keys[0])
+
+        x_BLD = residual(c, x_BLD, self.attention_norm, attend, keys[1])
+        x_BLD = residual(c, x_BLD, self.mlp_norm, lambda y: self.mlp(y, keys[2]), keys[3])
+        return shard(x_BLD, "BLD")
+
+
+class DecoderLayer(nnx.Module):
+    """Self-attention, attention to the encoder's output, and mlp around the residual stream."""
+
+    def __init__(self, config: Seq2SeqConfig, key: jax.Array):
+        self.config = config
+        attention, source, mlp = jax.random.split(key, 3)
+        self.attention_norm = make_norm(config)
+        self.attention = Attention(config, attention)
+        self.source_norm = make_norm(config)
+        self.source_attention = Attention(config, source)
+        self.mlp_norm = make_norm(config)
+        self.mlp = MLP(config, mlp)
+
+    def __call__(
+        self,
+        x_BLD: jax.Array,
+        encoded_BSD: jax.Array,
+        seen: Seen,
+        source_seen: Seen,
+        *,
+        key: jax.Array | None,
+    ) -> jax.Array:
+        keys = [None] * 6 if key is None else jax.random.split(key, 6)
+
+        def attend(y_BLD: jax.Array) -> jax.Array:
+            return self.attention(y_BLD, *self.attention.keys_values(y_BLD), seen, key=keys[4])
+
+        def read(y_BLD: jax.Array) -> jax.Array:
+            keys_values = self.source_attention.keys_values(encoded_BSD)
+            return self.source_attention(y_BLD, *keys_values, source_seen, key=keys[5])
+
+        return self.combine(x_BLD, attend, read, keys)
+
+    def decode(
+        self,
+        x_BLD: jax.Array,
+        cache: Cache,
+        source_kv: tuple[jax.Array, jax.Array],
+        seen: Seen,
+        source_seen: Seen,
+        *,
+        layer: jax.Array,
+    ) -> tuple[jax.Array, Cache]:
+        """The same for L tokens that follow those in the cache, which comes back with theirs.
+        source_kv: this layer's keys and values of the source."""
+        after: list[Cache] = []
+
+        def attend(y_BLD: jax.Array) -> jax.Array:
+            new_k_BLNH, new_v_BLNH = self.attention.keys_values(y_BLD)
+            filled = cache._replace(
+                k_ZBSNH=_write(cache.k_ZBSNH, new_k_BLNH, layer, cache.length),
+                v_ZBSNH=_write(cache.v_ZBSNH, new_v_BLNH, layer, cache.length),
+            )
+            after.append(filled)
+            k_BSNH, v_BSNH = filled.k_ZBSNH[layer], filled.v_ZBSNH[layer]
+            dtype = y_BLD.dtype
+            return self.attention(y_BLD, k_BSNH.astype(dtype), v_BSNH.astype(dtype), seen)
+
+        def read(y_BLD: jax.Array) -> jax.Array:
+            return self.source_attention(y_BLD, *source_kv, source_seen)
+
+        return self.combine(x_BLD, attend, read, [None] * 6), after[0]
+
+    def combine(self, x_BLD: jax.Array, attend: Sublayer, read: Sublayer, keys: Any) -> jax.Array:
+        """The layer's equation, given both kinds of attention as functions of BLD."""
+        c = self.config
+        x_BLD = residual(c, x_BLD, self.attention_norm, attend, keys[0])
+        x_BLD = residual(c, x_BLD, self.source_norm, read, keys[1])
+        x_BLD = residual(c, x_BLD, self.mlp_norm, lambda y: self.mlp(y, keys[2]), keys[3])
+        return shard(x_BLD, "BLD")
+
+
+def residual(
+    config: Seq2SeqConfig, x_BLD: jax.Array, norm: Any, sublayer: Sublayer, key: jax.Array | None
+) -> jax.Array:
+    """A sublayer around which the residual stream goes, normalised before or after."""
+    if config.norm == "post":
+        return norm(x_BLD + dropout(sublayer(x_BLD), config.residual_dropout, key))
+    return x_BLD + dropout(sublayer(norm(x_BLD)), config.residual_dropout, key)
+
+
+class Side(nnx.Module):
+    """Encoder or decoder: positions, layers, and what ends them. The embeddings are not its own."""
+
+    def __init__(self, config: Seq2SeqConfig, key: jax.Array, *, causal: bool):
+        self.config, self.causal = config, causal
+        sizes = config.sizes
+        positions, bias, layers = jax.random.split(key, 3)
+        learned = config.position_encoding == "learned"
+        std = config.init_factor * config.embed_std
+        self.positions = param(positions, "SD", sizes=sizes, std=std) if learned else None
+        direction: Direction = "before" if causal else "both"
+        bias_std = config.init_factor * config.embed**-0.5
+        far = config.relative_distance
+        self.relative_bias = (
+            RelativeBias(sizes, bias, furthest=far, direction=direction, std=bias_std)
+            if config.position_encoding == "relative"
+            else None
+        )
+        count = config.decoder_layers if causal else config.encoder_layers
+        make = DecoderLayer if causal else EncoderLayer
+        self.layers = stack(lambda k: make(config, k), jax.random.split(layers, count))
+        self.norm = make_norm(config) if config.norm == "pre" else None
+
+    def start(
+        self, x_BLD: jax.Array, positions_BL: jax.Array, key: jax.Array | None = None
+    ) -> jax.Array:
+        """What the first layer reads: the embeddings with their positions."""
+        c = self.config
+        if c.embedding_scale == "sqrt_embed":
+            x_BLD = x_BLD * c.embed**0.5
+        if self.positions is not None:
+            x_BLD = x_BLD + look_up(self.positions[...], "SD", positions_BL)
+        elif c.position_encoding == "sinusoidal":
+            x_BLD = x_BLD + sinusoid(positions_BL, dims=c.embed).astype(x_BLD.dtype)
+        return shard(dropout(x_BLD, c.embedding_dropout, key), "BLD")
+
+    def seen(
+        self,
+        queries_L: jax.Array,
+        keys_S: jax.Array,
+        segments_BL: jax.Array,
+        segments_BS: jax.Array,
+    ) -> Seen:
+        """What this side's queries see of its keys; both are places of the row."""
+        visible_BLS = same_segment(segments_BL, segments_BS)
+        if self.causal:
+            visible_BLS = visible_BLS & reach(queries_L, keys_S, window=None)
+        bias = self.relative_bias
+        return Seen(visible_BLS, None if bias is None else bias(queries_L, keys_S))
+
+    def run(
+        self,
+        x_BLD: jax.Array,
+        one_layer: Any,
+        keys: tuple[jax.Array, jax.Array] | None,
+        output: Any,
+        per_layer: Any = None,
+    ) -> tuple[jax.Array, Any]:
+        """(what this side ends with, `output` of every layer). keys: of its layers, of its end.
+        per_layer: a tree whose arrays lead with Z, of which one_layer is given the layer's part."""
+        c = self.config
+        count = c.decoder_layers if self.causal else c.encoder_layers
+        layer_keys = None if keys is None else jax.random.split(keys[0], count)
+        x_BLD, outputs = scan(
+            lambda x_BLD, each, kind: one_layer(each[0], x_BLD, *each[1:]),
+            x_BLD,
+            (self.layers, layer_keys, *([] if per_layer is None else [per_layer])),
+            kinds=(None,),
+            remat=c.remat,
+            unroll=c.unroll,
+            output=output,
+        )
+        return self.end(x_BLD, None if keys is None else keys[1]), outputs
+
+    def end(self, x_BLD: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        """The final norm and dropout, where there are any."""
+        x_BLD = x_BLD if self.norm is None else self.norm(x_BLD)
+        return dropout(x_BLD, self.config.final_dropout, key)
+
+
+def sinusoid(positions_BL: jax.Array, *, dims: int) -> jax.Array:
+    """float32 [B, L, D]: dim 2i is sin(position / 10000^(2i / D)), dim 2i + 1 its cosine
+    (https://arxiv.org/abs/1706.03762, section 3.5)."""
+    frequency = 10000.0 ** (-jnp.arange(0, dims, 2, dtype=jnp.float32) / dims)
+    angle = positions_BL[..., None].astype(jnp.float32) * frequency
+    pairs = jnp.stack([jnp.sin(angle), jnp.cos(angle)], axis=-1)
+    return pairs.reshape(*positions_BL.shape, dims)
+
+
+def _write(cache_ZBSNH: jax.Array, new_BLNH: jax.Array, layer: Any, place: Any) -> jax.Array:
+    new = new_BLNH[None].astype(cache_ZBSNH.dtype)
+    return jax.lax.dynamic_update_slice(cache_ZBSNH, new, (layer, 0, place, 0, 0))

@@ -1,0 +1,180 @@
+"""Which parameters a run trains: the trees it differentiates and keeps as they are, and how a
+model's parameters fall into the two and come together again.
+
+Only the trained tree reaches the optimizer, the gradient norm and the clipping: what is frozen has
+no gradient to compute and no moments to keep, whatever else a step does with gradients.
+"""
+
+import difflib
+import fnmatch
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gesso.models.layers.layer_parts import LayerParts, is_parts
+
+# What families call their stacks of layers; "source" is the cross-attention of an encoder-decoder.
+_STACKS = {"blocks", "layers", "source"}
+
+
+class PatternError(ValueError):
+    """A pattern over parameter names that matches nothing, or a parameter none of them covers."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """The two trees of a run and what they make together. All functions are traceable.
+
+    letters, frozen_letters: of the trained tree and of the frozen one ({} when all is trained).
+    begin: (whole parameters, key) -> (trained, frozen), for the first update.
+    combine: (trained, frozen, key or None) -> what `Model.merge` takes, in the step, where stacked
+        layers may be LayerParts; called after both trees were cast and laid out.
+    whole: (trained, frozen) -> the model's parameters, as they are evaluated and exported.
+    frozen_saved: "checkpoint": each checkpoint holds the frozen tree too and needs nothing else;
+        "elsewhere": it is in the run's source, whose fingerprint the checkpoint has.
+    """
+
+    letters: Any
+    frozen_letters: Any
+    begin: Callable[[Any, jax.Array], tuple[Any, Any]]
+    combine: Callable[[Any, Any, jax.Array | None], Any]
+    whole: Callable[[Any, Any], Any]
+    frozen_saved: Literal["checkpoint", "elsewhere"] = "checkpoint"
+
+
+def everything(letters: Any) -> Parts:
+    """All of a model is trained."""
+    return Parts(
+        letters=letters,
+        frozen_letters={},
+        begin=lambda whole, key: (whole, {}),
+        combine=lambda params, frozen, key: params,
+        whole=lambda params, frozen: params,
+    )
+
+
+def parts_of(
+    letters: Any,
+    shapes: Mapping[str, Sequence[int]],
+    *,
+    trainable: tuple[str, ...] = (),
+    first_layer: int = 0,
+) -> Parts:
+    """The parts of a model that trains what `trainable` names, in layers from `first_layer` up.
+
+    letters: the model's tree of letters. shapes: of its parameters, by name. trainable: patterns
+    (fnmatch) over names such as "blocks/attention/q"; "!blocks/*" takes out; () is everything.
+    first_layer: layers below it are frozen, in every stack; a negative one counts from the top
+    (-1: the last layer of each stack).
+
+    Raises PatternError for a pattern that matches nothing, and where nothing would be trained.
+    """
+    names = flat(letters)
+    chosen = trained_names(tuple(names), trainable)
+    cut = {
+        name: _cut(shapes[name][0], first_layer) if is_layers(name, each) else 0
+        for name, each in names.items()
+        if name in chosen
+    }
+    trained = {name: names[name] for name in cut if cut[name] < (shapes[name] or (1,))[0]}
+    split = {name: cut[name] for name in trained if cut[name]}
+    frozen = {name: each for name, each in names.items() if name not in trained or name in split}
+    if not trained:
+        raise PatternError(
+            f"nothing is trained: trainable {list(trainable)} names layers alone, and first_layer"
+            f" {first_layer} leaves none of them"
+        )
+    if not frozen:
+        return everything(letters)
+
+    def begin(whole: Any, key: jax.Array) -> tuple[Any, Any]:
+        each = flat(whole)
+        upper = {
+            name: each[name][split[name] :] if name in split else each[name] for name in trained
+        }
+        lower = {
+            name: each[name][: split[name]] if name in split else each[name] for name in frozen
+        }
+        return nest(upper), nest(lower)
+
+    def combine(params: Any, frozen: Any, key: jax.Array | None) -> Any:
+        lower, upper = flat(frozen), flat(params)
+        both = {name: LayerParts(lower[name], upper[name]) for name in split}
+        return nest(lower | upper | both)
+
+    return Parts(
+        letters=nest(trained),
+        frozen_letters=nest(frozen),
+        begin=begin,
+        combine=combine,
+        whole=joined,
+    )
+
+
+def joined(params: Any, frozen: Any) -> Any:
+    """The whole parameters of a trained and a frozen tree: what is in both is a stack of layers,
+    the lower ones frozen. Arrays of JAX or of numpy; what is in one tree alone is not copied."""
+    lower, upper = flat(frozen), flat(params)
+    stacks = {}
+    for name in lower.keys() & upper.keys():
+        numpy = isinstance(upper[name], np.ndarray)
+        stacks[name] = (np if numpy else jnp).concatenate([lower[name], upper[name]])
+    return nest(lower | upper | stacks)
+
+
+def trained_names(names: Sequence[str], trainable: tuple[str, ...]) -> set[str]:
+    """The names that patterns choose. Raises PatternError for one that matches none."""
+    for pattern in trainable:
+        refuse_unused("trainable", pattern, names, pattern.removeprefix("!"))
+    wanted = [each for each in trainable if not each.startswith("!")] or ["*"]
+    out = [each[1:] for each in trainable if each.startswith("!")]
+    chosen = {n for n in names if matches(n, wanted) and not matches(n, out)}
+    if not chosen:
+        raise PatternError(f"trainable {list(trainable)} leaves no parameter to train")
+    return chosen
+
+
+def is_layers(name: str, letters: str) -> bool:
+    """Whether a parameter is of the model's stacked layers (and not, as ELMo's highways are, of a
+    stack inside its embeddings)."""
+    return letters.startswith("Z") and not _STACKS.isdisjoint(name.split("/"))
+
+
+def matches(name: str, patterns: Sequence[str]) -> bool:
+    """Whether one of the patterns (fnmatch) matches a parameter's name."""
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def refuse_unused(setting: str, said: str, names: Sequence[str], pattern: str = "") -> None:
+    """PatternError, with the nearest name, when a pattern matches none of the parameters."""
+    if not any(fnmatch.fnmatchcase(name, pattern or said) for name in names):
+        near = difflib.get_close_matches(pattern or said, names, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise PatternError(f"{setting} {said!r} matches no parameter{hint}")
+
+
+def flat(tree: Any) -> dict[str, Any]:
+    """{"blocks/attention/q": leaf} of a nested dict; LayerParts are leaves."""
+    leaves = jax.tree.leaves_with_path(tree, is_leaf=is_parts)
+    return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
+
+
+def nest(leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """The nested dict of named leaves."""
+    tree: dict[str, Any] = {}
+    for name, leaf in leaves.items():
+        *parents, last = name.split("/")
+        place = tree
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = leaf
+    return tree
+
+
+def _cut(layers: int, first_layer: int) -> int:
+    """How many of the lowest layers are frozen."""
+    return min(first_layer if first_layer >= 0 else max(layers + first_layer, 0), layers)

@@ -1,0 +1,140 @@
+"""What a run folder says beside its metrics: experiment, environment, parameters, corpus."""
+
+import contextlib
+import json
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from gesso.partitioning.hosts.processes import Hosts
+from gesso.pretrain.experiment import to_json
+from gesso.pretrain.folder.claim import environment, write_json
+from gesso.pretrain.optimizer.trained import flat
+from gesso.pretrain.origins.parameters import Beginning, spoken, table
+from gesso.pretrain.setup import Setup, parameter_table
+
+LOG = logging.getLogger("gesso")
+
+
+def write_records(folder: Path, setup: Setup, hosts: Hosts) -> None:
+    """Write experiment.json, environment.json, parameters.json, corpus.json and tokenizer/."""
+    from gesso.data.tokenizers.load import save_tokenizer
+
+    write_json(folder / "experiment.json", to_json(setup.experiment))
+    write_json(folder / "environment.json", environment(jax.devices(), hosts.count))
+    write_json(folder / "parameters.json", parameter_table(setup))
+    if not (folder / "tokenizer").exists():
+        save_tokenizer(setup.tokenizer, folder / "tokenizer")
+    write_corpus(folder, setup)
+
+
+def write_beginning(folder: Path, setups: Sequence[Setup], begins: Beginning) -> None:
+    """Write start.json and log its table: of every parameter where it comes from and what of it is
+    trained. setups: one per stage."""
+    rows = table(begins, {row["name"]: _told(row, setups) for row in parameter_table(setups[-1])})
+    sources = {
+        side or "source": {"run": str(each.run), "step": each.step}
+        for side, each in begins.sources.items()
+    }
+    write_json(
+        folder / "start.json",
+        {"sources": sources, "parameters": rows, "left": list(begins.left)},
+    )
+    for side, each in sources.items():
+        LOG.info("%s: step %d of %s", side, each["step"], each["run"])
+    for line in spoken(rows):
+        LOG.info("%s", line)
+    if (kind := setups[-1].experiment.adapter.kind) != "none":
+        trained = flat(setups[-1].abstract["params"])
+        count = sum(x.size for x in trained.values())
+        whole = sum(math.prod(row["shape"]) for row in rows)
+        LOG.info("%s: %s parameters trained beside %s", kind, f"{count:,}", f"{whole:,}")
+    if begins.left:
+        LOG.info("not taken from there: %s", ", ".join(begins.left))
+
+
+def _told(row: dict[str, Any], setups: Sequence[Setup]) -> str:
+    """What of a parameter is trained in each stage, said once where all are alike: "frozen",
+    "trained", or of how many of its layers, "top 2"."""
+    said = []
+    for setup in setups:
+        trained = flat(setup.abstract["params"]).get(row["name"])
+        if trained is None:
+            said.append("frozen")
+        elif trained.size == row["count"]:
+            said.append("trained")
+        else:
+            said.append(f"top {trained.shape[0]}")
+    return said[0] if len(set(said)) == 1 else " > ".join(said)
+
+
+def write_corpus(folder: Path, setup: Setup) -> None:
+    """What the run reads, for the report; figures already there (baselines) are kept."""
+    path, store = folder / "corpus.json", setup.store
+    known = json.loads(path.read_text()) if path.exists() else {}
+    padding = setup.order.padding()
+    facts = {
+        "store": store.fingerprint,
+        "components": store.totals(),
+        "duplicates": store.duplicates(),
+        "rejects": store.rejects(),
+        "padding": padding if math.isfinite(padding) else None,
+        "tokenizer": {
+            "kind": setup.tokenizer.kind,
+            "vocab_size": setup.tokenizer.vocab_size,
+            "fingerprint": setup.tokenizer.fingerprint,
+        },
+    }
+    write_json(path, known | facts)
+
+
+def write_baselines(folder: Path, setup: Setup) -> None:
+    """Add to corpus.json what a unigram model and a byte 3-gram reach on the same held-out text,
+    where the objective predicts texts whole. (Its evaluations have the unigram model of each term;
+    a store of instruction examples has no text that is predicted whole.)
+    """
+    from gesso.evaluation.heldout.baselines import baselines
+    from gesso.evaluation.heldout.perplexity import predicts_whole_texts
+
+    if not predicts_whole_texts(setup.objective) or not hasattr(setup.store, "era"):
+        return
+    path = folder / "corpus.json"
+    known = json.loads(path.read_text())
+    measured = baselines(
+        setup.store,
+        length=setup.experiment.length,
+        overlap=setup.objective.overlap,
+        rows=setup.experiment.evaluation.rows,
+    )
+    write_json(path, known | {"baselines": measured})
+
+
+@contextlib.contextmanager
+def logging_to(folder: Path, hosts: Hosts) -> Iterator[None]:
+    """Messages of this process go to log.txt (log.K.txt for process K > 0), and to stderr of
+    process 0."""
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    folder.mkdir(parents=True, exist_ok=True)
+    name = "log.txt" if hosts.process == 0 else f"log.{hosts.process}.txt"
+    to_file = logging.FileHandler(folder / name)
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handlers: list[logging.Handler] = [to_file]
+    if hosts.process == 0:
+        screen = Console(stderr=True)  # stdout is for results
+        handlers.append(RichHandler(console=screen, show_path=False, show_level=False))
+    LOG.setLevel(logging.INFO)
+    LOG.propagate = False  # other libraries configure the root logger
+    for handler in handlers:
+        LOG.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            LOG.removeHandler(handler)
+            handler.close()

@@ -1,0 +1,114 @@
+"""The coordinate check as part of a page, and as a page of its own."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from gesso.planning.coordinates import Coordinates, Parametrisation, is_flat, slopes
+from gesso.reports.figures import COLORS, Figure, color, sketch, tick
+from gesso.reports.page import Page, Row, Section, Table
+from gesso.reports.report import gesso_version, render
+
+_FILE = "coordinates.json"
+
+
+def write_coordinates(
+    name: str, found: Sequence[Coordinates], folder: str | os.PathLike[str]
+) -> Path:
+    """Write coordinates.json, which a sweep's page shows too, and coordinates.html; its path."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps([dataclasses.asdict(each) for each in found], indent=1)
+    (folder / _FILE).write_text(text + "\n", encoding="utf-8")
+    page = Page(
+        title=f"{name}: coordinate check",
+        lede="How far activations move in a few updates, by the width of the model.",
+        when="",
+        version=gesso_version(),
+        comparison=True,
+        sections=[coordinates_section(found)],
+    )
+    path = folder / "coordinates.html"
+    path.write_text(render(page), encoding="utf-8")
+    return path
+
+
+def read_coordinates(folder: Path) -> list[Coordinates]:
+    """What `write_coordinates` wrote to a folder; empty where there is nothing."""
+    path = folder / _FILE
+    if not path.is_file():
+        return []
+    return [Coordinates(**each) for each in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def coordinates_section(found: Sequence[Coordinates]) -> Section:
+    """Empty for no check."""
+    if not found:
+        return Section(key="coordinates", title="Coordinate check")
+    powers = slopes(found)
+    widths = sorted({each.width for each in found})
+    verdict = (
+        "Under muP none grows with the width: what is best for the narrowest model is a good choice"
+        " for the widest."
+        if is_flat(found)
+        else "Under muP some activations still grow with the width: rates will not transfer."
+    )
+    rows = [
+        Row(cells=[name, *(f"{powers[kind][name]:+.2f}" for kind in ("standard", "muP"))])
+        for name in found[0].change
+    ]
+    low, high = _range(found)
+    return Section(
+        key="coordinates",
+        title="Coordinate check",
+        text=f"How far activations have moved after a few updates, at widths {widths[0]} to"
+        f" {widths[-1]}, from the same rate. {verdict}",
+        figures=[_figure(found, kind, low, high) for kind in ("standard", "muP")],
+        legend=[(name, i + 1 if i < COLORS else 0) for i, name in enumerate(found[0].change)],
+        table=Table(
+            heads=("Grows with this power of the width", "Standard", "muP"), rows=rows, text=(0,)
+        ),
+    )
+
+
+def _range(found: Sequence[Coordinates]) -> tuple[float, float]:
+    values = [value for each in found for value in each.change.values() if value > 0]
+    return min(values) / 1.5, max(values) * 1.5
+
+
+def _figure(found: Sequence[Coordinates], kind: Parametrisation, low: float, high: float) -> Figure:
+    rows = [each for each in found if each.parametrisation == kind]
+    widths = [each.width for each in rows]
+
+    def draw(axes: Axes) -> None:
+        for i, name in enumerate(rows[0].change):
+            axes.plot(
+                widths,
+                [each.change[name] for each in rows],
+                color=color(i + 1),
+                linewidth=1.5,
+                marker="o",
+                markersize=3.6,
+                markeredgewidth=0,
+            )
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_ylim(low, high)
+        axes.set_xticks(widths, [str(each) for each in widths])
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 3), numticks=7))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("width", labelpad=3)
+
+    told = ", ".join(f"{name} {tick(value)}" for name, value in rows[-1].change.items())
+    title = "Standard parametrisation" if kind == "standard" else "muP"
+    return sketch(
+        f"coordinates-{kind}", title, "root mean square of the change, log scales", draw=draw,
+        label=f"{title}, at the largest width: {told}",
+    )  # fmt: skip
