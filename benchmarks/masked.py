@@ -25,8 +25,8 @@ from benchmarks.step import fresh, loader_of
 from gesso.configs import experiment
 from gesso.data.config import OrderConfig
 from gesso.data.order.order import Order
+from gesso.objectives.config import MaskedLMConfig
 from gesso.objectives.masked import MaskedLM
-from gesso.objectives.masked_config import MaskedLMConfig
 from gesso.pretrain.experiment import Experiment
 from gesso.pretrain.open import store_of
 from gesso.pretrain.setup import Setup, abstract_batch, compiled_step, set_up

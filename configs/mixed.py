@@ -4,8 +4,7 @@ import dataclasses
 from typing import Any
 
 from gesso.configs.seq2seq import debug_t5, t5_v1_1_base
-from gesso.objectives.config import DenoiseConfig, MixedConfig
-from gesso.objectives.mixed_config import MixedPart
+from gesso.objectives.config import DenoiseConfig, MixedConfig, MixedPart
 from gesso.pretrain.experiment import Experiment
 
 # Shares and coefficients in this file are equal: the loss is then, on average, a mean over rows.

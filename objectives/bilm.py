@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from gesso.objectives.base import Term
-from gesso.objectives.bilm_config import BiLMConfig
+from gesso.objectives.config import BiLMConfig
 from gesso.objectives.cross_entropy import cross_entropy
 from gesso.objectives.sampled_softmax import sampled_cross_entropy
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gesso.objectives.base import Term
-from gesso.objectives.causal_config import CausalLMConfig
+from gesso.objectives.config import CausalLMConfig
 from gesso.objectives.cross_entropy import cross_entropy
 
 

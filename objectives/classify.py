@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gesso.objectives.base import Term
-from gesso.objectives.classify_config import ClassifyConfig, RegressConfig
+from gesso.objectives.config import ClassifyConfig, RegressConfig
 from gesso.objectives.cross_entropy import cross_entropy
 from gesso.objectives.labelled import Labelled, negative_log
 

@@ -8,7 +8,7 @@ import numpy as np
 from gesso.data.order.counter_hash import below, draw
 from gesso.data.order.permutation import make_key
 from gesso.objectives.base import Term
-from gesso.objectives.denoise_config import DenoiseConfig
+from gesso.objectives.config import DenoiseConfig
 from gesso.objectives.denoise_spans import noise_of, sentinel_sides, span_counts
 from gesso.objectives.two_sides import Pieces, Room, Sides, TwoSided, around
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gesso.objectives.base import Term
+from gesso.objectives.config import MaskedLMConfig
 from gesso.objectives.cross_entropy import cross_entropy
-from gesso.objectives.masked_config import MaskedLMConfig
 from gesso.objectives.masked_pairs import Frame, frame_rows
 from gesso.objectives.masking import Masking, mask_rows
 from gesso.partitioning.axes import shard

@@ -9,7 +9,7 @@ import numpy as np
 from gesso.data.order.counter_hash import draw, fraction
 from gesso.data.order.permutation import make_key
 from gesso.objectives.base import Term, build
-from gesso.objectives.mixed_config import MixedConfig
+from gesso.objectives.config import MixedConfig
 from gesso.objectives.two_sides import Take, TwoSided, make_room
 
 Batch = dict[str, np.ndarray]

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gesso.objectives.base import Term
+from gesso.objectives.config import QAConfig
 from gesso.objectives.labelled import Labelled
-from gesso.objectives.qa_config import QAConfig
 
 
 class QA(Labelled):

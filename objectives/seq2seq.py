@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from gesso.objectives.base import Term
+from gesso.objectives.config import Seq2SeqLMConfig
 from gesso.objectives.cross_entropy import Scored
-from gesso.objectives.seq2seq_config import Seq2SeqLMConfig
 from gesso.objectives.two_sides import Pieces, Room, Sides, Take, TwoSided, around
 
 _CHECKED_ROWS = 64

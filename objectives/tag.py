@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from gesso.objectives.base import Term
+from gesso.objectives.config import TagConfig
 from gesso.objectives.labelled import Labelled, negative_log
-from gesso.objectives.tag_config import TagConfig
 
 
 class Tag(Labelled):

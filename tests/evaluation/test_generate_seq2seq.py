@@ -13,7 +13,7 @@ from gesso.evaluation.generation.decoder import PromptError, generate
 from gesso.evaluation.generation.seq2seq import Framing, Sentinels, continuations, framing_of
 from gesso.models import GPTConfig, Seq2SeqConfig, build
 from gesso.objectives import CausalLMConfig, DenoiseConfig, Seq2SeqLMConfig
-from gesso.objectives.mixed_config import MixedConfig, MixedPart
+from gesso.objectives.config import MixedConfig, MixedPart
 
 
 class Letters:

@@ -10,8 +10,7 @@ from gesso.evaluation.generation.samples import _in_brackets, samples
 from gesso.models import build as build_model
 from gesso.models.config import Seq2SeqConfig
 from gesso.objectives.base import build
-from gesso.objectives.config import DenoiseConfig, MixedConfig, Seq2SeqLMConfig
-from gesso.objectives.mixed_config import MixedPart
+from gesso.objectives.config import DenoiseConfig, MixedConfig, MixedPart, Seq2SeqLMConfig
 
 TEXTS = {
     "A": {"train": ["x"], "holdout": []},

@@ -12,8 +12,7 @@ from gesso.data.order.heldout import heldout
 from gesso.data.tokenizers.load import BytesTokenizer
 from gesso.evaluation.heldout.unigram import beside, spoken, unigram
 from gesso.objectives.base import build
-from gesso.objectives.config import CausalLMConfig, DenoiseConfig, MixedConfig
-from gesso.objectives.mixed_config import MixedPart
+from gesso.objectives.config import CausalLMConfig, DenoiseConfig, MixedConfig, MixedPart
 
 LENGTH, VOCAB = 32, 512
 TRAIN = ["the cat sat on the mat", "the dog ate the cat", "a cat, a dog", "ünïcödé text", "x" * 99]

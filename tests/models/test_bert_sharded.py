@@ -12,9 +12,9 @@ from jax.sharding import NamedSharding
 from seq2seq_families import packed_and_alone
 
 from gesso.models import BERTConfig, EncoderDecoderConfig, GPTConfig, build
+from gesso.objectives.config import MaskedLMConfig
 from gesso.objectives.cross_entropy import cross_entropy
 from gesso.objectives.masked import MaskedLM
-from gesso.objectives.masked_config import MaskedLMConfig
 from gesso.partitioning.axes import partition, placements, spec
 from gesso.partitioning.config import MeshConfig
 from gesso.partitioning.layouts import LAYOUTS

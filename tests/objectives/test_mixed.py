@@ -14,9 +14,8 @@ from gesso.launch.commands.pretrain import read
 from gesso.models import build as build_model
 from gesso.models.config import Seq2SeqConfig
 from gesso.objectives.base import build
-from gesso.objectives.config import DenoiseConfig, MixedConfig, Seq2SeqLMConfig
+from gesso.objectives.config import DenoiseConfig, MixedConfig, MixedPart, Seq2SeqLMConfig
 from gesso.objectives.mixed import Mixed
-from gesso.objectives.mixed_config import MixedPart
 from gesso.partitioning.config import MeshConfig
 from gesso.partitioning.layouts import LAYOUTS
 from gesso.partitioning.mesh import make_mesh

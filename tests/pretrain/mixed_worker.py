@@ -6,8 +6,7 @@ import sys
 
 from gesso import configs
 from gesso.models.config import Seq2SeqConfig
-from gesso.objectives.config import DenoiseConfig, MixedConfig
-from gesso.objectives.mixed_config import MixedPart
+from gesso.objectives.config import DenoiseConfig, MixedConfig, MixedPart
 from gesso.partitioning.config import MeshConfig
 from gesso.pretrain.experiment import override
 from gesso.pretrain.session import run
