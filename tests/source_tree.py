@@ -1,7 +1,7 @@
 """The product's source as a graph and as counts: what the rules of the house are checked on."""
 
 import ast
-import re
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,7 @@ def imported(tree: ast.AST) -> Iterator[tuple[str, int]]:
                 yield (inner if inner in MODULES else str(node.module)), node.lineno
 
 
+@functools.cache
 def graph() -> dict[str, set[str]]:
     """{module: the modules it imports}, also inside functions and for types."""
     return {
@@ -131,10 +132,16 @@ def counts(text: str, file: str) -> Counts:
             ]
         elif isinstance(node, ast.AnnAssign):
             annotations.append(node.annotation)
-        elif isinstance(node, ast.Call) and ast.unparse(node).startswith("getattr("):
-            defaults += [f"{file}:{node.lineno} {ast.unparse(node)}"] if len(node.args) == 3 else []
+        elif (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id == "getattr"
+            and len(node.args) == 3
+        ):
+            defaults.append(f"{file}:{node.lineno} {ast.unparse(node)}")
     for each in annotations:
-        if re.search(r"\bAny\b", ast.unparse(each)):
+        names = {one.id for one in ast.walk(each) if isinstance(one, ast.Name)}
+        if "Any" in names or (isinstance(each, ast.Constant) and "Any" in str(each.value)):
             vague.append(f"{file}:{each.lineno} {ast.unparse(each)}")
     return Counts(len(annotations), vague, defaults, sorted(set(inside)), participles)
 
