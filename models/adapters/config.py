@@ -35,39 +35,42 @@ FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterConfig:
-    """What is trained beside a frozen model (docs/adapters.md).
-
-    kind: "lora" adds a product of two thin matrices to weights (https://arxiv.org/abs/2106.09685);
-        "prompt" puts trained virtual tokens in front of every document
-        (https://arxiv.org/abs/2104.08691); "p_tuning" puts them where the text has a placeholder
-        (https://arxiv.org/abs/2103.10385); "prefix" puts trained keys and values in front of every
-        layer's (https://arxiv.org/abs/2110.07602); "ia3" multiplies keys, values and the mlp's
-        activations (https://arxiv.org/abs/2205.05638); "focus" scales and shifts each token before
-        each encoder layer by whether it is marked (https://arxiv.org/abs/2203.01146).
-    targets: patterns (fnmatch) over parameter names such as "blocks/attention/q"; () = q and v of
-        every attention (lora), k, v and the mlp's down (ia3). "embed" is the table of words.
-    rank, alpha: lora adds alpha / rank times its product, or alpha / sqrt(rank) where scaling is
-        "sqrt_rank" (https://arxiv.org/abs/2312.03732).
-    dropout: of what the thin matrices read, and of nothing else.
-    tokens: virtual tokens. reparametrize: what they are made by: nothing, an mlp, or of prompt and
-        p_tuning an lstm; it is trained with them and dropped when they are exported. hidden: its
-        width, 0 = the model's own.
-    placeholder: the token id that p_tuning replaces; its n-th place in a document takes the n-th
-        virtual token.
-    marks: of focus: the token ids that begin and end what is marked.
-    """
+    """A small trained addition to a frozen model (docs/adapters.md)."""
 
     kind: Kind = "none"
+    """Kind of adapter: "none", "lora", "prompt", "p_tuning", "prefix", "ia3" or "focus". "lora"
+    adds a product of two thin matrices to weights (https://arxiv.org/abs/2106.09685); "prompt" puts
+    trained virtual tokens in front of every document (https://arxiv.org/abs/2104.08691); "p_tuning"
+    puts them where the text has a placeholder (https://arxiv.org/abs/2103.10385); "prefix" puts
+    trained keys and values in front of every layer's (https://arxiv.org/abs/2110.07602); "ia3"
+    multiplies keys, values and the mlp's activations (https://arxiv.org/abs/2205.05638); "focus"
+    scales and shifts each token before each encoder layer by whether it is marked
+    (https://arxiv.org/abs/2203.01146)."""
     targets: tuple[str, ...] = ()
+    """Adapted weights, as patterns (fnmatch) over parameter names such as "blocks/attention/q"; ()
+    = the kind's own. These are q and v of every attention (lora), or k, v and the mlp's down (ia3).
+    "embed" is the table of tokens."""
     rank: int = 8
+    """Rank of lora's product; more learns more and costs more memory."""
     alpha: float = 16.0
+    """Scale of lora's product, which is multiplied by alpha / rank."""
     scaling: Literal["rank", "sqrt_rank"] = "rank"
+    """Divisor of alpha: "rank", or its square root "sqrt_rank"
+    (https://arxiv.org/abs/2312.03732)."""
     dropout: float = 0.0
+    """Dropout rate of what lora's matrices read, and of nothing else; 0 = off."""
     tokens: int = 20
+    """Virtual tokens of prompt, p_tuning and prefix."""
     reparametrize: Literal["none", "mlp", "lstm"] = "none"
+    """Network that makes the virtual tokens: "none", "mlp", or for prompt and p_tuning "lstm". It
+    is trained with them and dropped when they are exported."""
     hidden: int = 0
+    """Width of that network; 0 = the model's own."""
     placeholder: int = -1
+    """Token id that p_tuning replaces; its n-th place in a document takes the n-th virtual
+    token."""
     marks: tuple[int, ...] = ()
+    """Token ids that begin and end what is marked, for focus."""
 
     def problems(self) -> list[str]:
         """What is wrong with these fields, together."""

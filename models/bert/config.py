@@ -11,50 +11,65 @@ Output = Literal["mlm", "nsp", "pooler", "classify", "tag", "span"]
 @dataclass(frozen=True, kw_only=True)
 class BERTConfig:
     """One encoder for BERT (https://arxiv.org/abs/1810.04805) and RoBERTa
-    (https://arxiv.org/abs/1907.11692); the fields are their differences.
-
-    positions: rows of the table of learned positions. first_position: the row of a document's first
-        token: 0, or 2 in RoBERTa, which counts from its padding id + 1. A row may be as long as
-        what remains.
-    token_types: rows of the table of token types (first and second text); 0: there is none.
-    outputs: what the model has beside its features: "mlm" (logits of masked tokens), "nsp" (whether
-        the second text follows the first), "pooler" (the pooled first token alone), "classify" (one
-        label per text), "tag" (one per token), "span" (where an answer starts and ends). "nsp" and
-        "classify" read the pooler, which they bring.
-    labels: of "classify" and "tag"; 1 in "classify" is a regression.
-    head: "tied" gives "mlm" the table of the embeddings.
-    epsilon: of the norms, added to the variance.
-    embedding_dropout: behind the first norm. attention_dropout: of the attention weights.
-        residual_dropout: of each sublayer's output. head_dropout: of what "classify" and "tag"
-        read.
-    init: how weights are drawn with standard deviation `init_std`: "truncated" draws again what
-        lies beyond two of them (BERT), "normal" does not (RoBERTa).
-    remat, unroll, attention: as in GPTConfig.
-    """
+    (https://arxiv.org/abs/1907.11692); the fields are their differences."""
 
     family: Literal["bert"] = "bert"
+    """Names the family in a record; always "bert" here."""
     vocab: int = 256
+    """Rows of the table of tokens; at least the ids of the tokenizer, more to divide over a
+    mesh."""
     positions: int = 128
+    """Rows of the table of learned positions; the longest row is positions - first_position."""
     first_position: int = 0
+    """Position of a document's first token: 0, or 2 in RoBERTa, which counts from its padding id +
+    1."""
     token_types: int = 2
+    """Rows of the table of token types (first and second text); 0 = no such table."""
     layers: int = 2
+    """Number of blocks."""
     embed: int = 64
+    """Width of the residual stream; a multiple of heads."""
     heads: int = 4
+    """Attention heads of each layer; the head dim is embed / heads."""
     mlp: int = 256
+    """Width between the two products of the mlp; usually 4 * embed."""
     outputs: tuple[Output, ...] = ("mlm",)
+    """Heads of the model: any of "mlm", "nsp", "pooler", "classify", "tag", "span". "mlm": logits
+    of masked tokens; "nsp": whether the second text follows the first; "pooler": the pooled first
+    token alone; "classify": one label per text; "tag": one per token; "span": start and end of an
+    answer. "nsp" and "classify" read the pooler, and bring it."""
     labels: int = 0
+    """Number of labels of "classify" and "tag"; 1 in "classify" = a number (regression), 0 without
+    these heads."""
     head: Literal["tied", "untied"] = "tied"
+    """Weights of the logits of "mlm": "tied" uses the table of tokens, "untied" has its own."""
     activation: Literal["gelu", "gelu_tanh", "relu"] = "gelu"
+    """Function between the two products of the mlp."""
     epsilon: float = 1e-12
+    """Added to the variance in every norm."""
     embedding_dropout: float = 0.0
+    """Dropout rate behind the first norm; 0 = off."""
     attention_dropout: float = 0.0
+    """Dropout rate of the attention weights; 0 = off."""
     residual_dropout: float = 0.0
+    """Dropout rate of each sublayer's output; 0 = off."""
     head_dropout: float = 0.0
+    """Dropout rate of what "classify" and "tag" read; 0 = off."""
     init_std: float = 0.02
+    """Standard deviation of the weights at the start."""
     init: Literal["truncated", "normal"] = "truncated"
+    """Distribution of the weights at the start: "truncated" draws again beyond two standard
+    deviations (BERT), "normal" does not (RoBERTa)."""
     remat: Remat = "none"
+    """Values of each layer kept for the backward pass: "none" recomputes nothing, "full"
+    everything. "dots" keeps weight products, the "save_" ones what they name. Change it when a step
+    does not fit in memory."""
     unroll: int = 1
+    """Layers in one turn of the scan over layers; more compile longer and may run faster."""
     attention: Literal["dense", "blocks", "cudnn"] = "blocks"
+    """Attention kernel; "blocks" runs everywhere. It takes 128 queries at a time and skips keys
+    that none of them sees; "dense" takes all at once; "cudnn" is NVIDIA's fused kernel (16-bit
+    compute), with float32 logits and no dropout."""
 
     def problems(self) -> list[str]:
         """What is wrong with these fields, together; empty when a model can be built of them."""

@@ -6,42 +6,49 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class ELMoConfig:
-    """ELMo's bidirectional language model; the fields carry what its options.json files say.
-
-    vocab: words the softmax tells apart. reads: what a word is read by, its "characters" (at most
-    `characters` of them, word begin and end included) or, as "words", its own row of a table.
-    filters: (width, count) of each convolution over a word's characters, character_embed wide;
-    highways: highway layers on their outputs, which a projection then takes to `embed`.
-    layers, cell, embed: the LSTMs of each direction, their cells and what they are projected to.
-    cell_clip, projection_clip: cells and projections stay within -clip..clip; 0: never clipped.
-    residuals: "layers" adds to every layer's output but the first's what it read.
-    head: one softmax "shared" by the directions, one each ("separate"), the table of words read
-        ("tied"), or none, as in published weights that come without one.
-    dropout: of what every layer reads and of what the softmax reads.
-    chunk_words: at most about so many words' convolutions exist at once (whole columns of the
-        batch); 0: those of all. They are the largest arrays of a step; it changes no result.
-    unroll: time steps whose input projections are one product, as are the gradients of their
-        weights; 0: the whole row's. A mesh adds up gradients once per so many steps.
-    """
+    """ELMo's bidirectional language model; the fields are those of its options.json files."""
 
     family: Literal["elmo"] = "elmo"
+    """Names the family in a record; always "elmo" here."""
     vocab: int = 256
+    """Number of softmax classes."""
     reads: Literal["characters", "words"] = "characters"
+    """Input representation of a word: its "characters", or its own row of a table ("words")."""
     characters: int = 50
+    """Most characters of a word, its begin and end included."""
     character_embed: int = 16
+    """Width of a character's embedding."""
     filters: tuple[tuple[int, int], ...] = ((1, 32), (2, 32), (3, 64))
+    """Convolutions over a word's characters, as (width, count) pairs."""
     activation: Literal["relu", "tanh"] = "relu"
+    """Function behind the convolutions."""
     highways: int = 1
+    """Highway layers on the convolutions' outputs, which a projection then takes to `embed`."""
     embed: int = 64
+    """Width of a word's embedding, and of what each LSTM is projected to."""
     layers: int = 2
+    """LSTM layers of each direction."""
     cell: int = 256
+    """Width of the LSTMs' cells."""
     cell_clip: float = 3.0
+    """Cells stay within -cell_clip..cell_clip; 0 = never clipped."""
     projection_clip: float = 3.0
+    """Projections stay within -projection_clip..projection_clip; 0 = never clipped."""
     residuals: Literal["layers", "none"] = "layers"
+    """Residual connections: "layers" adds its input to every layer's output but the first's; or
+    "none"."""
     head: Literal["shared", "separate", "tied", "none"] = "shared"
+    """Softmax of the two directions: one "shared", one each ("separate"), the table of words
+    ("tied"), or "none", as in published weights that come without one."""
     dropout: float = 0.0
+    """Dropout rate of what every layer and the softmax read; 0 = off."""
     chunk_words: int = 0
+    """Words whose convolutions exist at once, about; 0 = all. Whole columns of the batch are taken;
+    they are the largest arrays of a step, so lower it when it does not fit in memory; it changes no
+    result."""
     unroll: int = 16
+    """Time steps whose input projections are one product, as are the gradients of their weights; 0
+    = the whole row. A mesh adds up gradients once per so many steps."""
 
     def problems(self) -> list[str]:
         """What is wrong with these fields, together; empty when a model can be built of them."""

@@ -10,25 +10,22 @@ from gesso.models.gpt.config import GPTConfig
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderDecoderConfig:
-    """BERT2BERT, BERT2GPT and their relatives (https://arxiv.org/abs/1907.12461).
-
-    Each side is a model of its own family, with that family's parameters, so that either can be
-    started from one that was trained alone; the decoder's blocks see no later token, and read the
-    source between attention and mlp. Where the sides differ in width, the encoder's features are
-    projected to the decoder's.
-
-    encoder: its outputs may hold the pooler of the published models, which nothing reads.
-    decoder: BERT with outputs ("mlm",), or GPT with sequential blocks.
-    tie: "encoder_decoder": one set of embeddings and blocks is both sides (BERTShare); the sides'
-        settings are equal, and cross-attention is the decoder's alone.
-    start: the id the decoder reads first.
-    """
+    """An encoder and a decoder of their own families, joined by cross-attention: BERT2BERT,
+    BERT2GPT and their relatives (https://arxiv.org/abs/1907.12461)."""
 
     family: Literal["encoder_decoder"] = "encoder_decoder"
+    """Names the family in a record; always "encoder_decoder" here."""
     encoder: BERTConfig = BERTConfig(outputs=())
+    """The encoder's settings; its outputs may hold the pooler of published models, which nothing
+    reads."""
     decoder: BERTConfig | GPTConfig = BERTConfig()
+    """The decoder's settings: BERT with outputs ("mlm",), or GPT with sequential blocks."""
     tie: Literal["none", "encoder_decoder"] = "none"
+    """Parameters that both sides share: "none", or "encoder_decoder": one set of embeddings and
+    blocks is both sides (BERTShare). The sides' settings are then equal, and cross-attention is the
+    decoder's alone."""
     start: int = 0
+    """Id the decoder reads first."""
 
     def problems(self) -> list[str]:
         """What is wrong with these fields, together; empty when a model can be built of them."""

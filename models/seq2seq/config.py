@@ -9,69 +9,89 @@ from gesso.models.gpt.config import Bias, Remat
 @dataclass(frozen=True, kw_only=True)
 class Seq2SeqConfig:
     """One encoder-decoder for the Transformer (https://arxiv.org/abs/1706.03762) and T5
-    (https://arxiv.org/abs/1910.10683); the fields are their differences.
-
-    head_dim: of queries, keys and values; T5's is not always embed / heads.
-    position_encoding: "sinusoidal" and "learned" are added to the embeddings ("learned": a table of
-        `positions` rows for each side; rows may not be longer). "relative" adds a number to q.k for
-        each head and each of `relative_buckets` distances, the furthest `relative_distance` and
-        beyond; all layers of a side share them, cross-attention has none (T5).
-    embedding: whether source and target share a table. head: "tied" uses the target's table, so
-        that "shared" and "tied" are the Transformer's one table in three places.
-    embedding_scale: what embeddings are multiplied by: sqrt(embed) (Transformer) or nothing (T5).
-    head_scale: what the head's input is multiplied by: 1 / sqrt(embed) (T5 with a tied head) or
-        nothing.
-    norm: "post" normalises the residual after each sublayer; "pre" what a sublayer reads, and the
-        end of each side. norm_kind: "layer", or "rms" without mean and bias (T5).
-    attention_scale: what q.k is divided by: sqrt(head_dim), or nothing (T5).
-    gating: "gated" multiplies the activation by a second product (https://arxiv.org/abs/2002.05202;
-        T5 1.1 with gelu_tanh).
-    biases: which products have one ("head": the logits).
-    start: the id the decoder reads first.
-    embedding_dropout, residual_dropout: of the sums each side starts with, and of each sublayer's
-        output. attention_dropout, mlp_dropout: of the attention weights, and of what lies between
-        the mlp's products. final_dropout: of what each side ends with (T5).
-    init: the variance of a product's weights: 1 / fan in (T5, whose queries divide it by head_dim
-        where attention_scale is "none") or 1 / mean of fan in and out (Transformer). embed_std:
-        standard deviation of the embeddings. init_factor multiplies every standard deviation
-        (T5's initializer_factor).
-    remat, unroll: as in GPTConfig.
-    """
+    (https://arxiv.org/abs/1910.10683); the fields are their differences."""
 
     family: Literal["seq2seq"] = "seq2seq"
+    """Names the family in a record; always "seq2seq" here."""
     vocab: int = 256
+    """Rows of the tables of tokens; at least the ids of the tokenizer, more to divide over a
+    mesh."""
     positions: int = 0
+    """Longest row in tokens of "learned" positions, on either side; 0 with the others, which have
+    no limit."""
     encoder_layers: int = 2
+    """Number of blocks of the encoder."""
     decoder_layers: int = 2
+    """Number of blocks of the decoder."""
     embed: int = 64
+    """Width of the residual stream."""
     heads: int = 4
+    """Attention heads of each layer."""
     head_dim: int = 16
+    """Width of a head's queries, keys and values; T5's is not always embed / heads."""
     mlp: int = 256
+    """Width between the products of the mlp; usually 4 * embed."""
     position_encoding: Literal["sinusoidal", "learned", "relative"] = "sinusoidal"
+    """How a token knows its place: "sinusoidal", "learned" or "relative". The first two are added
+    to the embeddings; "learned" has a table of `positions` rows for each side. "relative" adds a
+    number to q.k for each head and each of `relative_buckets` distances; all layers of a side share
+    them, cross-attention has none (T5)."""
     relative_buckets: int = 0
+    """Distances told apart by "relative" positions (T5: 32); 0 with the others."""
     relative_distance: int = 0
+    """Distance from which all share the last bucket of "relative" positions (T5: 128); 0 with the
+    others."""
     embedding: Literal["shared", "separate"] = "shared"
+    """Tables of source and target tokens: one "shared", or "separate" ones."""
     head: Literal["tied", "untied"] = "tied"
+    """Weights of the logits: "tied" uses the target's table, "untied" has its own. "shared" and
+    "tied" are the Transformer's one table in three places."""
     embedding_scale: Literal["none", "sqrt_embed"] = "sqrt_embed"
+    """Factor of the embeddings: sqrt(embed) (Transformer), or "none" (T5)."""
     head_scale: Literal["none", "rsqrt_embed"] = "none"
+    """Factor of the head's input: 1 / sqrt(embed) (T5 with a tied head), or "none"."""
     norm: Literal["pre", "post"] = "pre"
+    """Place of the norms: "post" normalises the residual after each sublayer; "pre" what a sublayer
+    reads, and the end of each side."""
     norm_kind: Literal["layer", "rms"] = "layer"
+    """Kind of norm: "layer", or "rms" without mean and bias (T5)."""
     attention_scale: Literal["head_dim", "none"] = "head_dim"
+    """Divisor of q.k: sqrt(head_dim), or "none" (T5)."""
     gating: Literal["plain", "gated"] = "plain"
+    """Form of the mlp: "plain", or "gated", where a second product multiplies the activation
+    (https://arxiv.org/abs/2002.05202; T5 1.1 with gelu_tanh)."""
     activation: Literal["relu", "gelu", "gelu_tanh", "silu"] = "relu"
+    """Function between the products of the mlp."""
     biases: tuple[Bias, ...] = ()
+    """Products with a bias: any of "qkv", "attention_out", "mlp", "head" (the logits)."""
     start: int = 0
+    """Id the decoder reads first."""
     epsilon: float = 1e-6
+    """Added to the variance in every norm."""
     embedding_dropout: float = 0.0
+    """Dropout rate of the sums each side starts with; 0 = off."""
     attention_dropout: float = 0.0
+    """Dropout rate of the attention weights; 0 = off."""
     mlp_dropout: float = 0.0
+    """Dropout rate between the mlp's products; 0 = off."""
     residual_dropout: float = 0.0
+    """Dropout rate of each sublayer's output; 0 = off."""
     final_dropout: float = 0.0
+    """Dropout rate of what each side ends with (T5); 0 = off."""
     init: Literal["fan_in", "fan_average"] = "fan_in"
+    """Variance of a product's weights at the start: 1 / fan in ("fan_in"), or 1 / mean of fan in
+    and out ("fan_average", Transformer). "fan_in" is T5's, whose queries also divide it by head_dim
+    where attention_scale is "none"."""
     embed_std: float = 0.125
+    """Standard deviation of the embeddings at the start."""
     init_factor: float = 1.0
+    """Factor of every standard deviation at the start (T5's initializer_factor)."""
     remat: Remat = "none"
+    """Values of each layer kept for the backward pass: "none" recomputes nothing, "full"
+    everything. "dots" keeps weight products, the "save_" ones what they name. Change it when a step
+    does not fit in memory."""
     unroll: int = 1
+    """Layers in one turn of the scan over layers; more compile longer and may run faster."""
 
     def problems(self) -> list[str]:
         """What is wrong with these fields, together; empty when a model can be built of them."""
