@@ -1,11 +1,11 @@
 """The experiments by name. Names are known without importing them: a typo answers at once."""
 
-import difflib
 import importlib
 from collections.abc import Mapping
 from typing import Any
 
 from gesso.pretrain.experiment import Experiment, ExperimentError, override
+from gesso.settings.nearest import did_you_mean
 
 # name -> (module, function); the function's docstring says its numbers, source and command.
 _EXPERIMENTS = {
@@ -73,9 +73,10 @@ def experiment(name: str, overrides: Mapping[str, Any] | None = None) -> Experim
     Raises ExperimentError for an unknown name or setting, with the nearest one.
     """
     if name not in _EXPERIMENTS:
-        near = difflib.get_close_matches(name, _EXPERIMENTS, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "`gesso list` shows them all"
-        raise ExperimentError(f"no experiment {name!r}; {hint}")
+        hint = did_you_mean(
+            name, _EXPERIMENTS, most=3, show=str, otherwise="`gesso list` shows them all"
+        )
+        raise ExperimentError(f"no experiment {name!r}{hint}")
     module, function = _EXPERIMENTS[name]
     made = getattr(importlib.import_module(module), function)()
     return override(made, overrides or {})

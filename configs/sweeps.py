@@ -1,9 +1,9 @@
 """The sweeps by name: functions that say what they are for, as experiments are."""
 
-import difflib
 from collections.abc import Callable
 
 from gesso.configs.sweep import Range, Sweep
+from gesso.settings.nearest import did_you_mean
 
 
 def debug_rates() -> Sweep:
@@ -77,8 +77,8 @@ SWEEPS: dict[str, Callable[[], Sweep]] = {
 def sweep(name: str) -> Sweep:
     """The sweep of that name. ValueError with the nearest ones, or with what contradicts itself."""
     if name not in SWEEPS:
-        near = difflib.get_close_matches(name, SWEEPS, n=2) or list(SWEEPS)
-        raise ValueError(f"no sweep {name!r}; did you mean {' or '.join(near)}?")
+        hint = did_you_mean(name, SWEEPS, most=2, show=str, otherwise=f"known: {', '.join(SWEEPS)}")
+        raise ValueError(f"no sweep {name!r}{hint}")
     made = SWEEPS[name]()
     if problems := made.problems():
         raise ValueError(f"sweep {name!r}: {'; '.join(problems)}")

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -20,6 +19,7 @@ from gesso.export.tables.tables import Paths, Resize, by_path, places
 from gesso.export.tokenizers.files import files_of
 from gesso.export.writing_weights import write_weights
 from gesso.models import build
+from gesso.storage.files import sync_folder, sync_tree, write_json
 
 # Readers load shard by shard; 5 GB is what transformers writes.
 SHARD_BYTES = 5_000_000_000
@@ -76,11 +76,11 @@ def write_folder(
             (part / name).write_bytes(content)
         # RoBERTa's padding id is a matter of the model: it says where positions begin.
         record = made.ids | form.write(said)[0] | {"torch_dtype": dtype}
-        _write_json(part / "config.json", record)
+        write_json(part / "config.json", record)
         if card:
             (part / "README.md").write_text(card)
         about = {"format": 1, "model_type": form.model_type, "dtype": dtype, "tensors": checksums}
-        _write_json(part / RECORD, about)
+        write_json(part / RECORD, about)
         agreement = compare(part, config, Paths(placed, placed.pop), dtype=dtype)
         files = {each.name: each.stat().st_size for each in sorted(part.iterdir())}
     return Written(
@@ -112,13 +112,12 @@ def new_folder(path: Path, *, mine: Any) -> Iterator[Path]:
     part.mkdir()
     try:
         yield part
-        for each in part.rglob("*"):
-            _sync(each)
+        sync_tree(part)
         old = path.with_name(f"{path.name}.{os.getpid()}.old")
         if path.exists():
             path.rename(old)
         part.rename(path)
-        _sync(path.parent)
+        sync_folder(path.parent)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -153,15 +152,3 @@ def _write(
         max_shard_bytes=max_shard_bytes,
         copies=form.copies(said),
     )
-
-
-def _write_json(path: Path, record: Any) -> None:
-    path.write_text(json.dumps(record, indent=1) + "\n")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,8 +14,9 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gesso.launch.console import Refused, closest, narration, output, parse
+from gesso.launch.console import Refused, narration, output, parse
 from gesso.pretrain.exits import DONE, FAILED, REFUSED
+from gesso.settings.nearest import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def _run(name: str, arguments: list[str]) -> int:
     command = COMMANDS.get(name)
     if command is None:
         known = {*COMMANDS, *(each.split()[0] for each in COMMANDS)}
-        near = closest(name, known)
+        near = did_you_mean(name, known, most=3, show=str)
         raise Refused(f"there is no command {name!r}{near} (gesso --help lists them all)")
     module, _, attribute = command.entry.partition(":")
     entry = getattr(importlib.import_module(f"gesso.launch.commands.{module}"), attribute)

@@ -2,16 +2,17 @@
 
 import contextlib
 import dataclasses
-import difflib
 import io
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from rich.console import Console
+
+from gesso.settings.nearest import did_you_mean
 
 Options = TypeVar("Options")
 
@@ -49,12 +50,6 @@ def size(count: float) -> str:
     return f"{count:.0f} bytes"
 
 
-def closest(asked: str, known: Iterable[str]) -> str:
-    """'; did you mean "x" or "y"?' for the names nearest to `asked`, or an empty string."""
-    near = difflib.get_close_matches(asked, sorted(known), n=3, cutoff=0.6)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
-
-
 def existing(path: str, *, what: str) -> Path:
     """`path`, which must exist. Raises Refused with the nearest name beside it that does."""
     found = Path(path)
@@ -64,8 +59,8 @@ def existing(path: str, *, what: str) -> Path:
     while not missing.parent.exists():
         missing = missing.parent
     beside = [each.name for each in missing.parent.iterdir()] if missing.parent.is_dir() else []
-    near = closest(missing.name, beside)
-    raise Refused(f"there is no {what} {path}{near.replace('mean ', f'mean {missing.parent}/', 1)}")
+    hint = did_you_mean(missing.name, beside, most=3, show=lambda name: str(missing.parent / name))
+    raise Refused(f"there is no {what} {path}{hint}")
 
 
 def parse(
@@ -116,7 +111,8 @@ def _near_choice(complaint: str) -> str:
     found = re.search(r"invalid choice '([^']*)'.*?Expected one of \(([^)]*)\)", plain)
     if not found:
         return ""
-    return closest(found[1], re.findall(r"'([^']*)'", found[2])).removeprefix("; ")
+    near = did_you_mean(found[1], re.findall(r"'([^']*)'", found[2]), most=3, show=str)
+    return near.removeprefix("; ")
 
 
 def _plain(value: Any) -> Any:

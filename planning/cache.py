@@ -9,6 +9,7 @@ from typing import Any
 from gesso.planning.plan import cache_key
 from gesso.planning.topology import Topology
 from gesso.pretrain.experiment import Experiment
+from gesso.storage.files import write_durably
 
 
 def kept(
@@ -26,8 +27,5 @@ def kept(
     if path.exists():
         return json.loads(path.read_text())
     made = make()
-    cache.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps(made))
-    partial.replace(path)
+    write_durably(path, json.dumps(made))
     return made

@@ -1,7 +1,6 @@
 """One run, fully said: `Experiment`, its record, overrides and one validation. Imports no JAX."""
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
@@ -24,6 +23,7 @@ from gesso.pretrain.config import (
     StageConfig,
     StartConfig,
 )
+from gesso.settings.nearest import did_you_mean
 
 
 class ExperimentError(ValueError):
@@ -145,8 +145,7 @@ def _replace(config: Any, path: list[str], value: Any, whole: str) -> Any:
     )
     head, *rest = path
     if head not in names:
-        near = difflib.get_close_matches(head, names, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"
+        hint = did_you_mean(head, names, otherwise=f"known: {', '.join(names)}")
         raise ExperimentError(
             f"no setting {whole!r}: {type(config).__name__} has no {head!r}{hint}"
         )

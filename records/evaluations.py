@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gesso.pretrain.folder.claim import write_json
+from gesso.storage.files import write_json
 
 FOLDER = "evaluations"
 

@@ -11,6 +11,7 @@ from gesso.reports.facts import read_run
 from gesso.reports.page import Page
 from gesso.reports.run.comparison import comparison_page
 from gesso.reports.run.run import run_page
+from gesso.storage.files import write_durably
 
 
 def write_report(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str]) -> Path:
@@ -34,10 +35,7 @@ def write_report(runs: Sequence[str | os.PathLike[str]], output: str | os.PathLi
         else (comparison_page(facts, gesso_version()))
     )
     path = Path(output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(render(page), encoding="utf-8")
-    part.replace(path)
+    write_durably(path, render(page))
     return path
 
 

@@ -5,7 +5,6 @@ version gives the same documents in the same order. `ensure_store` goes all the 
 a token store, once per machine.
 """
 
-import difflib
 import fcntl
 import hashlib
 import json
@@ -18,6 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from gesso.settings.nearest import nearest
+from gesso.storage.files import write_json
 
 # Part of the cache's folder name: raised when the documents, tokenizers or store settings change.
 VERSION = 3
@@ -56,12 +58,12 @@ def parse_store(spec: str) -> Embedded | None:
     head, *rest = spec.split(":")
     if head not in _HOLDS:
         looks_meant = rest and rest[0] in KINDS
-        if looks_meant and (near := difflib.get_close_matches(head, _HOLDS, n=1, cutoff=0.7)):
+        if looks_meant and (near := nearest(head, _HOLDS, cutoff=0.7)):
             raise ValueError(f"store {spec!r}: did you mean {':'.join((near[0], *rest))!r}?")
         return None
     kind = rest[0] if rest else ""
     if kind not in KINDS:
-        close = difflib.get_close_matches(kind, KINDS, n=1) or ["bytes"]
+        close = nearest(kind, KINDS) or ["bytes"]
         raise ValueError(
             f"store {spec!r}: tokenizers of the embedded corpus are {', '.join(KINDS)}; "
             f"did you mean '{head}:{close[0]}'?"
@@ -145,7 +147,7 @@ def write_embedded(folder: str | Path, *, megabytes: float = 0, shards: int = SH
     # Arrow's zstd frames carry no checksum of their own.
     hashes = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
     record = {**settings, "sizes": sizes, "sha256": hashes, "components": counts}
-    _write_json(folder / RECORD, record)
+    write_json(folder / RECORD, record)
     return paths
 
 
@@ -196,7 +198,7 @@ def _make(asked: Embedded, folder: Path, say: Callable[[str], None]) -> None:
         tokenizer=tokenizer,
         holdout=HOLDOUT,
     )
-    _write_json(made / "complete.json", {"version": VERSION, "tokenizer": tokenizer.fingerprint})
+    write_json(made / "complete.json", {"version": VERSION, "tokenizer": tokenizer.fingerprint})
     say(f"embedded corpus: ready in {made / 'store'}")
 
 
@@ -305,13 +307,6 @@ def _written(folder: Path, settings: dict[str, Any], paths: list[Path]) -> bool:
     return sizes == record.get("sizes") and settings == {
         name: record.get(name) for name in settings
     }
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n")
-    temporary.replace(path)
 
 
 @contextmanager

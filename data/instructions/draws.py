@@ -4,7 +4,6 @@ Draw j names a task (exact counts per block, as data/order/mixture.py has them),
 task (each once per epoch) and a rendering of it (another one every epoch).
 """
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from gesso.data.config import ExamplesConfig, MixtureConfig
 from gesso.data.order.counter_hash import below, draw
 from gesso.data.order.mixture import Mixture, MixtureError
 from gesso.data.order.permutation import make_key
+from gesso.settings.nearest import did_you_mean
 
 _ROUNDS = 4
 
@@ -171,9 +171,8 @@ def _known(asked: Any, known: list[str], *, where: str) -> None:
     names = sorted(set(known))
     for name in asked:
         if name not in names:
-            close = difflib.get_close_matches(name, names, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
             raise MixtureError(
-                f"{where}: {name!r} is no cluster or task of the store{hint} It has"
-                f" {', '.join(names[:40])}{', ...' if len(names) > 40 else ''}"
+                f"{where}: {name!r} is no cluster or task of the store (it has"
+                f" {', '.join(names[:40])}{', ...' if len(names) > 40 else ''})"
+                f"{did_you_mean(name, names)}"
             )

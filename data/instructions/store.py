@@ -4,7 +4,6 @@ finetune/instructions/build.py writes it; docs/instructions.md describes the fil
 there in several renderings (other templates, other examples in its prompt), made once.
 """
 
-import difflib
 import hashlib
 import json
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 from gesso.data.config import OrderConfig
 from gesso.data.store.tokens import StoreDamaged
 from gesso.data.tokenizers.load import Tokenizer, load_tokenizer
+from gesso.settings.nearest import did_you_mean
 
 FORMAT = 1
 RECORD = "instructions.json"
@@ -157,8 +157,7 @@ class InstructionStore:
 def _not_a_store(folder: Path) -> str:
     parent = folder.parent
     beside = [each.parent.name for each in parent.glob(f"*/{RECORD}")] if parent.is_dir() else []
-    close = difflib.get_close_matches(folder.name, beside, n=1)
-    hint = f"; did you mean {parent / close[0]}?" if close else ""
+    hint = did_you_mean(folder.name, beside, show=lambda name: str(parent / name))
     return (
         f"there is no finished store of instruction examples at {folder}{hint} (gesso instructions"
         " build makes one)"

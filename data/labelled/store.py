@@ -5,7 +5,6 @@ files.
 Nothing is cut in it: how much of an example a row holds is decided where rows are made.
 """
 
-import difflib
 import hashlib
 import json
 from functools import cached_property
@@ -17,6 +16,7 @@ import numpy as np
 from gesso.data.config import FrameConfig, OrderConfig
 from gesso.data.store.tokens import StoreDamaged
 from gesso.data.tokenizers.load import Tokenizer, load_tokenizer
+from gesso.settings.nearest import did_you_mean
 
 FORMAT = 1
 RECORD = "task.json"
@@ -161,6 +161,5 @@ class TaskStore:
 def _not_a_store(folder: Path) -> str:
     parent = folder.parent
     beside = [each.parent.name for each in parent.glob(f"*/{RECORD}")] if parent.is_dir() else []
-    close = difflib.get_close_matches(folder.name, beside, n=1)
-    hint = f"; did you mean {parent / close[0]}?" if close else ""
+    hint = did_you_mean(folder.name, beside, show=lambda name: str(parent / name))
     return f"there is no task store at {folder}{hint} (gesso task build makes one)"

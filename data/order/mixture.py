@@ -5,7 +5,6 @@ keyed random order, so where row i comes from and how much of everything was con
 are arithmetic.
 """
 
-import difflib
 import functools
 import math
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ import numpy as np
 
 from gesso.data.config import MixtureConfig
 from gesso.data.order.permutation import make_key, permute
+from gesso.settings.nearest import did_you_mean
 
 BLOCK = 65_536
 
@@ -205,10 +205,9 @@ def _check_known(weights: Mapping[str, float], store: Any) -> None:
     trainable = train_tokens(store) if store.complete else {}
     for name in weights:
         cutoff = 0.6 if store.complete else 0.85
-        close = difflib.get_close_matches(name, known, n=1, cutoff=cutoff)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(name, known, cutoff=cutoff)
         # A component may still turn up while the store is built, but hardly under a near-twin name.
-        if name not in known and (store.complete or close):
-            raise MixtureError(f"component {name!r} is not in the store{hint} It has {known}")
+        if name not in known and (store.complete or hint):
+            raise MixtureError(f"component {name!r} is not in the store (it has {known}){hint}")
         if store.complete and name not in trainable:
             raise MixtureError(f"component {name!r} has no tokens to train on; leave it out")

@@ -27,7 +27,6 @@ from gesso.data.store.parts import (
     clear_uncommitted,
     part_tokens,
     read_commits,
-    write_durably,
 )
 from gesso.data.store.tokens import open_store
 from gesso.data.store.workers import Encoder, open_encoder
@@ -36,6 +35,7 @@ from gesso.data.text.readers import Cursor, Record, open_reader
 from gesso.data.text.rejects import BuildError, Reject, RejectPolicy
 from gesso.data.text.sources import Shard, check_checksums, read_checksums, resolve
 from gesso.data.tokenizers.load import Tokenizer, load_tokenizer
+from gesso.storage.files import write_durably
 
 # A batch is one unit of work for a tokenizer process. Its size never shows in the output.
 BATCH_BYTES = 1 << 20
@@ -196,7 +196,7 @@ class _ShardBuilder:
             message = {"shard": self._shard.name, "type": type(error).__name__}
             content = json.dumps({**message, "message": str(error)}).encode()
             with suppress(OSError):  # a full disk: the error itself says so
-                write_durably(self._folder / ERROR, content, step=ignore)
+                write_durably(self._folder / ERROR, content)
             raise
 
     def pause(self) -> None:

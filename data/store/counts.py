@@ -6,6 +6,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from gesso.storage.files import write_durably
+
 
 class CountsFile:
     """{era: {component: (rows, tokens)}}, kept for as long as the era's content stays the same.
@@ -54,7 +56,7 @@ class CountsFile:
             text = json.dumps({"format": self._form, "eras": self._eras})
         for path in self._paths:
             try:
-                _replace(path, text)
+                write_durably(path, text)
                 break
             except OSError:  # a read-only store; nowhere at all only costs the next start time
                 continue
@@ -68,14 +70,3 @@ def _read(path: Path, form: str) -> dict[str, dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     return {}
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Hosts and threads may write at once, the same content: each has its own temporary file.
-    draft = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        draft.write_text(text)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

@@ -15,15 +15,16 @@ import numpy as np
 
 from gesso.data.config import BuildConfig
 from gesso.data.store.locks import ShardLock, ShardLocked
-from gesso.data.store.parts import FORMAT, read_commits, write_durably
+from gesso.data.store.parts import FORMAT, read_commits
 from gesso.data.text.rejects import BuildError
 from gesso.data.text.sources import Shard
 from gesso.data.tokenizers.load import Tokenizer, save_tokenizer
+from gesso.storage.files import leftovers, write_durably
 
 META = "meta.json"
 LOCKS = "locks"
 REPAIRS = "repairs.json"
-_OURS = {META, LOCKS, "tokenizer", f"{META}.tmp"}
+_OURS = {META, LOCKS, "tokenizer"}
 
 
 def identity(
@@ -82,6 +83,8 @@ def prepare_folder(
     lock = ShardLock(folder / LOCKS / "meta.lock", what=f"{folder}")
     _acquire_soon(lock)
     try:
+        for left in leftovers(folder):
+            left.unlink()
         if meta.exists():
             found = json.loads(meta.read_bytes())
             if not _repaired(folder, found, wanted):
@@ -101,8 +104,8 @@ def prepare_folder(
 def _check_unused(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise BuildError(f"{folder} is a file; give a folder for the token store")
-    held = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    foreign = sorted(held - _OURS)
+    held = set(folder.iterdir()) - set(leftovers(folder)) if folder.exists() else set()
+    foreign = sorted({path.name for path in held} - _OURS)
     if foreign:
         raise BuildError(
             f"{folder} holds {', '.join(foreign[:4])} and no token store; give a new folder"

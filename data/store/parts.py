@@ -20,6 +20,7 @@ import numpy as np
 from gesso.data.text.documents import Document
 from gesso.data.text.readers import Cursor
 from gesso.data.text.rejects import BuildError, Reject
+from gesso.storage.files import sync_folder, write_durably
 
 FORMAT = 1
 SPLITS = ("train", "holdout")
@@ -69,23 +70,6 @@ def clear_uncommitted(folder: Path, *, parts: int) -> None:
         found = re.match(r"p(\d{5,})\.", path.name)
         if path.name.endswith(".tmp") or (found and int(found[1]) >= parts):
             path.unlink()
-
-
-def write_durably(path: Path, content: bytes, *, step: Callable[[str], None]) -> None:
-    """Write a file so that it is either absent, the old one, or whole, also after a power cut."""
-    output = _Output(path, step)
-    output.write(content)
-    output.finish()
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    file = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)
 
 
 class Components:

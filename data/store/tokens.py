@@ -4,7 +4,6 @@ Era e is part e of every shard. Which documents an era holds depends on the sour
 that closes parts, never on who built it or when. docs/token_store.md describes the files.
 """
 
-import difflib
 import hashlib
 import json
 import threading
@@ -17,6 +16,7 @@ import numpy as np
 
 from gesso.data.store.parts import ERROR, SPLITS, part_file, read_commits, tokens_suffix
 from gesso.data.tokenizers.load import Tokenizer, load_tokenizer
+from gesso.settings.nearest import did_you_mean
 
 Split = Literal["train", "holdout"]
 _POLL_SECONDS = 0.2
@@ -323,10 +323,11 @@ def _not_a_store(folder: Path) -> str:
     if not folder.parent.is_dir():
         return f"no token store at {folder}; its folder {folder.parent} does not exist either"
     held = sorted(path.name for path in folder.parent.iterdir())
-    close = difflib.get_close_matches(folder.name, held, n=1)
-    if close:
-        return f"no token store at {folder}; did you mean {folder.parent / close[0]}?"
-    return (
-        f"no token store at {folder}; {folder.parent} holds {', '.join(held[:8]) or 'nothing'}. "
-        "Build one: gesso corpus build"
+    beside = f"{folder.parent} holds {', '.join(held[:8]) or 'nothing'}"
+    hint = did_you_mean(
+        folder.name,
+        held,
+        show=lambda name: str(folder.parent / name),
+        otherwise=f"{beside}; build one: gesso corpus build",
     )
+    return f"no token store at {folder}{hint}"

@@ -5,7 +5,6 @@ one source together, or one split of a tensorflow-datasets dataset. `open_reader
 one.
 """
 
-import difflib
 import hashlib
 import re
 from collections.abc import Iterable
@@ -16,6 +15,7 @@ from typing import Any, Literal
 from etils import epath
 
 from gesso.data.text.rejects import BuildError
+from gesso.settings.nearest import did_you_mean
 
 Form = Literal["jsonl", "text", "parquet", "tfds"]
 
@@ -88,10 +88,14 @@ def missing(path: str) -> SourceError:
     if not parent.exists():
         return SourceError(f"{path} does not exist, and neither does its folder {parent}")
     names = sorted(entry.name for entry in parent.iterdir())
-    close = difflib.get_close_matches(epath.Path(path).name, names, n=1, cutoff=0.5)
-    if close:
-        return SourceError(f"{path} does not exist; did you mean {parent / close[0]}?")
-    return SourceError(f"{path} does not exist; {parent} holds {', '.join(names[:8]) or 'nothing'}")
+    hint = did_you_mean(
+        epath.Path(path).name,
+        names,
+        cutoff=0.5,
+        show=lambda name: str(parent / name),
+        otherwise=f"{parent} holds {', '.join(names[:8]) or 'nothing'}",
+    )
+    return SourceError(f"{path} does not exist{hint}")
 
 
 def codec(path: str) -> str | None:

@@ -1,6 +1,5 @@
 """tensorflow-datasets as a source, without TensorFlow: array_record and tfrecord files."""
 
-import difflib
 import hashlib
 import json
 import os
@@ -13,6 +12,7 @@ from etils import epath
 from gesso.data.text.readers import Cursor, Record
 from gesso.data.text.rejects import HEAD_BYTES
 from gesso.data.text.sources import Shard, SourceError, missing
+from gesso.settings.nearest import did_you_mean
 
 # Examples decoded at a time; as_data_source reads a list of indices faster than one by one.
 EXAMPLES = 64
@@ -29,9 +29,8 @@ def resolve_tfds(source: str) -> tuple[str, str, str, int, str]:
     builder = _builder(source, name)
     info = builder.info
     if split.split("[")[0] not in info.splits:
-        close = difflib.get_close_matches(split, list(info.splits), n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        raise SourceError(f"{source}: no split {split!r}; {hint}it has {', '.join(info.splits)}")
+        hint = did_you_mean(split, info.splits)
+        raise SourceError(f"{source}: no split {split!r} (it has {', '.join(info.splits)}){hint}")
     try:
         found = info.splits[split]
     except ValueError as error:
@@ -183,11 +182,10 @@ def _builder(source: str, name: str) -> Any:
     if (data / name).exists():
         return _builder_in(source, os.fspath(data / name))
     held = sorted(entry.name for entry in data.iterdir()) if data.exists() else []
-    close = difflib.get_close_matches(name, held, n=1)
-    hint = f"did you mean tfds:{close[0]}? " if close else ""
+    hint = did_you_mean(name, held, show=lambda near: f"tfds:{near}")
     raise SourceError(
-        f"{source}: not prepared in {data}; {hint}Prepare it with file_format='array_record' "
-        "(TFDS_DATA_DIR names another folder), or give tfds:FOLDER"
+        f"{source}: not prepared in {data} (prepare it with file_format='array_record', set"
+        f" TFDS_DATA_DIR to another folder, or give tfds:FOLDER){hint}"
     )
 
 

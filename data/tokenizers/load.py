@@ -5,7 +5,6 @@ and exports carry. Bytes are here, the other kinds in `tokenizer_sentencepiece.p
 `tokenizer_bpe.py` and so on.
 """
 
-import difflib
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 
 from gesso.data.tokenizers.special import continues_of
+from gesso.settings.nearest import nearest
+from gesso.storage.files import write_durably
 
 RECORD = "gesso_tokenizer.json"
 SENTENCEPIECE_FILE = "sentencepiece.model"
@@ -130,7 +131,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in tokenizer.payload().items():
-        _write(folder / name, content)
+        write_durably(folder / name, content)
     record = {
         "format": 1,
         "kind": tokenizer.kind,
@@ -138,7 +139,7 @@ def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
         "eos": tokenizer.eos,
         "fingerprint": tokenizer.fingerprint,
     }
-    _write(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
+    write_durably(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
 
 
 def train_sentencepiece(
@@ -331,7 +332,7 @@ def read_file(path: Path) -> bytes:
 
 def _not_found(path: Path) -> str:
     siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(path.name, [*siblings, "bytes"], n=1)
+    close = nearest(path.name, [*siblings, "bytes"])
     if close and close[0] in siblings:
         hint = f"did you mean {path.parent / close[0]}?"
     elif close:
@@ -341,9 +342,3 @@ def _not_found(path: Path) -> str:
     else:
         hint = "give 'bytes', a folder, a .model file or a tokenizer.json"
     return f"no tokenizer at {path}; {hint}"
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)

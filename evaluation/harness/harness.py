@@ -1,7 +1,6 @@
 """Tasks of lm-evaluation-harness on a model of ours, in process. Needs the extra `evaluate`."""
 # pyright: reportMissingImports=false
 
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -10,6 +9,7 @@ from typing import Any
 
 from gesso.evaluation.questions.scoring import MissingLibrary
 from gesso.models.model import Model
+from gesso.settings.nearest import did_you_mean
 
 
 def evaluate(
@@ -93,8 +93,7 @@ def known_tasks(
         names = {each: _named(manager, each) for each in tasks}
         found = [name for matches in names.values() for name in matches]
     if unknown := [each for each, matches in names.items() if not matches]:
-        near = difflib.get_close_matches(unknown[0], manager.all_tasks, n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        hint = did_you_mean(unknown[0], manager.all_tasks, most=3, show=str)
         raise ValueError(
             f"there is no task {', '.join(unknown)}{hint} (lm-eval ls tasks lists its own; a file"
             " that is no task in YAML is passed over: lm-eval validate says why)"

@@ -19,11 +19,12 @@ from gesso.models.adapters.merge import merge
 from gesso.pretrain.checkpoints.checkpoints import Checkpoints, load_params
 from gesso.pretrain.config import CheckpointConfig, StartConfig
 from gesso.pretrain.experiment import Experiment, ExperimentError, to_json
-from gesso.pretrain.folder.claim import environment, stored_experiment, versions, write_json
+from gesso.pretrain.folder.claim import environment, stored_experiment, versions
 from gesso.pretrain.open import open_run
 from gesso.pretrain.origins.adapter import digest, whole_base
 from gesso.pretrain.origins.sources import open_source
 from gesso.pretrain.start import IMPORTED
+from gesso.storage.files import write_json
 
 ROUNDED = ("float32", "bfloat16", "float16")
 

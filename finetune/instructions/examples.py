@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gesso.finetune.instructions.config import SourceConfig
-from gesso.finetune.instructions.fields import FieldError, near
+from gesso.finetune.instructions.fields import FieldError
 from gesso.finetune.instructions.files import Item, items_of
 from gesso.finetune.instructions.templates import Family
+from gesso.settings.nearest import did_you_mean
 
 REASONS = {
     "bad_json": "not JSON",
@@ -132,7 +133,7 @@ def _family(source: SourceConfig, families: Mapping[str, Family]) -> Family | No
     name = source.family or FAMILIES.get(source.format, "")
     if name not in families:
         raise SourceRefused(
-            f"{source.path}: no family {name!r}{near(name, families)}; set family to one of"
+            f"{source.path}: no family {name!r}{did_you_mean(name, families)}; set family to one of"
             f" {', '.join(sorted(families))}"
         )
     family = families[name]
@@ -140,7 +141,7 @@ def _family(source: SourceConfig, families: Mapping[str, Family]) -> Family | No
         if asked not in family.fields:
             raise SourceRefused(
                 f"{source.path}: family {name!r} has no field {asked!r}"
-                f"{near(asked, family.fields)}; it has {', '.join(family.fields)}"
+                f"{did_you_mean(asked, family.fields)}; it has {', '.join(family.fields)}"
             )
     if source.labels and len(source.labels) != len(family.labels):
         raise SourceRefused(
@@ -163,7 +164,8 @@ def _values(
             if not isinstance(value, Mapping) or key not in value:
                 raise FieldError(
                     "missing_field",
-                    f"no {theirs!r}{near(theirs, record)}; it has {', '.join(map(str, record))}",
+                    f"no {theirs!r}{did_you_mean(theirs, record)}; it has"
+                    f" {', '.join(map(str, record))}",
                 )
             value = value[key]
         named[ours] = value
@@ -173,7 +175,7 @@ def _values(
             raise FieldError(
                 "unknown_label",
                 f"{family.answering!r} is {value!r:.80}, none of {', '.join(source.labels)}"
-                f"{near(value, source.labels)}",
+                f"{did_you_mean(value, source.labels)}",
             )
         named[family.answering] = family.labels[source.labels.index(value)]
     try:

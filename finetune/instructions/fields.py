@@ -1,9 +1,10 @@
 """The fields of a family of tasks: what type each has, and what a record must bring."""
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from gesso.settings.nearest import did_you_mean
 
 TYPES = ("text", "texts", "number", "label", "choices", "choice")
 
@@ -34,7 +35,7 @@ def parse_fields(spec: Mapping[str, Any], *, where: str) -> dict[str, Field]:
         kind = str(asked).removesuffix("?")
         if kind not in TYPES:
             raise ValueError(
-                f"{where}: field {name!r} has type {asked!r}{near(kind, TYPES)}; types are"
+                f"{where}: field {name!r} has type {asked!r}{did_you_mean(kind, TYPES)}; types are"
                 f" {', '.join(TYPES)}, with ? behind where it may be missing"
             )
         fields[name] = Field(name=name, type=kind, optional=str(asked).endswith("?"))
@@ -57,16 +58,11 @@ def checked(
             if name in record:
                 raise FieldError("empty_field", f"{name!r} is empty")
             raise FieldError(
-                "missing_field", f"no {name!r}{near(name, record)}; it has {', '.join(record)}"
+                "missing_field",
+                f"no {name!r}{did_you_mean(name, record)}; it has {', '.join(record)}",
             )
         made[name] = _value(value, field, made, labels)
     return made
-
-
-def near(name: str, known: Any) -> str:
-    """'; did you mean X?', or nothing."""
-    close = difflib.get_close_matches(name, [str(each) for each in known], n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _value(value: Any, field: Field, made: dict[str, Any], labels: tuple[str, ...]) -> Any:
@@ -113,5 +109,5 @@ def _member(value: Any, known: tuple[str, ...], *, name: str, reason: str) -> in
     if isinstance(value, int) and 0 <= value < len(known):
         return value
     raise FieldError(
-        reason, f"{name!r} is {text!r:.80}, none of {', '.join(known)}{near(text, known)}"
+        reason, f"{name!r} is {text!r:.80}, none of {', '.join(known)}{did_you_mean(text, known)}"
     )

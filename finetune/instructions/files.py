@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gesso.finetune.instructions.config import SourceConfig
-from gesso.finetune.instructions.fields import near
+from gesso.settings.nearest import did_you_mean
 
 HEAD = 200  # characters of a refused record that are kept
 
@@ -54,7 +54,7 @@ def existing(path: str) -> Path:
     place = Path(path).expanduser()
     if not place.exists():
         beside = [each.name for each in place.parent.iterdir()] if place.parent.is_dir() else []
-        raise ValueError(f"there is no file {place}{near(place.name, beside)}")
+        raise ValueError(f"there is no file {place}{did_you_mean(place.name, beside)}")
     return place
 
 

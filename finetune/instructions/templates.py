@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gesso.finetune.instructions.fields import Field, checked, near, parse_fields
+from gesso.finetune.instructions.fields import Field, checked, parse_fields
+from gesso.settings.nearest import did_you_mean
 
 FOLDER = Path(__file__).parent / "families"
 # What a template may name beside its family's fields.
@@ -188,7 +189,7 @@ def _template(table: Any, family: Family, where: str) -> Template:
             if each not in known:
                 raise TemplateError(
                     f"{where}: its {part} names {{{each}}}, which the family has not"
-                    f"{near(each, known)}; it has {', '.join(known)}"
+                    f"{did_you_mean(each, known)}; it has {', '.join(known)}"
                 )
     # A label's own field is said in words, by {answer}.
     given, asked = (parts[part] - {"options"} for part in ("prompt", "target"))
@@ -233,7 +234,7 @@ def _names(text: str, *, where: str = "") -> set[str]:
 def _only(table: Mapping[str, Any], known: set[str], where: str) -> None:
     for key in table:
         if key not in known:
-            raise TemplateError(f"{where}: no setting {key!r}{near(key, known)}")
+            raise TemplateError(f"{where}: no setting {key!r}{did_you_mean(key, known)}")
 
 
 def _answers(family: Family, template: Template, values: Mapping[str, Any]) -> tuple[str, ...]:

@@ -15,12 +15,13 @@ from gesso.data.labelled.writer import Labelled, Written, write_task
 from gesso.data.text.documents import is_held_out, text_hash
 from gesso.data.tokenizers.load import load_tokenizer
 from gesso.finetune.instructions.examples import HARMLESS, Reject, SourceRefused, lines_of
-from gesso.finetune.instructions.fields import FieldError, near
+from gesso.finetune.instructions.fields import FieldError
 from gesso.finetune.instructions.files import Item, existing, read_text
 from gesso.finetune.labelled.config import TaskConfig
 from gesso.finetune.labelled.examples import Reader, reader_of
 from gesso.finetune.labelled.files import fields_of, format_of, records_of
 from gesso.finetune.labelled.shapes import SHAPES, Fields, Shape
+from gesso.settings.nearest import did_you_mean
 
 # Reasons for which a record is no example, beside those of finetune.instructions.examples.
 REASONS = {
@@ -113,7 +114,7 @@ def shape_of(config: TaskConfig) -> Shape:
     """The shape of a task. Raises ValueError for settings that cannot be."""
     if config.task not in SHAPES:
         raise ValueError(
-            f"there is no task {config.task!r}{near(config.task, SHAPES)}; known are"
+            f"there is no task {config.task!r}{did_you_mean(config.task, SHAPES)}; known are"
             f" {', '.join(SHAPES)}"
         )
     problems, kind = [], SHAPES[config.task].kind

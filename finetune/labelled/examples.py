@@ -9,11 +9,12 @@ import numpy as np
 from gesso.data.labelled.store import Kind
 from gesso.data.labelled.writer import Labelled
 from gesso.data.tokenizers.load import Tokenizer
-from gesso.finetune.instructions.fields import FieldError, near
+from gesso.finetune.instructions.fields import FieldError
 from gesso.finetune.labelled.config import TaskConfig
 from gesso.finetune.labelled.files import text_of, value_of
 from gesso.finetune.labelled.shapes import Fields, Shape
 from gesso.finetune.labelled.words import Words, context_of, span_of
+from gesso.settings.nearest import did_you_mean
 
 
 class Reader(Protocol):
@@ -181,7 +182,7 @@ def _id(value: Any, ids: Mapping[str, int], names: tuple[str, ...], field: str) 
             return found
     raise FieldError(
         "unknown_label", f"{field!r} is {value!r:.80}, none of {', '.join(names[:20])}"
-        f"{near(str(value), names)}",
+        f"{did_you_mean(str(value), names)}",
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gesso.finetune.instructions.config import SourceConfig
-from gesso.finetune.instructions.fields import FieldError, near
+from gesso.finetune.instructions.fields import FieldError
 from gesso.finetune.instructions.files import (
     HEAD,
     Item,
@@ -18,6 +18,7 @@ from gesso.finetune.instructions.files import (
 )
 from gesso.finetune.labelled.config import TaskConfig
 from gesso.finetune.labelled.shapes import Fields, Shape
+from gesso.settings.nearest import did_you_mean
 
 _BY_SUFFIX = {
     ".jsonl": "jsonl", ".json": "jsonl", ".tsv": "tsv", ".csv": "csv", ".conll": "conll",
@@ -74,12 +75,12 @@ def fields_of(record: Mapping[str, Any], config: TaskConfig, shape: Shape) -> Fi
     named = [name for text in config.texts for name in _names(text)]
     for name in (*named, config.label, config.words):
         if name and not _has(record, name):
-            raise ValueError(f"there is no field {name!r}{near(name, record)} ({has})")
+            raise ValueError(f"there is no field {name!r}{did_you_mean(name, record)} ({has})")
     for each in asked:
         if all(_has(record, name) for name in names_of(each) if name != each.label):
             raise ValueError(
-                f"there is no field {each.label!r}{near(each.label, record)}; name the field with"
-                f" the label: --label ({has})"
+                f"there is no field {each.label!r}{did_you_mean(each.label, record)}; name the"
+                f" field with the label: --label ({has})"
             )
     raise ValueError(
         f"none of the ways that {config.task!r} is known to come in; say --texts (or --words) and"
@@ -113,7 +114,9 @@ def value_of(record: Mapping[str, Any], name: str) -> Any:
     for key in name.split("."):
         if not isinstance(value, Mapping) or key not in value:
             has = ", ".join(map(str, record))
-            raise FieldError("missing_field", f"no {name!r}{near(name, record)}; it has {has}")
+            raise FieldError(
+                "missing_field", f"no {name!r}{did_you_mean(name, record)}; it has {has}"
+            )
         value = value[key]
     return value
 

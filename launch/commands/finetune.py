@@ -5,10 +5,11 @@ import os
 from pathlib import Path
 
 from gesso.launch.commands.pretrain import Asked, read
-from gesso.launch.console import Refused, closest, output
+from gesso.launch.console import Refused, output
 from gesso.partitioning.machines.compiler_flags import apply
 from gesso.pretrain.config import StartConfig
 from gesso.pretrain.exits import DONE
+from gesso.settings.nearest import did_you_mean
 
 _HELP = """\
 usage: gesso finetune EXPERIMENT --start SOURCE [RUN] [--SETTING VALUE ...]
@@ -122,7 +123,7 @@ def _sources(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
         found[_SOURCES[option]] = value
     for each in rest:
         if each.startswith("--star") and not each.startswith("--start."):
-            raise Refused(f"there is no option {each}{closest(each, _SOURCES)}")
+            raise Refused(f"there is no option {each}{did_you_mean(each, _SOURCES, show=str)}")
     return found, rest
 
 

@@ -65,7 +65,8 @@ def take_over(options: Import, run_folder: Path) -> dict[str, Any]:
     from gesso.export.writing import new_folder
     from gesso.models.count import parameters
     from gesso.pretrain.experiment import to_json
-    from gesso.pretrain.folder.claim import environment, write_json
+    from gesso.pretrain.folder.claim import environment
+    from gesso.storage.files import write_json
 
     tokenizer = _tokenizer(options)
     opened = open_folder(

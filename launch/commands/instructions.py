@@ -9,6 +9,7 @@ import tyro
 
 from gesso.launch.console import Refused, existing, narration, output, print_json
 from gesso.pretrain.exits import DONE
+from gesso.settings.nearest import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,13 +104,12 @@ def run_templates(options: Templates) -> int:
     from rich.table import Table
     from rich.text import Text
 
-    from gesso.finetune.instructions.fields import near
     from gesso.finetune.instructions.templates import families, read_families
 
     known = families() | read_families(options.templates)
     for name in options.names:
         if name not in known:
-            raise Refused(f"there is no family {name!r}{near(name, known)}")
+            raise Refused(f"there is no family {name!r}{did_you_mean(name, known)}")
     chosen = {name: known[name] for name in options.names or sorted(known)}
     if options.json:
         print_json({name: _described(family) for name, family in chosen.items()})

@@ -132,7 +132,7 @@ def run_train(options: Train) -> int:
     if options.kind != "words" and options.words != Train.words:
         raise Refused(f"--words has no effect on {options.kind}; use --vocab-size")
     from gesso.data.sample import read_texts
-    from gesso.pretrain.folder.claim import write_json
+    from gesso.storage.files import write_json
 
     documents = read_texts(
         options.sources,

@@ -5,7 +5,6 @@ Bound to a base it is a tree that `Model.merge` takes: weights that are Operator
 the model's own parameters. Nothing as large as a weight is made by binding.
 """
 
-import difflib
 import fnmatch
 import math
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from gesso.models.adapters.config import AdapterConfig
 from gesso.models.adapters.virtual import draw_virtual, virtual, virtual_letters
 from gesso.models.layers.hooks import Focus
 from gesso.models.layers.operators import Injected, LowRank, Scaled, inner_outer
+from gesso.settings.nearest import nearest
 
 _DEFAULT = {
     "lora": ("*attention/q", "*attention/v"),
@@ -49,8 +49,7 @@ def targets(config: AdapterConfig, letters: Mapping[str, Any]) -> dict[str, str]
             )
         last = {name.rpartition("/")[2]: name for name in able}
         guess = pattern.strip("*").rpartition("/")[2]
-        near = difflib.get_close_matches(guess, last, n=1, cutoff=0.4)
-        near = near or difflib.get_close_matches(pattern, able, n=1, cutoff=0.4)
+        near = nearest(guess, last, cutoff=0.4) or nearest(pattern, able, cutoff=0.4)
         hint = f"did you mean {last.get(near[0], near[0])!r}?" if near else f"it can: {_some(able)}"
         raise AdapterError(f"adapter.targets {pattern!r} matches no parameter; {hint}")
     return {

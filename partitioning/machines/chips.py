@@ -1,7 +1,8 @@
 """What accelerators can do at best, from their makers' data sheets: what a plan divides by."""
 
-import difflib
 from dataclasses import dataclass
+
+from gesso.settings.nearest import did_you_mean
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,5 +106,5 @@ def chip(kind: str) -> Chip:
     """The chip of a topology's name before the colon. ValueError with the nearest ones."""
     if kind in CHIPS:
         return CHIPS[kind]
-    near = difflib.get_close_matches(kind, CHIPS, n=2) or sorted(CHIPS)
-    raise ValueError(f"no figures of a chip {kind!r}; did you mean {' or '.join(near)}?")
+    hint = did_you_mean(kind, CHIPS, most=2, show=str, otherwise=f"known: {', '.join(CHIPS)}")
+    raise ValueError(f"no figures of a chip {kind!r}{hint}")

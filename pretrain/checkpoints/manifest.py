@@ -1,13 +1,14 @@
 """What a complete checkpoint consists of: sizes and checksums of its files, written last."""
 
 import json
-import os
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from gesso.storage.files import sync_tree, write_durably
 
 NAME = "manifest.json"
 _FORMAT = 1
@@ -42,7 +43,7 @@ class Manifest:
 
 def seal(folder: Path, manifest: Manifest) -> None:
     """Make every file under `folder` durable, then write the manifest of them, durably too."""
-    sync_tree(folder)
+    sync_tree(folder)  # Orbax leaves its metadata to the OS
     paths = _files(folder)
     sums = _in_threads(_sum, [folder / path for path in paths])
     body = asdict(manifest) | {"format": _FORMAT, "files": dict(zip(paths, sums, strict=True))}
@@ -96,39 +97,6 @@ def damage(folder: Path, manifest: Manifest, *, part: int = 0, parts: int = 1) -
         elif sums[path][1] != crc:
             found.append(f"{path} has another checksum")
     return found
-
-
-def write_durably(path: Path, text: str) -> None:
-    """Write a file that, whatever happens, holds the old text or the new one; it is on disk when
-    this returns."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    with part.open("w") as f:
-        f.write(text)
-        f.flush()
-        os.fsync(f.fileno())
-    part.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_tree(folder: Path) -> None:
-    """Make every file and folder under `folder` durable. Orbax leaves its metadata to the OS."""
-    for place, _, names in os.walk(folder):
-        for name in names:
-            _sync(Path(place, name))
-        sync_folder(Path(place))
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable."""
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _files(folder: Path) -> list[str]:

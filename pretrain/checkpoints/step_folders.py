@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from gesso.pretrain.checkpoints import manifest
+from gesso.storage.files import sync_folder
 
 
 def complete_steps(folder: Path) -> list[int]:
@@ -35,7 +36,7 @@ def writing(folder: Path, step: int) -> Path:
 def commit(folder: Path, step: int) -> None:
     """Give what was written its name, durably."""
     writing(folder, step).rename(folder / str(step))
-    manifest.sync_folder(folder)
+    sync_folder(folder)
 
 
 def set_aside(folder: Path, step: int) -> None:

@@ -22,6 +22,7 @@ from gesso.pretrain.checkpoints.checkpoints import Leaf, newest_whole
 from gesso.pretrain.checkpoints.fingerprint import host_fingerprint
 from gesso.pretrain.checkpoints.manifest import Manifest
 from gesso.pretrain.checkpoints.room import check_folder
+from gesso.storage.files import sync_tree
 
 _PARAMS = "params/"
 _WAITED_FOR = 1 << 26  # bytes of an array that must not lie beside the next
@@ -104,7 +105,7 @@ def _gone(array: weakref.ref[np.ndarray]) -> bool:
 def _flush(folder: Path) -> None:
     """Let the disk begin with what was written; `manifest.seal` makes sure of it."""
     with contextlib.suppress(OSError):  # files may be renamed meanwhile
-        manifest.sync_tree(folder)
+        sync_tree(folder)
 
 
 def _tree(name: str, x: Any) -> Any:

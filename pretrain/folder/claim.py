@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gesso.pretrain.experiment import Experiment, ExperimentError, difference, from_json, to_json
+from gesso.storage.files import leftovers
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "gesso")
 
@@ -49,7 +50,8 @@ def claim(folder: Path, experiment: Experiment, *, named: Collection[str] = ()) 
         return "continued"
     names = sorted(each.name for each in folder.iterdir()) if folder.is_dir() else []
     # What a run that died before its first record may have left.
-    if others := [name for name in names if not (name == "run.lock" or name.startswith("log."))]:
+    left = {"run.lock", *(each.name for each in leftovers(folder))} if names else set()
+    if others := [name for name in names if not (name in left or name.startswith("log."))]:
         some = ", ".join(others[:3])
         raise RunFolderError(f"{folder} is not empty and not a run ({some}); use another --folder")
     if folder.exists() and not folder.is_dir():
@@ -63,14 +65,6 @@ def stored_experiment(folder: Path) -> Experiment:
     if not record.exists():
         raise RunFolderError(f"{folder} is not a run folder: it has no experiment.json")
     return from_json(json.loads(record.read_text()))
-
-
-def write_json(path: Path, record: Any) -> None:
-    """Write JSON so that a reader finds the old file or the new one, never half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(record, indent=1) + "\n")
-    part.replace(path)
 
 
 def versions() -> dict[str, str]:

@@ -5,7 +5,6 @@ Only the trained tree reaches the optimizer, the gradient norm and the clipping:
 no gradient to compute and no moments to keep, whatever else a step does with gradients.
 """
 
-import difflib
 import fnmatch
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gesso.models.layers.layer_parts import LayerParts, is_parts
+from gesso.settings.nearest import did_you_mean
 
 # What families call their stacks of layers; "source" is the cross-attention of an encoder-decoder.
 _STACKS = {"blocks", "layers", "source"}
@@ -152,8 +152,7 @@ def matches(name: str, patterns: Sequence[str]) -> bool:
 def refuse_unused(setting: str, said: str, names: Sequence[str], pattern: str = "") -> None:
     """PatternError, with the nearest name, when a pattern matches none of the parameters."""
     if not any(fnmatch.fnmatchcase(name, pattern or said) for name in names):
-        near = difflib.get_close_matches(pattern or said, names, n=1, cutoff=0.4)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(pattern or said, names, cutoff=0.4)
         raise PatternError(f"{setting} {said!r} matches no parameter{hint}")
 
 

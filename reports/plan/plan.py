@@ -12,6 +12,7 @@ from gesso.records.progress import short
 from gesso.reports.page import Page, Row, Section, Stat, Table, groups
 from gesso.reports.plan.figures import Part, collectives, ranking, stacked, times
 from gesso.reports.report import gesso_version, render
+from gesso.storage.files import write_durably
 
 _GIB = 2.0**30
 _ESTIMATED = ("gradients", "activations", "attention_weights", "logits", "gathered_parameters")
@@ -28,10 +29,7 @@ def write_plan(plan: Mapping[str, Any], output: str | os.PathLike[str]) -> Path:
     """Write the page of a plan (planning.plan.plan or estimate, with "budget" and "search" where
     there are any) to `output`, and return its path."""
     path = Path(output)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(render(plan_page(plan)), encoding="utf-8")
-    part.replace(path)
+    write_durably(path, render(plan_page(plan)))
     return path
 
 

@@ -13,6 +13,7 @@ from gesso.planning.coordinates import Coordinates, Parametrisation, is_flat, sl
 from gesso.reports.figures import COLORS, Figure, color, sketch, tick
 from gesso.reports.page import Page, Row, Section, Table
 from gesso.reports.report import gesso_version, render
+from gesso.storage.files import write_durably
 
 _FILE = "coordinates.json"
 
@@ -22,9 +23,8 @@ def write_coordinates(
 ) -> Path:
     """Write coordinates.json, which a sweep's page shows too, and coordinates.html; its path."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps([dataclasses.asdict(each) for each in found], indent=1)
-    (folder / _FILE).write_text(text + "\n", encoding="utf-8")
+    write_durably(folder / _FILE, text + "\n")
     page = Page(
         title=f"{name}: coordinate check",
         lede="How far activations move in a few updates, by the width of the model.",
@@ -34,7 +34,7 @@ def write_coordinates(
         sections=[coordinates_section(found)],
     )
     path = folder / "coordinates.html"
-    path.write_text(render(page), encoding="utf-8")
+    write_durably(path, render(page))
     return path
 
 

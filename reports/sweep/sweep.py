@@ -23,6 +23,7 @@ from gesso.reports.sweep.figures import (
     predicted,
 )
 from gesso.reports.sweep.scaling import Law, Point, explained, fit, problems
+from gesso.storage.files import write_durably
 
 _LAW = "L(N, D) = E + A / N^a + B / D^b"
 _TOLD = {
@@ -61,10 +62,7 @@ def write_sweep_report(
     its intervals."""
     path = Path(output)
     page = sweep_page(name, trials, metric=metric, extra=extra, bootstraps=bootstraps)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(render(page), encoding="utf-8")
-    part.replace(path)
+    write_durably(path, render(page))
     return path
 
 

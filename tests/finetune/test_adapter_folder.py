@@ -22,9 +22,9 @@ from gesso.pretrain.checkpoints.checkpoints import Checkpoints
 from gesso.pretrain.config import CheckpointConfig, StartConfig
 from gesso.pretrain.exits import DONE, REFUSED
 from gesso.pretrain.experiment import override, to_json
-from gesso.pretrain.folder.claim import write_json
 from gesso.pretrain.open import open_run
 from gesso.pretrain.session import run
+from gesso.storage.files import write_json
 
 GPT = GPTConfig(vocab=60, positions=40, layers=2, embed=16, heads=2, mlp=32)
 NEOX = dataclasses.replace(

@@ -18,7 +18,6 @@ from gesso.pretrain.checkpoints.checkpoints import Checkpoints
 from gesso.pretrain.checkpoints.manifest import Leaf
 from gesso.pretrain.config import CheckpointConfig, StartConfig
 from gesso.pretrain.experiment import ExperimentError, override, to_json
-from gesso.pretrain.folder.claim import write_json
 from gesso.pretrain.open import store_of
 from gesso.pretrain.optimizer.trained import flat
 from gesso.pretrain.origins.parameters import match
@@ -34,6 +33,7 @@ from gesso.pretrain.start import (
     started_state,
     with_base,
 )
+from gesso.storage.files import write_json
 
 TINY = {
     "data.store": "embedded:bytes:0.3",

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from gesso.launch import cli
-from gesso.launch.console import Refused, closest, existing, print_json
+from gesso.launch.console import Refused, existing, print_json
 from gesso.pretrain.exits import DONE, FAILED, REFUSED
 
 CHECKOUT = Path(__file__).parents[2]
@@ -189,11 +189,6 @@ def test_a_package_of_a_common_name_disturbs_nothing(tmp_path: Path, package: st
     found = gesso("list", cwd=tmp_path, PYTHONPATH=str(tmp_path))
     assert found.returncode == 0, found.stderr
     assert "debug-gpt-neo" in found.stdout
-
-
-def test_closest_names_nothing_that_is_far() -> None:
-    assert closest("zzz", ["pretrain"]) == ""
-    assert closest("pretrian", ["pretrain", "report"]) == "; did you mean pretrain?"
 
 
 def test_existing_names_the_part_that_is_missing(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ from gesso.pretrain.checkpoints.checkpoints import Checkpoints
 from gesso.pretrain.config import CheckpointConfig
 from gesso.pretrain.exits import DONE, REFUSED
 from gesso.pretrain.experiment import Experiment, to_json
-from gesso.pretrain.folder.claim import write_json
 from gesso.records.evaluations import read_evaluations
+from gesso.storage.files import write_json
 
 CONFIG = GPTConfig(
     vocab=264, positions=64, layers=2, embed=32, heads=2, mlp=64, head="untied", init_std=0.3

@@ -25,7 +25,6 @@ from gesso.pretrain.checkpoints.checkpoints import Checkpoints
 from gesso.pretrain.checkpoints.manifest import read
 from gesso.pretrain.config import CheckpointConfig, StartConfig
 from gesso.pretrain.experiment import ExperimentError, override, to_json
-from gesso.pretrain.folder.claim import write_json
 from gesso.pretrain.open import open_run
 from gesso.pretrain.optimizer.optimizer import make_optimizer
 from gesso.pretrain.optimizer.trained import flat, parts_of
@@ -39,6 +38,7 @@ from gesso.pretrain.step import (
     make_train_step,
     trace_step,
 )
+from gesso.storage.files import write_json
 
 TINY = {
     "model.layers": 3,

@@ -20,7 +20,8 @@ from gesso.pretrain.experiment import (
     to_json,
     validate,
 )
-from gesso.pretrain.folder.claim import RunFolderError, claim, write_json
+from gesso.pretrain.folder.claim import RunFolderError, claim
+from gesso.storage.files import write_json
 
 
 @pytest.mark.parametrize("name", configs.names())

@@ -1,11 +1,11 @@
 """What `gesso evaluate --store` and `--answers` may name: a folder, a corpus that comes with
 Python, an experiment's data, another run's."""
 
-import difflib
 from pathlib import Path
 from typing import Any
 
 from gesso.launch.console import Refused, existing
+from gesso.settings.nearest import nearest
 
 
 def named_store(named: str, *, what: str = "token store") -> Any:
@@ -24,10 +24,10 @@ def named_store(named: str, *, what: str = "token store") -> Any:
             where = stored_experiment(folder).data.store
         elif not folder.exists() and named in registry.names():
             where = registry.experiment(named).data.store
-        elif not folder.exists() and "/" not in named:
-            near = difflib.get_close_matches(named, registry.names(), n=1)
-            if near:
-                raise Refused(f"there is no {what} {named}; did you mean {near[0]}, an experiment?")
+        elif (
+            not folder.exists() and "/" not in named and (near := nearest(named, registry.names()))
+        ):
+            raise Refused(f"there is no {what} {named}; did you mean {near[0]}, an experiment?")
     if parse_store(where) is None:
         existing(where, what=what)
     return open_store(ensure_store(where))
