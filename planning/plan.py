@@ -21,8 +21,9 @@ from gesso.partitioning.config import OPTIMIZER_OVER, PARAMETERS_OVER
 from gesso.planning.depth import SHALLOW, can_be_cut, cut, extrapolate, turns_of
 from gesso.planning.time import BYTES, step_time
 from gesso.planning.topology import Topology, describe
+from gesso.pretrain.checks import validate
 from gesso.pretrain.config import MOMENTS
-from gesso.pretrain.experiment import Experiment, ExperimentError, to_json, validate
+from gesso.pretrain.experiment import Experiment, ExperimentError, to_json
 
 PLAN_VERSION = 1
 SEPARATOR = 6  # what a planned experiment's tokenizer makes of any text

@@ -1,5 +1,6 @@
 """The run as settings: optimizer, precision, checkpoints, logging. Plain dataclasses, no JAX."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,6 +22,12 @@ class ScheduleConfig:
     warmup_steps: int = 0
     decay_steps: int = 0
     final: float = 0.0
+
+    def problems(self) -> list[str]:
+        """What is wrong with these fields; empty when nothing is."""
+        if self.kind == "constant" and self.decay_steps:
+            return ["optimizer.schedule.decay_steps has no effect on a constant schedule"]
+        return []
 
 
 # Arrays the size of the parameters that each optimizer keeps. Adafactor keeps sums of rows and
@@ -60,6 +67,22 @@ class OptimizerConfig:
     clip_norm: float = 0.0
     max_skipped_steps: int = 10
 
+    def problems(self) -> list[str]:
+        """What is wrong with these fields; empty when nothing is."""
+        found = [
+            f"optimizer.{name} must be in [0, 1), not {value}"
+            for name, value in (("b1", self.b1), ("b2", self.b2))
+            if not 0 <= value < 1
+        ]
+        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+            found.append(f"optimizer.learning_rate must be positive, not {self.learning_rate}")
+        steps = (self.schedule.warmup_steps, self.schedule.decay_steps)
+        if min(self.weight_decay, self.clip_norm, *steps) < 0:
+            found.append("optimizer: weight_decay, clip_norm, warmup and decay cannot be negative")
+        if not 0 < self.layer_decay <= 1:
+            found.append(f"optimizer.layer_decay must be in (0, 1], not {self.layer_decay}")
+        return [*found, *self.schedule.problems()]
+
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseConfig:
@@ -89,6 +112,12 @@ class StageConfig:
     learning_rate: float = 0.0
     schedule: ScheduleConfig = ScheduleConfig()
 
+    def problems(self) -> list[str]:
+        """What is wrong with these fields; empty when nothing is."""
+        if self.learning_rate < 0:
+            return ["a stage's learning_rate cannot be negative; 0 is the experiment's own"]
+        return []
+
 
 @dataclass(frozen=True, kw_only=True)
 class StartConfig:
@@ -114,6 +143,20 @@ class StartConfig:
     def named(self) -> bool:
         """Whether a source is named at all."""
         return bool(self.source or self.encoder or self.decoder)
+
+    def problems(self) -> list[str]:
+        """What is wrong with these fields; empty when nothing is."""
+        found = []
+        if self.source and (self.encoder or self.decoder):
+            found.append(
+                "start.source is of the whole model: give it, or start.encoder and .decoder"
+            )
+        if not self.named and (self.rename or self.allow_changed):
+            found.append("start.rename and allow_changed have no effect without a source")
+        for old, new in self.rename.items():
+            if old.count("*") != new.count("*") or old.count("*") > 1:
+                found.append(f"start.rename {old!r} to {new!r}: one * in each, or none in both")
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,9 @@ import jax
 
 from gesso.partitioning.hosts.processes import Hosts, start
 from gesso.pretrain.checkpoints.checkpoints import Checkpoints
+from gesso.pretrain.checks import validate
 from gesso.pretrain.exits import DONE, PREEMPTED
-from gesso.pretrain.experiment import Experiment, fingerprint, to_json, validate
+from gesso.pretrain.experiment import Experiment, fingerprint, to_json
 from gesso.pretrain.failures.preemption import Preemption
 from gesso.pretrain.failures.supervise import Supervisor
 from gesso.pretrain.folder.claim import claim, versions

@@ -19,7 +19,8 @@ from gesso.partitioning.axes import Layout, partition
 from gesso.partitioning.layouts import LAYOUTS
 from gesso.partitioning.machines.hardware import model_flops_utilization
 from gesso.partitioning.mesh import make_mesh
-from gesso.pretrain.experiment import Experiment, validate
+from gesso.pretrain.checks import validate
+from gesso.pretrain.experiment import Experiment
 from gesso.pretrain.optimizer.mup import rates
 from gesso.pretrain.optimizer.optimizer import make_optimizer
 from gesso.pretrain.optimizer.schedule import make_schedule

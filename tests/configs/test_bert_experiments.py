@@ -5,7 +5,7 @@ import pytest
 
 from gesso import configs
 from gesso.models import build
-from gesso.pretrain.experiment import validate
+from gesso.pretrain.checks import validate
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,9 @@ from gesso.partitioning.axes import placements
 from gesso.partitioning.config import MeshConfig
 from gesso.partitioning.layouts import LAYOUTS
 from gesso.partitioning.mesh import make_mesh
+from gesso.pretrain.checks import validate
 from gesso.pretrain.config import LoggingConfig
-from gesso.pretrain.experiment import Experiment, ExperimentError, validate
+from gesso.pretrain.experiment import Experiment, ExperimentError
 from gesso.pretrain.reporter import Reporter
 from gesso.records.evaluations import read_evaluations
 from gesso.records.metrics import Metrics, read_metrics

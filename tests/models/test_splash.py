@@ -15,7 +15,8 @@ from gesso.models.layers import attention, splash
 from gesso.partitioning.axes import partition
 from gesso.partitioning.config import AXES
 from gesso.partitioning.layouts import LAYOUTS
-from gesso.pretrain.experiment import ExperimentError, override, validate
+from gesso.pretrain.checks import validate
+from gesso.pretrain.experiment import ExperimentError, override
 
 CONFIG = GPTConfig(
     vocab=64,

@@ -16,7 +16,8 @@ from gesso.models import BERTConfig, EncoderDecoderConfig, GPTConfig
 from gesso.objectives.base import build as build_objective
 from gesso.partitioning.config import MeshConfig
 from gesso.planning.plan import SEPARATOR, any_tokenizer, lay_out
-from gesso.pretrain.experiment import override, validate
+from gesso.pretrain.checks import validate
+from gesso.pretrain.experiment import override
 from gesso.pretrain.setup import trained_parts
 from gesso.pretrain.state import carry_of, init_state
 

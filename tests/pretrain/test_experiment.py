@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from gesso import configs
+from gesso.pretrain.checks import validate
 from gesso.pretrain.config import OptimizerConfig, ScheduleConfig
 from gesso.pretrain.experiment import (
     MAY_CHANGE,
@@ -18,7 +19,6 @@ from gesso.pretrain.experiment import (
     from_json,
     override,
     to_json,
-    validate,
 )
 from gesso.pretrain.folder.claim import RunFolderError, claim
 from gesso.storage.files import write_json

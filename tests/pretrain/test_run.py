@@ -9,9 +9,10 @@ import pytest
 
 from gesso import configs
 from gesso.partitioning.config import MeshConfig
+from gesso.pretrain.checks import validate
 from gesso.pretrain.config import PhaseConfig
 from gesso.pretrain.exits import DONE
-from gesso.pretrain.experiment import ExperimentError, override, validate
+from gesso.pretrain.experiment import ExperimentError, override
 from gesso.pretrain.folder.claim import RunFolderError
 from gesso.pretrain.open import open_run
 from gesso.pretrain.session import run

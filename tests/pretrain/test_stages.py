@@ -9,9 +9,10 @@ import pytest
 
 from gesso import configs
 from gesso.partitioning.config import MeshConfig
+from gesso.pretrain.checks import validate
 from gesso.pretrain.config import ScheduleConfig, StageConfig, StartConfig
 from gesso.pretrain.exits import DONE
-from gesso.pretrain.experiment import ExperimentError, override, validate
+from gesso.pretrain.experiment import ExperimentError, override
 from gesso.pretrain.open import open_run
 from gesso.pretrain.optimizer.trained import flat
 from gesso.pretrain.phases import phase_experiment, scheduled
