@@ -5,23 +5,26 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """Held-out loss, samples and tasks during training; a 0 in `every` switches that off.
-
-    rows: held-out rows per component, evenly spread over all of them; 0 = all.
-    sample_tokens: tokens written after each of `sample_prompts`.
-    harness: tasks of lm-evaluation-harness (the extra `evaluate`), `harness_limit` examples of each
-    (0 = all), those in the folder `harness_path` as YAML first.
-    """
+    """Held-out loss, samples and tasks during training."""
 
     every_steps: int = 0
+    """Updates between measurements of the held-out loss; 0 = off."""
     rows: int = 64
+    """Held-out rows per component, evenly spread over all of them; 0 = all."""
     sample_every_steps: int = 0
+    """Updates between written samples; 0 = off."""
     sample_tokens: int = 128
+    """Tokens written after each of `sample_prompts`."""
     sample_prompts: tuple[str, ...] = ("def ", "The ", "import ")
+    """Texts that are continued."""
     harness: tuple[str, ...] = ()
+    """Tasks of lm-evaluation-harness (the extra `evaluate`); () = none."""
     harness_every_steps: int = 0
+    """Updates between runs of these tasks; 0 = off."""
     harness_path: str = ""
+    """Folder with tasks of your own as YAML, which come before the harness's; "" = none."""
     harness_limit: int = 200
+    """Examples of each task; 0 = all."""
 
     def problems(self) -> list[str]:
         """What cannot take effect."""

@@ -23,18 +23,20 @@ OPTIMIZER_OVER = PARAMETERS_OVER | {"fsdp_optimizer": ("fsdp",)}
 
 @dataclass(frozen=True, kw_only=True)
 class MeshConfig:
-    """How many ways each mesh axis splits the devices; one axis may be -1, "what remains".
-
-    replica: copies of everything across slices (data-centre network). data: copies inside a slice.
-    fsdp: copies whose parameters and optimizer state are split, or the latter alone (layout
-    fsdp_optimizer). sequence: the length of a row is split. tensor: heads, mlp and vocab are split.
-    """
+    """How many ways each mesh axis splits the devices; one axis may be -1, for all devices that
+    remain."""
 
     replica: int = 1
+    """Copies of everything across slices (data-centre network)."""
     data: int = -1
+    """Copies of everything inside a slice, each with its own rows."""
     fsdp: int = 1
+    """Copies with rows of their own whose parameters and optimizer state are split, or the latter
+    alone (layout fsdp_optimizer). Raise it when the state does not fit on one device."""
     sequence: int = 1
+    """Ways the length of a row is split; raise it for rows that do not fit on one device."""
     tensor: int = 1
+    """Ways heads, mlp and vocab are split; keep it inside one fast network."""
 
     def sizes(self, devices: int) -> dict[str, int]:
         """{axis: size} for this many devices. Raises ValueError when they cannot be laid out."""
@@ -82,20 +84,23 @@ def _nearest(asked: dict[str, int], devices: int) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class HostsConfig:
-    """How the processes of one run find each other, and when a silent one is given up.
-
-    peer_timeout_seconds: after how much silence another process counts as lost (one that is killed
-    is noticed at once). hang_timeout_seconds: how long any phase of this process may take without
-    progress; 0 = for ever. phase_timeout_seconds: other limits, by phase.
-    """
+    """How the processes of one run find each other, and when a silent one is given up."""
 
     scheduler: Literal["auto", "single", "env", "slurm", "jobset", "tpu"] = "auto"
+    """Source of the processes' addresses: "auto" looks for each; "single", "env", "slurm", "jobset"
+    or "tpu"."""
     start_timeout_seconds: int = 300
+    """Seconds to wait at the start for all processes to be there."""
     peer_timeout_seconds: int = 30
+    """Seconds of silence after which another process counts as lost (one that is killed is noticed
+    at once)."""
     hang_timeout_seconds: int = 1800
+    """Seconds that any phase of this process may take without progress; 0 = no limit."""
     phase_timeout_seconds: dict[Phase, int] = field(
         default_factory=lambda: {"compile": 7200, "restore": 7200, "evaluate": 7200}
     )
+    """Seconds that a phase may take instead, by phase: start, data, restore, compile, step, save,
+    evaluate, report."""
 
     def __post_init__(self) -> None:
         if unknown := self.phase_timeout_seconds.keys() - set(PHASES):

@@ -7,21 +7,21 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
-    """Learning rate over steps, as a multiple of the peak.
-
-    kind: cosine, linear, wsd (warmup, stable, decay), inverse_sqrt, inverse_sqrt_held (T5's: at the
-    peak through the warmup_steps, too), stlr (slanted triangular, ULMFiT), constant. warmup_steps:
-    linear, the first update taking peak / warmup_steps and the last the peak (Megatron's count).
-    decay_steps: length of the decay; 0 = up to the last step.
-    final: multiple of the peak at the end, held from there on.
-    """
+    """Learning rate over steps, as a multiple of the peak."""
 
     kind: Literal[
         "constant", "cosine", "linear", "wsd", "inverse_sqrt", "inverse_sqrt_held", "stlr"
     ] = "constant"
+    """Shape after the warmup: constant, cosine, linear, wsd, inverse_sqrt, inverse_sqrt_held or
+    stlr. wsd is warmup, stable, decay; inverse_sqrt_held is T5's, at the peak through the
+    warmup_steps, too; stlr is slanted triangular (ULMFiT)."""
     warmup_steps: int = 0
+    """Updates of linear warmup: the first takes peak / warmup_steps, the last the peak (Megatron's
+    count)."""
     decay_steps: int = 0
+    """Updates of the decay; 0 = up to the last step."""
     final: float = 0.0
+    """Multiple of the peak at the end of the decay, held from there on."""
 
     def problems(self) -> list[str]:
         """What is wrong with these fields; empty when nothing is."""
@@ -37,35 +37,45 @@ MOMENTS = {"adamw": 2, "adamw_bert": 2, "adagrad": 1, "lion": 1, "adafactor": 0,
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """One optimizer by name; adamw_bert is AdamW without bias correction, as BERT was trained.
-
-    initial_accumulator: what adagrad's sums of squared gradients start from (adagrad alone).
-    decay, no_decay, multipliers hold patterns (fnmatch) over parameter names such as
-    "blocks/attention/q". Weight decay reaches what a `decay` pattern matches and no `no_decay`
-    pattern does. multipliers scale the learning rate, the first match wins, and where there are
-    any they must cover every parameter. A pattern that matches no parameter is an error.
-    layer_decay: the learning rate is multiplied by it once for every step down from what lies
-    behind the last layer: that takes 1, the last layer layer_decay, the one below its square, the
-    embeddings the most. ULMFiT's discriminative rates are 1 / 2.6.
-    clip_norm: largest global norm of the gradients; 0 = never clipped.
-    max_skipped_steps: updates in a row with a loss or gradient that is no number before the run
-    gives up; each of them leaves the state as it was.
-    """
+    """One optimizer by name, its learning rate, and which parameters decay and how fast they
+    learn."""
 
     name: Literal["adamw", "adamw_bert", "adagrad", "lion", "adafactor", "muon"] = "adamw"
+    """Update rule; adamw_bert is AdamW without bias correction, as BERT was trained."""
     learning_rate: float = 1e-3
+    """Peak learning rate."""
     schedule: ScheduleConfig = ScheduleConfig()
+    """Learning rate over steps, as a multiple of the peak."""
     b1: float = 0.9
+    """Decay rate of the mean of gradients; of lion the share of the old momentum in an update
+    (adamw, adamw_bert, lion, muon)."""
     b2: float = 0.999
+    """Decay rate of the mean of squared gradients; of lion that of the momentum (adamw, adamw_bert,
+    lion, muon)."""
     epsilon: float = 1e-8
+    """Added to the update's denominator, against division by zero; adagrad adds it to the sum of
+    squares."""
     initial_accumulator: float = 0.1
+    """Start of adagrad's sums of squared gradients (adagrad alone)."""
     weight_decay: float = 0.0
+    """Decoupled weight decay, times the learning rate, of what `decay` names; 0 = off."""
     decay: tuple[str, ...] = ("*",)
+    """Parameters with weight decay, as patterns (fnmatch) over names such as "blocks/attention/q";
+    a pattern must match some parameter."""
     no_decay: tuple[str, ...] = ()
+    """Parameters without weight decay although `decay` names them, as patterns."""
     multipliers: dict[str, float] = field(default_factory=dict)
+    """Factors of the learning rate by pattern of parameter names; {} = 1 for all. The first match
+    wins; where there are any they must cover every parameter."""
     layer_decay: float = 1.0
+    """Factor of the learning rate per layer below the head; 1 = off. The rate of layer i of n is
+    peak * layer_decay ** (n - i), i from 0; the head takes the peak, the embeddings the least.
+    ULMFiT's discriminative rates are 1 / 2.6."""
     clip_norm: float = 0.0
+    """Largest global norm of the gradients; 0 = never clipped."""
     max_skipped_steps: int = 10
+    """Updates in a row with a NaN or infinite loss or gradient before the run gives up; each leaves
+    the state as it was."""
 
     def problems(self) -> list[str]:
         """What is wrong with these fields; empty when nothing is."""
@@ -86,31 +96,36 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseConfig:
-    """Up to and with update `until`, rows of `length` tokens, `batch` of them in `microbatches`.
-
-    A phase reads the corpus in an order of its own, from its first row.
-    """
+    """An earlier part of a run with rows and batches of its own, which reads the corpus in an order
+    of its own from its first row."""
 
     until: int
+    """Last update of the phase."""
     length: int
+    """Tokens of a row in the phase."""
     batch: int
+    """Rows per update in the phase, over the whole mesh."""
     microbatches: int = 1
+    """Parts that a batch of the phase is accumulated in."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageConfig:
-    """Up to and with update `until`, what is trained and how fast; the data goes on as it was.
-
-    trainable, first_layer: as in the experiment. learning_rate: the peak; 0 = the experiment's.
-    schedule: counts the updates of this stage. Parameters that were trained before keep their
-    moments; the others begin with fresh ones. All else of the optimizer is the experiment's.
-    """
+    """An earlier part of a run that trains other parameters or at other rates; the data goes on as
+    it was."""
 
     until: int
+    """Last update of the stage."""
     trainable: tuple[str, ...] = ()
+    """Trained parameters, as in the experiment. Those trained before keep their moments; the others
+    begin with fresh ones."""
     first_layer: int = 0
+    """First trained layer, as in the experiment."""
     learning_rate: float = 0.0
+    """Peak learning rate of the stage; 0 = the experiment's."""
     schedule: ScheduleConfig = ScheduleConfig()
+    """Learning rate over the updates of this stage; all else of the optimizer is the
+    experiment's."""
 
     def problems(self) -> list[str]:
         """What is wrong with these fields; empty when nothing is."""
@@ -121,23 +136,24 @@ class StageConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StartConfig:
-    """What a new run begins with, where not from scratch; a run that has a checkpoint goes on.
-
-    source: a run folder, or RUN/checkpoints/STEP; "" = none. encoder, decoder: the same, for the
-    two sides of an encoder-decoder (BERT2BERT); its cross-attention is fresh.
-    rename: {pattern of the source's names: what they are called here}, one * in each, such as
-    {"blocks/*": "encoder/blocks/*"}.
-    allow_fresh: patterns (fnmatch) of parameters that are drawn anew where the source has none of
-    that name and shape: a new head. All others must be there.
-    allow_changed: settings of the model in which the source may differ, such as "epsilon".
-    """
+    """The parameters a new run begins with where it does not start from scratch; a run that has a
+    checkpoint goes on from that."""
 
     source: str = ""
+    """Run to start from: a run folder, or RUN/checkpoints/STEP; "" = none."""
     encoder: str = ""
+    """Run to take the encoder from, for an encoder-decoder (BERT2BERT); "" = none. Its
+    cross-attention is fresh."""
     decoder: str = ""
+    """Run to take the decoder from, for an encoder-decoder; "" = none."""
     rename: dict[str, str] = field(default_factory=dict)
+    """New names of the source's parameters, by pattern, one * in each: {"blocks/*":
+    "encoder/blocks/*"}."""
     allow_fresh: tuple[str, ...] = ()
+    """Parameters, by pattern (fnmatch), that may be drawn anew where the source has none of that
+    name and shape, such as a new head; all others must be there."""
     allow_changed: tuple[str, ...] = ()
+    """Settings of the model in which the source may differ, such as "epsilon"."""
 
     @property
     def named(self) -> bool:
@@ -161,24 +177,28 @@ class StartConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PrecisionConfig:
-    """params: what is stored and updated. compute: what the model multiplies in."""
+    """The dtypes of parameters and of arithmetic."""
 
     params: Literal["float32", "bfloat16"] = "float32"
+    """Dtype in which parameters are stored and updated."""
     compute: Literal["float32", "bfloat16"] = "float32"
+    """Dtype in which the model multiplies; bfloat16 is faster on TPUs and recent GPUs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """When to save and what to keep. A 0 switches that rule off; the last step is always saved.
-
-    timeout_seconds: how long one process waits for the others in a save or a restore.
-    """
+    """When to save and what to keep; the last step is always saved."""
 
     every_steps: int = 1000
+    """Updates between checkpoints; 0 = off."""
     every_minutes: float = 0.0
+    """Minutes between checkpoints; 0 = off."""
     keep_last: int = 2
+    """Newest checkpoints that are kept; at least 1."""
     keep_every_steps: int = 0
+    """Checkpoints at multiples of so many updates are kept for good; 0 = off."""
     timeout_seconds: int = 600
+    """Seconds that one process waits for the others in a save or a restore."""
 
     def __post_init__(self) -> None:
         if self.keep_last < 1:
@@ -187,8 +207,11 @@ class CheckpointConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LoggingConfig:
-    """Where the figures of a run go. wandb: a project name; empty = off."""
+    """Where a run's metrics go, and how often."""
 
     every_steps: int = 10
+    """Updates between lines of metrics.jsonl."""
     tensorboard: bool = True
+    """Whether TensorBoard events are written too."""
     wandb: str = ""
+    """Weights & Biases project that gets the metrics too (pip install -e .[wandb]); "" = off."""

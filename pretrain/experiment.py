@@ -31,47 +31,60 @@ class ExperimentError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """Everything that decides a run. Written whole into every run folder and checkpoint.
-
-    steps: optimizer updates. batch: rows per update, over the whole mesh. length: tokens a row
-    predicts. microbatches: parts a batch is accumulated in, to save memory; it changes no result.
-    phases: earlier parts of the run with rows and batches of their own (BERT's 128 tokens before
-    512), in order; after the last one `length` and `batch` hold.
-    trainable: patterns (fnmatch) over parameter names such as "blocks/attention/q"; "!embed" takes
-    out; () = everything. first_layer: layers below it are frozen, in every stack; -1: all but the
-    last. What is frozen has no gradient and no optimizer memory.
-    stages: earlier parts of the run that train other parameters or at other rates, in order; after
-    the last one `trainable`, `first_layer`, the learning rate and its schedule hold, and the
-    schedule counts from there. start: what a new run begins with (docs/finetuning.md).
-    adapter: what is trained beside the model, all of which is frozen but for what `trainable` names
-    (docs/adapters.md).
-    layout: which mesh axes split which dims (docs/alphabet.md). seed: parameters and dropout
-    (the data has its own).
-    """
+    """Everything that decides a run, written whole into every run folder and checkpoint."""
 
     name: str
+    """Name of the experiment; the run folder is runs/NAME unless --folder says otherwise."""
     model: ModelConfig
+    """The model's family and shape."""
     objective: ObjectiveConfig = CausalLMConfig()
+    """What is predicted, and how its loss is weighed."""
     data: DataConfig = DataConfig()
+    """The token store and the order of its rows."""
     optimizer: OptimizerConfig = OptimizerConfig()
+    """The optimizer, its learning rate and its schedule."""
     precision: PrecisionConfig = PrecisionConfig()
+    """The dtypes of parameters and of arithmetic."""
     mesh: MeshConfig = MeshConfig()
+    """How many ways each mesh axis splits the devices."""
     layout: LayoutName = "fsdp"
+    """Mesh axes that split the parameters and the optimizer's state (docs/alphabet.md)."""
     hosts: HostsConfig = HostsConfig()
+    """How the processes of a run find each other, and their time limits."""
     steps: int = 100
+    """Updates of the whole run."""
     batch: int = 8
+    """Rows per update, over the whole mesh."""
     length: int = 128
+    """Tokens that a row predicts."""
     microbatches: int = 1
+    """Parts that a batch is accumulated in, to save memory; it changes no result."""
     phases: tuple[PhaseConfig, ...] = ()
+    """Earlier parts of the run with rows and batches of their own, in order (BERT's 128 tokens
+    before 512); after the last one `length` and `batch` hold."""
     trainable: tuple[str, ...] = ()
+    """Trained parameters, as patterns (fnmatch) over names such as "blocks/attention/q"; "!embed"
+    takes out, () = all. A frozen parameter has no gradient and no optimizer memory."""
     first_layer: int = 0
+    """First trained layer, in every stack; those below it are frozen. -1 = the last layer only, -4
+    = the four uppermost."""
     stages: tuple[StageConfig, ...] = ()
+    """Earlier parts of the run that train other parameters or at other rates, in order. After the
+    last one `trainable`, `first_layer`, the learning rate and its schedule hold, and the schedule
+    counts from there."""
     adapter: AdapterConfig = AdapterConfig()
+    """A small trained addition to the model, which is frozen but for what `trainable` names
+    (docs/adapters.md)."""
     start: StartConfig = StartConfig()
+    """The run or checkpoint a new run begins with (docs/finetuning.md)."""
     seed: int = 0
+    """Seed of the parameters and of dropout; the data has its own."""
     checkpoint: CheckpointConfig = CheckpointConfig()
+    """When to save, and what to keep."""
     evaluation: EvaluationConfig = EvaluationConfig()
+    """Held-out loss, samples and tasks during training."""
     logging: LoggingConfig = LoggingConfig()
+    """Where a run's metrics go, and how often."""
 
 
 # What may differ when a run is continued: none of these changes which update a step makes.
