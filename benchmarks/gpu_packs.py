@@ -13,8 +13,8 @@ import numpy as np
 
 from benchmarks.record import job
 from gesso.export.reading import open_folder, parameters_of
-from gesso.export.tables.tables import nest
 from gesso.models import build
+from gesso.models.trees import nest
 
 FAMILIES = ("gpt1", "gpt2", "gpt_neo", "gpt_j", "gpt_neox")
 CASES = ("full", "short", "right")

@@ -12,9 +12,10 @@ import numpy as np
 
 from gesso.export.files.tensors import FolderError
 from gesso.export.reading import open_folder, parameters_of
-from gesso.export.tables.tables import by_path, nest
+from gesso.export.tables.tables import by_path
 from gesso.models import build
 from gesso.models.model import module_of
+from gesso.models.trees import nest
 
 # How far outputs may be apart, as a share of the largest: rounding of the weights to the files'
 # dtype (2^-11 and 2^-8 each), grown by a stack of layers; in float32 only the shape of a cropped

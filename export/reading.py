@@ -17,19 +17,10 @@ import numpy as np
 from gesso.export.files.tensors import FolderError, Tensors, TensorSpec, some
 from gesso.export.formats import Format
 from gesso.export.kinds import kind_of
-from gesso.export.tables.tables import (
-    Place,
-    Resize,
-    Row,
-    Slot,
-    check,
-    flat,
-    nest,
-    places,
-    read_parameters,
-)
+from gesso.export.tables.tables import Place, Resize, Row, Slot, check, places, read_parameters
 from gesso.models import build
 from gesso.models.model import Model, Params
+from gesso.models.trees import flat, nest
 
 Origin = Literal["loaded", "tied", "resized", "fresh"]
 TOKENIZER_FILES = (

@@ -186,7 +186,7 @@ class LaidOut:
     def flops_per_token(self) -> float:
         """Training FLOPs per token, of what is trained (models/trained_count.py; of a family that
         it does not count, of everything)."""
-        from gesso.pretrain.optimizer.trained import flat
+        from gesso.models.trees import flat
 
         e = self.experiment
         trained, frozen = (

@@ -54,8 +54,8 @@ def open_stored(folder: str | os.PathLike[str], *, step: int | None = None) -> O
     """`open_run`, but `params` are pretrain.checkpoints.streamed.StoredParams, read when they are
     asked for; what it gives for a checkpoint that does not hold the model's parameters as they
     are."""
+    from gesso.models.trees import flat
     from gesso.pretrain.checkpoints.streamed import StoredParams
-    from gesso.pretrain.optimizer.trained import flat
 
     folder = Path(folder)
     experiment = stored_experiment(folder)

@@ -10,10 +10,10 @@ from typing import Any
 
 import jax
 
+from gesso.models.trees import flat
 from gesso.partitioning.hosts.processes import Hosts
 from gesso.pretrain.experiment import to_json
 from gesso.pretrain.folder.claim import environment
-from gesso.pretrain.optimizer.trained import flat
 from gesso.pretrain.origins.parameters import Beginning, spoken, table
 from gesso.pretrain.setup import Setup, parameter_table
 from gesso.storage.files import write_json

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from gesso.models import build
 from gesso.models.model import Model
 from gesso.models.trained_count import trained_flops_per_token
+from gesso.models.trees import flat
 from gesso.objectives.base import Objective
 from gesso.objectives.base import build as build_objective
 from gesso.partitioning.axes import Layout, partition
@@ -24,7 +25,7 @@ from gesso.pretrain.experiment import Experiment
 from gesso.pretrain.optimizer.mup import rates
 from gesso.pretrain.optimizer.optimizer import make_optimizer
 from gesso.pretrain.optimizer.schedule import make_schedule
-from gesso.pretrain.optimizer.trained import Parts, flat, parts_of
+from gesso.pretrain.optimizer.trained import Parts, parts_of
 from gesso.pretrain.origins.adapter import adapter_parts, adapter_shapes
 from gesso.pretrain.phases import phase_experiment, scheduled
 from gesso.pretrain.placeholders import counting

@@ -14,13 +14,13 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from gesso.models.trees import flat, nest
 from gesso.partitioning.axes import partition, placements
 from gesso.pretrain.checkpoints import orbax as array_files
 from gesso.pretrain.checkpoints.checkpoints import load_params
 from gesso.pretrain.checkpoints.manifest import ManifestDamaged, read
 from gesso.pretrain.checkpoints.step_folders import candidates, complete_steps
 from gesso.pretrain.experiment import ExperimentError
-from gesso.pretrain.optimizer.trained import flat, nest
 from gesso.pretrain.origins.adapter import digest
 from gesso.pretrain.origins.parameters import Beginning, Origin, beginning
 from gesso.pretrain.origins.resize import resized

@@ -12,7 +12,6 @@ import numpy as np
 
 from gesso.data.tokenizers.load import BytesTokenizer
 from gesso.export.reading import slots
-from gesso.export.tables.tables import nest
 from gesso.models import (
     BERTConfig,
     ELMoConfig,
@@ -21,6 +20,7 @@ from gesso.models import (
     Seq2SeqConfig,
     build,
 )
+from gesso.models.trees import nest
 
 SHAPE = {"vocab": 512, "positions": 64, "layers": 2, "embed": 64, "heads": 4, "mlp": 256}
 BERT = {**SHAPE, "mlp": 128}

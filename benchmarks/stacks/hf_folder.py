@@ -14,8 +14,8 @@ from benchmarks.stacks.processes import run_client
 from benchmarks.stacks.venvs import python_of
 from gesso.export import read_folder
 from gesso.export.parity import parity
-from gesso.export.tables.tables import flat
 from gesso.models import build
+from gesso.models.trees import flat
 
 NEW = 8
 # Of logits and hidden values in float32, as the reference packs; of probabilities.

@@ -20,7 +20,7 @@ from benchmarks.stacks.venvs import NoClient
 from gesso.export import FolderError
 from gesso.export.stacks.stablehlo import whole_batch
 from gesso.export.stacks.to_onnx.model import names_of, renamed
-from gesso.export.tables.tables import flat
+from gesso.models.trees import flat
 
 # float32 sums in another order: what the reference packs allow logits and hidden values.
 BOUND = 5e-5

@@ -14,9 +14,10 @@ from gesso.export.files.hdf5 import h5py, write_hdf5
 from gesso.export.files.tensors import FolderError
 from gesso.export.reading import slots
 from gesso.export.stacks.shared import finished, fits, new_export
-from gesso.export.tables.tables import flat, places, write_tensors
+from gesso.export.tables.tables import places, write_tensors
 from gesso.export.writing import Written
 from gesso.models import build
+from gesso.models.trees import flat
 
 WORDS, BEYOND = "vocab.txt", "words_beyond.txt"
 

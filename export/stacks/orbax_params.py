@@ -27,9 +27,9 @@ from gesso.export.stacks.shared import (
     record_of,
     write_tokenizer,
 )
-from gesso.export.tables.tables import flat, nest
 from gesso.export.writing import Written
 from gesso.models import build
+from gesso.models.trees import flat, nest
 
 DTYPES = {
     "float32": np.dtype(np.float32),

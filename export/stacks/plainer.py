@@ -12,10 +12,10 @@ import numpy as np
 
 from gesso.export.files.tensors import FolderError
 from gesso.export.reading import slots
-from gesso.export.tables.tables import flat, nest
 from gesso.models import build
 from gesso.models.bert.config import BERTConfig, Output
 from gesso.models.gpt.config import Bias, GPTConfig
+from gesso.models.trees import flat, nest
 
 Model = tuple[GPTConfig, dict[str, Any]]
 _QUERIES = ("blocks/attention/q", "blocks/attention/q_bias")

@@ -11,11 +11,12 @@ from gesso.export.agreement import Agreement
 from gesso.export.files.tensors import FolderError
 from gesso.export.files.weights import RECORD, exported
 from gesso.export.reading import slots
-from gesso.export.tables.tables import Place, Row, flat, places
+from gesso.export.tables.tables import Place, Row, places
 from gesso.export.tokenizers.files import files_of
 from gesso.export.writing import Written, new_folder
 from gesso.export.writing_weights import write_weights
 from gesso.models.model import Model
+from gesso.models.trees import flat
 
 # A loader of one file is two lines; nothing that reads these folders needs shards.
 WHOLE = 1 << 62

@@ -32,10 +32,10 @@ from gesso.export.stacks.shared import (
     write_own_weights,
     write_tokenizer,
 )
-from gesso.export.tables.tables import flat, nest
 from gesso.export.writing import Written
 from gesso.models import build
 from gesso.models.model import Model, module_of
+from gesso.models.trees import flat, nest
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 Dtype = Literal["float32", "float16", "bfloat16"]

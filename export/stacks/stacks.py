@@ -9,9 +9,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from gesso.export.files.tensors import FolderError
-from gesso.export.tables.tables import flat, nest
 from gesso.export.writing import Written
 from gesso.models import build
+from gesso.models.trees import flat, nest
 
 Stack = Literal["onnx", "gguf", "ctranslate2", "stablehlo", "elmo", "orbax-params"]
 STACKS: tuple[Stack, ...] = get_args(Stack)

@@ -16,6 +16,7 @@ import numpy as np
 
 from gesso.export.files.tensors import FLOATS, FolderError, Tensors
 from gesso.export.tables.transforms import TRANSFORMS, copy
+from gesso.models.trees import flat
 
 # In a layout, the dim that holds the several parameters of a row with braces in `ours`.
 FUSED = "*"
@@ -243,28 +244,6 @@ class Paths(Mapping[str, Any]):
 def by_path(params: Mapping[str, Any]) -> Mapping[str, Any]:
     """`flat` of nested parameters; Paths are flat already, and stay unread."""
     return params if isinstance(params, Paths) else flat(params)
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"blocks": {"q": x}} -> {"blocks/q": x}."""
-    out: dict[str, Any] = {}
-    for name, each in tree.items():
-        out |= (
-            flat(each, f"{prefix}{name}/") if isinstance(each, Mapping) else {prefix + name: each}
-        )
-    return out
-
-
-def nest(params: Mapping[str, Any]) -> dict[str, Any]:
-    """{"blocks/q": x} -> {"blocks": {"q": x}}."""
-    tree: dict[str, Any] = {}
-    for path, value in params.items():
-        *parents, name = path.split("/")
-        place = tree
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[name] = value
-    return tree
 
 
 def _place(row: Row, slots: Mapping[str, Slot], resized: Mapping[str, Resize]) -> Place:

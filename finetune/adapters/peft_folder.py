@@ -17,10 +17,11 @@ from gesso.export.files.tensors import FolderError, SafetensorsFile
 from gesso.export.reading import slots
 from gesso.export.writing import new_folder
 from gesso.finetune.adapters.peft_layout import Module, modules_of, ours, theirs
-from gesso.models.adapters.adapters import adapted, flat, nest, targets
+from gesso.models.adapters.adapters import adapted, targets
 from gesso.models.adapters.config import AdapterConfig
 from gesso.models.adapters.merge import product
 from gesso.models.adapters.virtual import virtual
+from gesso.models.trees import flat, nest
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."

@@ -17,6 +17,7 @@ from gesso.models.adapters.config import AdapterConfig
 from gesso.models.adapters.virtual import draw_virtual, virtual, virtual_letters
 from gesso.models.layers.hooks import Focus
 from gesso.models.layers.operators import Injected, LowRank, Scaled, inner_outer
+from gesso.models.trees import flat, nest
 from gesso.settings.nearest import nearest
 
 _DEFAULT = {
@@ -153,27 +154,6 @@ def refused(config: AdapterConfig, model: Any, letters: Any) -> list[str]:
             " table), or leave it out"
         ]
     return []
-
-
-def flat(tree: Any) -> dict[str, Any]:
-    """{"blocks/attention/q": leaf} of nested dicts; what is no dict is a leaf."""
-    leaves: dict[str, Any] = {}
-    for name, each in tree.items():
-        below = {f"{name}/{k}": v for k, v in flat(each).items()} if isinstance(each, dict) else {}
-        leaves |= below if isinstance(each, dict) else {name: each}
-    return leaves
-
-
-def nest(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """The nested dict of named leaves."""
-    tree: dict[str, Any] = {}
-    for name, leaf in leaves.items():
-        *parents, last = name.split("/")
-        place = tree
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = leaf
-    return tree
 
 
 def _able(config: AdapterConfig, name: str, letters: str) -> bool:

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gesso.models.adapters.adapters import AdapterError, adapted, flat, nest, side
+from gesso.models.adapters.adapters import AdapterError, adapted, side
 from gesso.models.adapters.config import AdapterConfig
 from gesso.models.layers.operators import inner_outer
+from gesso.models.trees import flat, nest
 
 
 @dataclass(frozen=True, kw_only=True)

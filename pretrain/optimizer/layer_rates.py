@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from gesso.pretrain.optimizer.trained import flat, is_layers, nest
+from gesso.models.trees import flat, nest
+from gesso.pretrain.optimizer.trained import is_layers
 
 # Parts of names that lie below the first layer; what is neither that nor a layer lies behind the
 # last one.

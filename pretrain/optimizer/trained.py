@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gesso.models.layers.layer_parts import LayerParts, is_parts
+from gesso.models.layers.layer_parts import LayerParts
+from gesso.models.trees import flat, nest
 from gesso.settings.nearest import did_you_mean
 
 # What families call their stacks of layers; "source" is the cross-attention of an encoder-decoder.
@@ -154,24 +155,6 @@ def refuse_unused(setting: str, said: str, names: Sequence[str], pattern: str = 
     if not any(fnmatch.fnmatchcase(name, pattern or said) for name in names):
         hint = did_you_mean(pattern or said, names, cutoff=0.4)
         raise PatternError(f"{setting} {said!r} matches no parameter{hint}")
-
-
-def flat(tree: Any) -> dict[str, Any]:
-    """{"blocks/attention/q": leaf} of a nested dict; LayerParts are leaves."""
-    leaves = jax.tree.leaves_with_path(tree, is_leaf=is_parts)
-    return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
-
-
-def nest(leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """The nested dict of named leaves."""
-    tree: dict[str, Any] = {}
-    for name, leaf in leaves.items():
-        *parents, last = name.split("/")
-        place = tree
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = leaf
-    return tree
 
 
 def _cut(layers: int, first_layer: int) -> int:

@@ -18,11 +18,12 @@ from gesso.models.adapters.adapters import bind, init, letters_of, refused
 from gesso.models.adapters.config import AdapterConfig
 from gesso.models.adapters.merge import Merged, merge
 from gesso.models.model import Model
+from gesso.models.trees import flat, nest
 from gesso.pretrain.checkpoints import orbax as array_files
 from gesso.pretrain.checkpoints.fingerprint import fingerprints
 from gesso.pretrain.config import StartConfig
 from gesso.pretrain.experiment import Experiment, ExperimentError
-from gesso.pretrain.optimizer.trained import Parts, flat, nest, trained_names
+from gesso.pretrain.optimizer.trained import Parts, trained_names
 from gesso.pretrain.origins.parameters import match
 from gesso.pretrain.origins.resize import resized
 from gesso.pretrain.origins.sources import open_source

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from gesso.models.trees import flat
 from gesso.pretrain.config import StartConfig
 from gesso.pretrain.experiment import Experiment, ExperimentError
-from gesso.pretrain.optimizer.trained import flat, matches
+from gesso.pretrain.optimizer.trained import matches
 from gesso.pretrain.origins.sources import Source, extends, open_source
 
 # Settings of a model that change no parameter a source has, and no equation its weights were

@@ -12,8 +12,9 @@ import pytest
 
 from gesso.export.formats import format_for
 from gesso.export.reading import slots
-from gesso.export.tables.tables import flat, nest, places, write_tensors
+from gesso.export.tables.tables import places, write_tensors
 from gesso.models import BERTConfig, EncoderDecoderConfig, GPTConfig, Seq2SeqConfig, build
+from gesso.models.trees import flat, nest
 
 PACKS = Path(__file__).resolve().parents[3] / "shared" / "packs"
 SHAPE = {"vocab": 37, "positions": 24, "layers": 2, "embed": 12, "heads": 3}

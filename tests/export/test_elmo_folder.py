@@ -17,8 +17,8 @@ from gesso.data.tokenizers.words import train
 from gesso.export import FolderError, read_folder
 from gesso.export.stacks.elmo_mixtures import read_mixtures, write_mixtures
 from gesso.export.stacks.stacks import write_stack
-from gesso.export.tables.tables import flat
 from gesso.models import ELMoConfig
+from gesso.models.trees import flat
 
 SMALL = ELMoConfig(
     vocab=23,

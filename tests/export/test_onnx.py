@@ -14,8 +14,8 @@ from gesso.export.stacks.to_onnx import model as onnx_model
 from gesso.export.stacks.to_onnx import program as onnx_program
 from gesso.export.stacks.to_onnx import shapes as onnx_shapes
 from gesso.export.stacks.to_onnx.graph import ALIGNMENT, Graph
-from gesso.export.tables.tables import flat
 from gesso.models import ELMoConfig, build
+from gesso.models.trees import flat
 
 onnx = pytest.importorskip("onnx")
 

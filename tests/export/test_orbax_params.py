@@ -11,7 +11,7 @@ from foreign_folders import CONFIGS, random_params, same
 
 from gesso.export import FolderError
 from gesso.export.stacks import orbax_params
-from gesso.export.tables.tables import flat
+from gesso.models.trees import flat
 
 READER = """
 import json, sys

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.stacks import minilm, venvs
 from benchmarks.stacks.case import gesso
 from gesso.export import read_folder
-from gesso.export.tables.tables import flat
+from gesso.models.trees import flat
 
 
 @pytest.fixture(scope="module")

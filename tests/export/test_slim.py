@@ -9,8 +9,8 @@ import pytest
 from foreign_folders import PACKS, same
 
 from gesso.export import FolderError, read_folder
-from gesso.export.tables.tables import flat
 from gesso.models import GPTConfig
+from gesso.models.trees import flat
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 SHAPE = {"layers": 12, "d_model": 8, "n_heads": 4, "n_vocab": 20, "seq": 16}

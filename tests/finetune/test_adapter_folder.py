@@ -14,10 +14,11 @@ from gesso.finetune.adapters.peft_folder import CONFIG, WEIGHTS, read_adapter, w
 from gesso.finetune.adapters.peft_layout import modules_of
 from gesso.launch import cli
 from gesso.models import build
-from gesso.models.adapters.adapters import flat, init
+from gesso.models.adapters.adapters import init
 from gesso.models.adapters.config import AdapterConfig
 from gesso.models.adapters.merge import product
 from gesso.models.config import BERTConfig, GPTConfig
+from gesso.models.trees import flat
 from gesso.pretrain.checkpoints.checkpoints import Checkpoints
 from gesso.pretrain.config import CheckpointConfig, StartConfig
 from gesso.pretrain.exits import DONE, REFUSED

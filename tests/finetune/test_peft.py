@@ -20,10 +20,11 @@ from gesso.export import read_folder, write_folder
 from gesso.finetune.adapters.peft_folder import read_adapter, write_adapter
 from gesso.finetune.adapters.peft_layout import modules_of, theirs
 from gesso.models import build
-from gesso.models.adapters.adapters import adapted, bind, flat, init
+from gesso.models.adapters.adapters import adapted, bind, init
 from gesso.models.adapters.config import AdapterConfig
 from gesso.models.adapters.merge import merge
 from gesso.models.config import BERTConfig, GPTConfig, Seq2SeqConfig
+from gesso.models.trees import flat
 
 PYTHON = os.environ.get("GESSO_PEFT_PYTHON", "")
 pytestmark = [

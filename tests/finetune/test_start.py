@@ -13,13 +13,13 @@ from gesso.data.tokenizers.load import load_tokenizer, save_tokenizer
 from gesso.finetune.start import adopt
 from gesso.launch.commands.finetune import request
 from gesso.models import BERTConfig, EncoderDecoderConfig, build
+from gesso.models.trees import flat
 from gesso.partitioning.config import MeshConfig
 from gesso.pretrain.checkpoints.checkpoints import Checkpoints
 from gesso.pretrain.checkpoints.manifest import Leaf
 from gesso.pretrain.config import CheckpointConfig, StartConfig
 from gesso.pretrain.experiment import ExperimentError, override, to_json
 from gesso.pretrain.open import store_of
-from gesso.pretrain.optimizer.trained import flat
 from gesso.pretrain.origins.parameters import match
 from gesso.pretrain.origins.sources import Piece, Source, open_source
 from gesso.pretrain.setup import set_up

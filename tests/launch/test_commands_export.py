@@ -18,8 +18,8 @@ def published(tmp_path_factory):
     from gesso.data.tokenizers.load import load_tokenizer
     from gesso.export import write_folder
     from gesso.export.reading import slots
-    from gesso.export.tables.tables import nest
     from gesso.models import GPTConfig, build
+    from gesso.models.trees import nest
 
     config = GPTConfig(
         vocab=260, positions=32, layers=1, embed=8, heads=2, mlp=32, residual_init="depth"
@@ -125,8 +125,8 @@ def test_elmo_comes_in_and_goes_out_through_the_commands(tmp_path, capsys):
     from gesso.data.tokenizers.words import train
     from gesso.export.reading import slots
     from gesso.export.stacks.elmo_folder import write
-    from gesso.export.tables.tables import nest
     from gesso.models import ELMoConfig, build
+    from gesso.models.trees import nest
 
     sizes = {"vocab": 20, "character_embed": 2, "embed": 4, "cell": 6, "layers": 1}
     config = ELMoConfig(**sizes, filters=((2, 3),), head="none")

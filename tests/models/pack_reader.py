@@ -10,7 +10,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from gesso.export.reading import open_folder
-from gesso.export.tables.tables import flat, nest, read_parameters, write_tensors
+from gesso.export.tables.tables import read_parameters, write_tensors
+from gesso.models.trees import flat, nest
 
 PACKS = Path(__file__).resolve().parents[3] / "shared" / "packs"
 FAMILIES = ("gpt1", "gpt2", "gpt_neo", "gpt_j", "gpt_neox")

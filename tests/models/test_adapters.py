@@ -9,18 +9,11 @@ import numpy as np
 import pytest
 
 from gesso.models import build
-from gesso.models.adapters.adapters import (
-    AdapterError,
-    bind,
-    flat,
-    init,
-    letters_of,
-    refused,
-    targets,
-)
+from gesso.models.adapters.adapters import AdapterError, bind, init, letters_of, refused, targets
 from gesso.models.adapters.config import AdapterConfig
 from gesso.models.adapters.merge import merge
 from gesso.models.config import BERTConfig, EncoderDecoderConfig, GPTConfig, Seq2SeqConfig
+from gesso.models.trees import flat
 
 GPT = GPTConfig(vocab=64, positions=40, layers=2, embed=16, heads=2, mlp=32)
 BERT = BERTConfig(vocab=64, positions=40, layers=2, embed=16, heads=2, mlp=32, outputs=("mlm",))

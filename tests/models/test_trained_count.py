@@ -6,11 +6,11 @@ import pytest
 
 from gesso import configs
 from gesso.models import build
-from gesso.models.adapters.adapters import flat
 from gesso.models.bert.count import PREDICTED, products
 from gesso.models.count import flops_per_token, parameters
 from gesso.models.gpt.count import products as gpt_products
 from gesso.models.trained_count import trained_flops_per_token
+from gesso.models.trees import flat
 
 
 def shapes_of(config):

@@ -16,6 +16,7 @@ from gesso.models.adapters.config import AdapterConfig
 from gesso.models.count import flops_per_token
 from gesso.models.trained_count import adapter_shapes as adapter_shapes_of
 from gesso.models.trained_count import trained_flops_per_token
+from gesso.models.trees import flat
 from gesso.objectives.base import build as build_objective
 from gesso.partitioning.config import MeshConfig
 from gesso.partitioning.layouts import LAYOUTS
@@ -27,7 +28,7 @@ from gesso.pretrain.config import CheckpointConfig, StartConfig
 from gesso.pretrain.experiment import ExperimentError, override, to_json
 from gesso.pretrain.open import open_run
 from gesso.pretrain.optimizer.optimizer import make_optimizer
-from gesso.pretrain.optimizer.trained import flat, parts_of
+from gesso.pretrain.optimizer.trained import parts_of
 from gesso.pretrain.origins.adapter import adapter_parts, adapter_shapes
 from gesso.pretrain.session import run
 from gesso.pretrain.state import abstract_state, init_state

@@ -10,11 +10,11 @@ import pytest
 
 from gesso import configs
 from gesso.models import build
+from gesso.models.trees import flat, nest
 from gesso.pretrain.config import OptimizerConfig, ScheduleConfig
 from gesso.pretrain.optimizer.layer_rates import layer_scales
 from gesso.pretrain.optimizer.optimizer import make_optimizer
 from gesso.pretrain.optimizer.schedule import make_schedule
-from gesso.pretrain.optimizer.trained import flat, nest
 
 LETTERS = {"embed": "VD", "blocks/q": "ZDD", "norm/scale": "D"}
 SHAPES = {"embed": (6, 4), "blocks/q": (3, 4, 4), "norm/scale": (4,)}

@@ -6,11 +6,11 @@ import pytest
 
 from gesso.configs.registry import experiment
 from gesso.models import build
+from gesso.models.trees import flat
 from gesso.planning.coordinates import Coordinates, coordinates, is_flat, slopes, widened
 from gesso.pretrain.checks import validate
 from gesso.pretrain.experiment import ExperimentError
 from gesso.pretrain.optimizer.mup import grows, rates
-from gesso.pretrain.optimizer.trained import flat
 from gesso.reports.sweep.coordinates import coordinates_section, read_coordinates, write_coordinates
 
 TINY = {

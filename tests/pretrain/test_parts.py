@@ -9,6 +9,7 @@ from gesso.models import build
 from gesso.models.count import flops_per_token
 from gesso.models.gpt.count import attention_flops
 from gesso.models.trained_count import trained_flops_per_token
+from gesso.models.trees import flat
 from gesso.objectives.base import build as build_objective
 from gesso.partitioning.config import MeshConfig
 from gesso.partitioning.layouts import LAYOUTS
@@ -16,7 +17,7 @@ from gesso.partitioning.mesh import make_mesh
 from gesso.planning.program_flops import executed_flops
 from gesso.pretrain.experiment import override
 from gesso.pretrain.optimizer.optimizer import make_optimizer
-from gesso.pretrain.optimizer.trained import PatternError, flat, joined, parts_of
+from gesso.pretrain.optimizer.trained import PatternError, joined, parts_of
 from gesso.pretrain.state import abstract_state, init_state
 from gesso.pretrain.step import (
     StepSettings,

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from gesso import configs
+from gesso.models.trees import flat
 from gesso.partitioning.config import MeshConfig
 from gesso.pretrain.checks import validate
 from gesso.pretrain.config import ScheduleConfig, StageConfig, StartConfig
 from gesso.pretrain.exits import DONE
 from gesso.pretrain.experiment import ExperimentError, override
 from gesso.pretrain.open import open_run
-from gesso.pretrain.optimizer.trained import flat
 from gesso.pretrain.phases import phase_experiment, scheduled
 from gesso.pretrain.session import run
 from gesso.pretrain.stages import kept_moments

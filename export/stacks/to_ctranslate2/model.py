@@ -22,15 +22,7 @@ from gesso.export.stacks import plainer
 from gesso.export.stacks.shared import checked, finished, fits, new_export
 from gesso.export.stacks.to_ctranslate2 import table as ctranslate2_table
 from gesso.export.stacks.to_ctranslate2.file import CTranslate2File, write_variable, write_word
-from gesso.export.tables.tables import (
-    Place,
-    Row,
-    flat,
-    nest,
-    places,
-    read_parameters,
-    write_tensors,
-)
+from gesso.export.tables.tables import Place, Row, places, read_parameters, write_tensors
 from gesso.export.tokenizers.files import files_of
 from gesso.export.tokenizers.vocabulary import pieces_of, special_of
 from gesso.export.writing import Written
@@ -39,6 +31,7 @@ from gesso.models import build
 from gesso.models.bert.config import BERTConfig
 from gesso.models.gpt.config import GPTConfig
 from gesso.models.seq2seq.config import Seq2SeqConfig
+from gesso.models.trees import flat, nest
 
 BINARY_VERSION = 6
 

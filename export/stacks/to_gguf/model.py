@@ -25,20 +25,13 @@ from gesso.export.reading import slots
 from gesso.export.stacks import plainer
 from gesso.export.stacks.shared import checked, finished, fits, new_export
 from gesso.export.stacks.to_gguf.tokenizer import add_tokenizer
-from gesso.export.tables.tables import (
-    Place,
-    Row,
-    flat,
-    nest,
-    places,
-    read_parameters,
-    write_tensors,
-)
+from gesso.export.tables.tables import Place, Row, places, read_parameters, write_tensors
 from gesso.export.tokenizers.files import files_of
 from gesso.export.writing import Written
 from gesso.models import build
 from gesso.models.bert.config import BERTConfig
 from gesso.models.gpt.config import GPTConfig
+from gesso.models.trees import flat, nest
 
 FILE = "model.gguf"
 Pooling = Literal["none", "mean", "cls"]

@@ -37,9 +37,9 @@ from gesso.export.stacks.stablehlo import batch_of, portable, program, weights_o
 from gesso.export.stacks.to_onnx.graph import Graph
 from gesso.export.stacks.to_onnx.program import add_program
 from gesso.export.stacks.to_onnx.shapes import dims_of
-from gesso.export.tables.tables import flat
 from gesso.export.writing import Written
 from gesso.models import build
+from gesso.models.trees import flat
 
 # onnxruntime's kernels sum in another order than XLA's.
 BOUND = 1e-4
