@@ -22,10 +22,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from gesso.data.embedded.corpus import embedded_shards, read_shard
+from gesso.data.embedded.corpus import embedded_shards
+from gesso.data.embedded.shards import read_shard
 from gesso.data.store.build import build
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.data.tokenizers.bpe import train as train_bpe
-from gesso.data.tokenizers.load import Tokenizer, load_tokenizer
+from gesso.data.tokenizers.load import load_tokenizer
 from gesso.data.tokenizers.sentencepiece import train as train_sentencepiece
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from gesso.data.config import BuildConfig, MixtureConfig, OrderConfig
+from gesso.data.open import open_store
 from gesso.data.order.order import Order
 from gesso.data.order.pack import pieces
 from gesso.data.store.build import build
-from gesso.data.store.tokens import open_store
 
 # Medians of log-normal document lengths (sigma 1.1): from chat lines to books.
 MEDIANS = {"Short": 200, "Web": 700, "Code": 1500, "Books": 6000}

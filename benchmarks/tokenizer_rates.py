@@ -14,7 +14,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gesso.data.embedded.corpus import embedded_shards, read_shard
+from gesso.data.embedded.corpus import embedded_shards
+from gesso.data.embedded.shards import read_shard
 from gesso.data.tokenizers.bpe import _TokenizersEngine
 from gesso.data.tokenizers.bpe import train as train_bpe
 from gesso.data.tokenizers.load import load_tokenizer

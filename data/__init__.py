@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gesso.data.embedded.corpus import ensure_store
     from gesso.data.loader import Loader
-    from gesso.data.order.order import Order, rows
-    from gesso.data.store.tokens import open_store
+    from gesso.data.open import open_store, rows
+    from gesso.data.order.order import Order
     from gesso.data.tokenizers.load import load_tokenizer, save_tokenizer
 
 _HOMES = {
-    "open_store": "gesso.data.store.tokens",
+    "open_store": "gesso.data.open",
     "load_tokenizer": "gesso.data.tokenizers.load",
     "save_tokenizer": "gesso.data.tokenizers.load",
     "Order": "gesso.data.order.order",
-    "rows": "gesso.data.order.order",
+    "rows": "gesso.data.open",
     "Loader": "gesso.data.loader",
     "ensure_store": "gesso.data.embedded.corpus",
 }

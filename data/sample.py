@@ -5,8 +5,10 @@ from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from gesso.data.embedded.corpus import embedded_shards
-from gesso.data.text.readers import Cursor, Record, open_reader
-from gesso.data.text.sources import Shard, SourceError, resolve
+from gesso.data.text.readers import open_reader
+from gesso.data.text.record import Cursor, Record
+from gesso.data.text.shards import Shard, SourceError
+from gesso.data.text.sources import resolve
 
 # Longer records are passed over: a vocabulary gains nothing from them.
 LONGEST = 16 << 20

@@ -93,6 +93,6 @@ def _opened(folder: Path, experiment: Experiment, params: Any, info: dict[str, A
 def store_of(experiment: Experiment) -> Any:
     """The token store an experiment reads; an embedded corpus is made where it is not there yet."""
     from gesso.data.embedded.corpus import ensure_store
-    from gesso.data.store.tokens import open_store
+    from gesso.data.open import open_store
 
     return open_store(ensure_store(experiment.data.store))

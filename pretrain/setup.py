@@ -68,7 +68,7 @@ def set_up(experiment: Experiment, *, store: Any, phase: int | None = None) -> S
     taken.
     """
     from gesso.data.config import OrderConfig
-    from gesso.data.order.order import order_of
+    from gesso.data.open import order_of
 
     schedule = scheduled(experiment, -1 if phase is None else phase)
     experiment = experiment if phase is None else phase_experiment(experiment, phase)

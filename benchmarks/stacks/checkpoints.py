@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gesso.data.tokenizers.load import BytesTokenizer
+from gesso.data.tokenizers.bytes import BytesTokenizer
 from gesso.export.reading import slots
 from gesso.models import (
     BERTConfig,

@@ -18,17 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from gesso.data.embedded.shards import HOLDOUT, VERSION, read_shard, write_shard
 from gesso.settings.nearest import nearest
 from gesso.storage.files import write_json
 
-# Part of the cache's folder name: raised when the documents, tokenizers or store settings change.
-VERSION = 3
 KINDS = ("bytes", "sentencepiece", "bpe", "wordpiece", "words")
 VOCAB_SIZE = 4096
 WORDS = 65_536  # known by their spelling; VOCAB_SIZE of them are classes of a softmax
 TRAIN_BYTES = 8_000_000
-# Components are small (LanguageReference has about 80 documents), so more is held out than usual.
-HOLDOUT = 0.1
 SHARDS = 4
 RECORD = "corpus.json"
 Holds = Literal["text", "task", "instructions"]
@@ -137,7 +134,7 @@ def write_embedded(folder: str | Path, *, megabytes: float = 0, shards: int = SH
         )
     folder.mkdir(parents=True, exist_ok=True)
     for shard, path in enumerate(paths):
-        _write_shard(path, documents[shard::shards])
+        write_shard(path, documents[shard::shards])
     counts: dict[str, dict[str, int]] = {}
     for component, text in documents:
         of = counts.setdefault(component, {"documents": 0, "bytes": 0})
@@ -149,18 +146,6 @@ def write_embedded(folder: str | Path, *, megabytes: float = 0, shards: int = SH
     record = {**settings, "sizes": sizes, "sha256": hashes, "components": counts}
     write_json(folder / RECORD, record)
     return paths
-
-
-def read_shard(path: Path) -> Iterator[tuple[str, str]]:
-    """(component, text) of each document of a shard that `write_embedded` wrote."""
-    import pyarrow
-
-    with pyarrow.CompressedInputStream(str(path), "zstd") as stream:
-        # \n alone ends a line of JSON; splitlines would also split at U+2028.
-        for line in stream.read().split(b"\n"):
-            if line:
-                document = json.loads(line)
-                yield document["meta"]["pile_set_name"], document["text"]
 
 
 def _make(asked: Embedded, folder: Path, say: Callable[[str], None]) -> None:
@@ -285,17 +270,6 @@ def _first_bytes(texts: Iterator[str], limit: int) -> Iterator[str]:
         total += len(text.encode())
         if total >= limit:
             return
-
-
-def _write_shard(path: Path, documents: list[tuple[str, str]]) -> None:
-    import pyarrow
-
-    temporary = path.with_name(path.name + ".tmp")
-    with pyarrow.CompressedOutputStream(str(temporary), "zstd") as stream:
-        for component, text in documents:
-            record = {"text": text, "meta": {"pile_set_name": component}}
-            stream.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-    temporary.replace(path)
 
 
 def _written(folder: Path, settings: dict[str, Any], paths: list[Path]) -> bool:

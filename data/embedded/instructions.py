@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gesso.data.embedded.corpus import HOLDOUT, VERSION, read_shard
+from gesso.data.embedded.shards import HOLDOUT, VERSION, read_shard
 from gesso.data.instructions.store import FORMAT, InstructionStore, is_instruction_store
 from gesso.data.instructions.writer import Writer, encoded
 from gesso.data.text.documents import is_held_out, text_hash

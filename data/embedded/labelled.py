@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from pathlib import Path
 
-from gesso.data.embedded.corpus import HOLDOUT, VERSION, read_shard
+from gesso.data.embedded.shards import HOLDOUT, VERSION, read_shard
 from gesso.data.labelled.store import TaskStore
 from gesso.data.labelled.writer import Labelled, Written, write_task
 from gesso.data.text.documents import is_held_out, text_hash

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from gesso.data.config import OrderConfig
-from gesso.data.store.tokens import StoreDamaged
-from gesso.data.tokenizers.load import Tokenizer, load_tokenizer
+from gesso.data.store.errors import StoreDamaged
+from gesso.data.tokenizers.base import Tokenizer
+from gesso.data.tokenizers.load import load_tokenizer
 from gesso.settings.nearest import did_you_mean
 
 FORMAT = 1
@@ -93,24 +93,6 @@ class InstructionStore:
     def lengths(self) -> np.ndarray:
         """i64[pieces]: tokens of each piece, uncut."""
         return np.diff(self.ends, prepend=0)
-
-    def order(self, config: OrderConfig) -> Any:
-        """The training rows of this store: an InstructionOrder. Raises ValueError for an objective
-        that would pass over which tokens are to be predicted (overlap 0)."""
-        if not config.overlap:
-            raise ValueError(
-                f"{self.folder} holds instruction examples, for a model that predicts the next"
-                " token (objective causal); masked and denoising objectives take text"
-            )
-        from gesso.data.instructions.order import InstructionOrder
-
-        return InstructionOrder(self, config)
-
-    def heldout(self, component: str, *, length: int, overhead: int = 0) -> Any:
-        """The held-out rows of a component, as data.order.heldout gives them, with "lm_weight"."""
-        from gesso.data.instructions.heldout import InstructionHeldout
-
-        return InstructionHeldout(self, component, length=length, overhead=overhead)
 
     def totals(self) -> dict[str, dict[str, dict[str, int]]]:
         """{component: {split: {"documents", "tokens", "bytes", "words", "targets"}}}: examples, and

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from gesso.data.instructions.store import FILES, RECORD
-from gesso.data.tokenizers.load import Tokenizer
+from gesso.data.tokenizers.base import Tokenizer
 
 _UNITS: tuple[str, ...] = ("documents", "tokens", "bytes", "words", "targets")
 

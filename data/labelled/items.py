@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gesso.data.config import FrameConfig
-from gesso.data.labelled.store import Split
+from gesso.data.store.base import Split
 
 
 @dataclass(frozen=True)

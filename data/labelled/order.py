@@ -13,7 +13,7 @@ from gesso.data.instructions.rows import Kept, packed
 from gesso.data.instructions.store import Tasks
 from gesso.data.labelled.items import Items, items_of
 from gesso.data.labelled.rows import rows_of, sizes
-from gesso.data.labelled.store import Split
+from gesso.data.store.base import Split
 
 
 class TaskOrder(InstructionOrder):
@@ -66,7 +66,9 @@ class TaskHeldout:
     """len() rows of a split's examples, each item once, packed as training rows are; `rows(start,
     n)` gives them as TaskOrder.take does. items: "item" numbers these."""
 
-    def __init__(self, store: Any, *, length: int, frame: FrameConfig, split: Split) -> None:
+    def __init__(
+        self, store: Any, *, length: int, frame: FrameConfig, split: Split = "holdout"
+    ) -> None:
         self._store, self._length, self.frame = store, length, frame
         self.items: Items = items_of(store, split, frame, length=length)
         size = sizes(self.items, frame, length=length)

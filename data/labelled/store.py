@@ -13,15 +13,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gesso.data.config import FrameConfig, OrderConfig
-from gesso.data.store.tokens import StoreDamaged
-from gesso.data.tokenizers.load import Tokenizer, load_tokenizer
+from gesso.data.store.base import Split
+from gesso.data.store.errors import StoreDamaged
+from gesso.data.tokenizers.base import Tokenizer
+from gesso.data.tokenizers.load import load_tokenizer
 from gesso.settings.nearest import did_you_mean
 
 FORMAT = 1
 RECORD = "task.json"
 Kind = Literal["classify", "regress", "tag", "qa"]
-Split = Literal["train", "holdout"]
 # What lies beside the tokens, by kind: name -> (dtype, of what there is one: an example or a token,
 # numbers of each).
 LEAVES: dict[str, dict[str, tuple[str, str, int]]] = {
@@ -102,28 +102,6 @@ class TaskStore:
     def read(self, start: int, size: int) -> np.ndarray:
         """Tokens of a range of the store."""
         return self._tokens[start : start + size]
-
-    def order(self, config: OrderConfig) -> Any:
-        """The training rows of this store: a TaskOrder."""
-        from gesso.data.labelled.order import TaskOrder
-
-        return TaskOrder(self, config)
-
-    def heldout(
-        self,
-        component: str,
-        *,
-        length: int,
-        frame: FrameConfig,
-        overhead: int = 0,
-        split: Split = "holdout",
-    ) -> Any:
-        """A split's examples as rows, once each: a TaskHeldout."""
-        from gesso.data.labelled.order import TaskHeldout
-
-        if component != self.name or overhead:
-            raise ValueError(f"a task store holds {self.name!r} alone, not {component!r}")
-        return TaskHeldout(self, length=length, frame=frame, split=split)
 
     def totals(self) -> dict[str, dict[str, dict[str, int]]]:
         """{task: {split: {"documents", "tokens", "bytes"}}}: examples, and what is in them."""

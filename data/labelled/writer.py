@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from gesso.data.labelled.store import FORMAT, LEAVES, RECORD, Kind, TaskStore, is_task_store
-from gesso.data.tokenizers.load import Tokenizer, save_tokenizer
+from gesso.data.tokenizers.base import Tokenizer
+from gesso.data.tokenizers.load import save_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from gesso.data.order.pack import Plan, make_plan, measure
 from gesso.data.store.counts import CountsFile
-from gesso.data.store.tokens import StoreBehind
+from gesso.data.store.errors import StoreBehind
 
 # Raise when the rows of data/order/pack.py (stream: or their order) change.
 FORMAT = {"best_fit": "best_fit/1", "concat": "concat/1", "stream": "stream/1"}

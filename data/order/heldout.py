@@ -10,40 +10,6 @@ from gesso.data.order.eras import Recent
 from gesso.data.order.pack import assembled, gather, make_plan
 
 
-def heldout(
-    store: Any,
-    component: str,
-    *,
-    length: int,
-    overlap: int,
-    eras: int = 0,
-    overhead: int = 0,
-    companions: bool = False,
-) -> Any:
-    """All held-out rows of a component, best-fit packed, `length` tokens each.
-
-    eras: only the first so many eras, for a store that is still being built (era e never changes
-    once it is there); 0 takes all and needs a finished store. overhead, companions: as in
-    OrderConfig, the text beside a row being held out too; where a component has but one held-out
-    document, its rows have no text beside them (all zeros). A store of instruction examples has
-    rows of its own. Raises ValueError for an unknown component, a store that is not ready for what
-    is asked, or a length below 2.
-    """
-    if own := getattr(store, "heldout", None):
-        return own(component, length=length, overhead=overhead)
-    if length - overhead < 2:
-        raise ValueError(f"a row needs at least 2 tokens, not length {length - overhead}")
-    if not eras and not store.complete:
-        raise ValueError(
-            f"the store {store.folder} is still being built, so its held-out rows are not yet all"
-            " there; wait for it, or take those of the first eras (eras=1)"
-        )
-    if store.complete and component not in store.components:
-        raise ValueError(f"component {component!r} is not in the store: {list(store.components)}")
-    shape = {"length": length, "overlap": overlap, "packing": "best_fit", "overhead": overhead}
-    return Heldout(store, component, shape=shape, eras=eras, companions=companions)
-
-
 class Heldout:
     """len() rows; `rows(start, n)` as Order.rows gives them ("row" counts from 0)."""
 

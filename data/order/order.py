@@ -208,17 +208,6 @@ class Order:
         return self._shuffles.get((component, epoch, era), make)
 
 
-def order_of(store: Any, config: OrderConfig) -> Any:
-    """The order of a store's rows: the store's own (instruction examples have one), or Order."""
-    own = getattr(store, "order", None)
-    return own(config) if own else Order(store, config)
-
-
-def rows(store: Any, order: OrderConfig, i: int, n: int) -> dict[str, np.ndarray]:
-    """n training rows from row i on, as Order.rows gives them."""
-    return order_of(store, order).rows(i, n)
-
-
 def _crc(made: dict[str, np.ndarray]) -> int:
     crc = 0
     for name in ("tokens", "segments", "positions"):

@@ -28,13 +28,16 @@ from gesso.data.store.parts import (
     part_tokens,
     read_commits,
 )
-from gesso.data.store.tokens import open_store
+from gesso.data.store.tokens import Store
 from gesso.data.store.workers import Encoder, open_encoder
 from gesso.data.text.documents import Batch, Document, DocumentRules, Encoded
-from gesso.data.text.readers import Cursor, Record, open_reader
+from gesso.data.text.readers import open_reader
+from gesso.data.text.record import Cursor, Record
 from gesso.data.text.rejects import BuildError, Reject, RejectPolicy
-from gesso.data.text.sources import Shard, check_checksums, read_checksums, resolve
-from gesso.data.tokenizers.load import Tokenizer, load_tokenizer
+from gesso.data.text.shards import Shard
+from gesso.data.text.sources import check_checksums, read_checksums, resolve
+from gesso.data.tokenizers.base import Tokenizer
+from gesso.data.tokenizers.load import load_tokenizer
 from gesso.storage.files import write_durably
 
 # A batch is one unit of work for a tokenizer process. Its size never shows in the output.
@@ -84,7 +87,7 @@ def build(
     with ExitStack() as stack:
         mine = range(config.share[0], len(shards), config.share[1])
         prepare_folder(folder, wanted, tokenizer=tokenizer, step=step)
-        if not open_store(folder).complete:
+        if not Store(folder).complete:
             for number in mine:
                 lock = ShardLock(
                     folder / LOCKS / f"s{number:05d}.lock",
@@ -95,7 +98,7 @@ def build(
             work = _Work(config, tokenizer, wanted["dtype"], folder, sums, step)
             stack.callback(work.encoder.close)
             _build_shards(work, {number: shards[number] for number in mine})
-    return BuildReport.of(open_store(folder), seconds=time.monotonic() - started)
+    return BuildReport.of(Store(folder), seconds=time.monotonic() - started)
 
 
 class _Work:

@@ -17,8 +17,9 @@ from gesso.data.config import BuildConfig
 from gesso.data.store.locks import ShardLock, ShardLocked
 from gesso.data.store.parts import FORMAT, read_commits
 from gesso.data.text.rejects import BuildError
-from gesso.data.text.sources import Shard
-from gesso.data.tokenizers.load import Tokenizer, save_tokenizer
+from gesso.data.text.shards import Shard
+from gesso.data.tokenizers.base import Tokenizer
+from gesso.data.tokenizers.load import save_tokenizer
 from gesso.storage.files import leftovers, write_durably
 
 META = "meta.json"

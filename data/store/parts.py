@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from gesso.data.text.documents import Document
-from gesso.data.text.readers import Cursor
+from gesso.data.text.record import Cursor
 from gesso.data.text.rejects import BuildError, Reject
 from gesso.storage.files import sync_folder, write_durably
 

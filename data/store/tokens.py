@@ -10,55 +10,22 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from gesso.data.store.base import Split
+from gesso.data.store.errors import BuildFailed, StoreBehind, StoreDamaged
 from gesso.data.store.parts import ERROR, SPLITS, part_file, read_commits, tokens_suffix
-from gesso.data.tokenizers.load import Tokenizer, load_tokenizer
-from gesso.settings.nearest import did_you_mean
+from gesso.data.store.verify import problems
+from gesso.data.tokenizers.base import Tokenizer
+from gesso.data.tokenizers.load import load_tokenizer
 
-Split = Literal["train", "holdout"]
 _POLL_SECONDS = 0.2
 # Linux allows a process 65,530 mappings; 600 eras of 30 shards and 22 components would be more.
 _MAPS = 4096
 # Above this many documents the rate of duplicates is estimated from a share of the hashes.
 _EXACT_DUPLICATES = 1 << 24
-
-
-class StoreBehind(TimeoutError):
-    """The builder has not committed the era yet."""
-
-
-class BuildFailed(RuntimeError):
-    """The builder stopped with an error, so the era will not come without help."""
-
-
-class StoreDamaged(RuntimeError):
-    """A file is not what its commit record says."""
-
-
-def open_store(folder: str | Path, *, wait_seconds: float = 0.0) -> Any:
-    """Open a token store, finished or not: a Store, or one of examples (InstructionStore,
-    TaskStore), which finetune makes.
-
-    wait_seconds: how long to wait for a builder that is only starting.
-    Raises ValueError, with the nearest name there is, where no token store is.
-    """
-    from gesso.data.instructions.store import InstructionStore, is_instruction_store
-    from gesso.data.labelled.store import TaskStore, is_task_store
-
-    folder = Path(folder).expanduser()
-    if is_instruction_store(folder):
-        return InstructionStore(folder)
-    if is_task_store(folder):
-        return TaskStore(folder)
-    deadline = time.monotonic() + wait_seconds
-    while not (folder / "meta.json").exists():
-        if time.monotonic() >= deadline:
-            raise ValueError(_not_a_store(folder))
-        time.sleep(_POLL_SECONDS)
-    return Store(folder)
 
 
 class Store:
@@ -172,8 +139,6 @@ class Store:
 
     def verify(self) -> list[str]:
         """Read everything again. What is wrong, a line each; an empty list proves the store."""
-        from gesso.data.store.verify import problems
-
         self._refresh()
         return list(problems(self, self._commits))
 
@@ -312,22 +277,3 @@ class Era:
                 start += len(piece)
                 run += 1
         return out
-
-
-def _not_a_store(folder: Path) -> str:
-    if folder.is_dir():
-        held = sorted(path.name for path in folder.iterdir())
-        below = [name for name in held if (folder / name / "meta.json").exists()]
-        hint = f"did you mean {folder / below[0]}?" if below else "build it: gesso corpus build"
-        return f"{folder} is no token store: it has no meta.json; {hint}"
-    if not folder.parent.is_dir():
-        return f"no token store at {folder}; its folder {folder.parent} does not exist either"
-    held = sorted(path.name for path in folder.parent.iterdir())
-    beside = f"{folder.parent} holds {', '.join(held[:8]) or 'nothing'}"
-    hint = did_you_mean(
-        folder.name,
-        held,
-        show=lambda name: str(folder.parent / name),
-        otherwise=f"{beside}; build one: gesso corpus build",
-    )
-    return f"no token store at {folder}{hint}"

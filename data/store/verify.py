@@ -3,18 +3,34 @@
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from gesso.data.store.identity import fingerprint
 from gesso.data.store.parts import SPLITS, part_file, slug, tokens_suffix
-
-if TYPE_CHECKING:
-    from gesso.data.store.tokens import Store
+from gesso.data.tokenizers.base import Tokenizer
 
 
-def problems(store: "Store", commits: list[list[dict[str, Any]]]) -> Iterator[str]:
+class StoreFiles(Protocol):
+    """What is read of a store here. meta: its meta.json. dtype: of its tokens."""
+
+    folder: Path
+    meta: dict[str, Any]
+    fingerprint: str
+    dtype: np.dtype
+    eos: int
+
+    def tokenizer(self) -> Tokenizer:
+        """The copy kept in the store. Raises ValueError if it is damaged."""
+        ...
+
+    def shard_folder(self, shard: int) -> Path:
+        """Where a shard's parts are."""
+        ...
+
+
+def problems(store: StoreFiles, commits: list[list[dict[str, Any]]]) -> Iterator[str]:
     """What is wrong with a store, a line each.
 
     Checked: fingerprint, tokenizer, checksums and sizes, ids inside the vocabulary, an EOS at each
@@ -49,7 +65,7 @@ def problems(store: "Store", commits: list[list[dict[str, Any]]]) -> Iterator[st
 
 
 def _part_problems(
-    store: "Store", folder: Path, number: int, part: dict[str, Any]
+    store: StoreFiles, folder: Path, number: int, part: dict[str, Any]
 ) -> Iterator[str]:
     where = part_file(folder, number, "json")
     documents = 0
@@ -73,7 +89,7 @@ def _part_problems(
             yield f"{part_file(folder, number, 'rejects.jsonl')}: missing or damaged"
 
 
-def _run_problems(store: "Store", path: Path, account: dict[str, int]) -> Iterator[str]:
+def _run_problems(store: StoreFiles, path: Path, account: dict[str, int]) -> Iterator[str]:
     tok, off = path.with_name(f"{path.name}.tok"), path.with_name(f"{path.name}.off")
     tokens_raw, offsets_raw = _read(tok), _read(off)
     good = True

@@ -18,7 +18,8 @@ from typing import Any, BinaryIO, Protocol
 
 from gesso.data.text.documents import Batch, DocumentRules, Encoded, encode
 from gesso.data.text.rejects import BuildError
-from gesso.data.tokenizers.load import Tokenizer, load_tokenizer
+from gesso.data.tokenizers.base import Tokenizer
+from gesso.data.tokenizers.load import load_tokenizer
 
 _SERVE = "from gesso.data.store.workers import serve; serve()"
 

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from gesso.data.text.rejects import Reject, reject
-from gesso.data.tokenizers.load import Tokenizer
+from gesso.data.tokenizers.base import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)

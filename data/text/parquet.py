@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
-from gesso.data.text.readers import Cursor, Record
+from gesso.data.text.record import Cursor, Record
 from gesso.data.text.rejects import HEAD_BYTES
-from gesso.data.text.sources import Shard, SourceError
+from gesso.data.text.shards import Shard, SourceError
 
 # Rows decoded at a time: large enough to be quick, small enough that long texts stay few.
 ROWS = 256

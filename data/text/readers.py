@@ -8,51 +8,19 @@ import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 from etils import epath
 
+from gesso.data.text.parquet import Table
+from gesso.data.text.record import Cursor, Reader, Record
 from gesso.data.text.rejects import HEAD_BYTES
-from gesso.data.text.sources import Shard, SourceError, codec, file_size, is_remote
+from gesso.data.text.shards import Shard, SourceError, codec, file_size, is_remote
+from gesso.data.text.tfds import Examples
 
 # A read that meets the end of a truncated file loses its own bytes: so much is not reported.
 BLOCK = 1 << 16
-
-
-class Cursor(NamedTuple):
-    """A place between two records of a shard.
-
-    file: index into the shard's files. byte: in that file, decompressed (tables and datasets: 0).
-    record: records of the shard before it. crc32: of the shard's bytes before it (tables and
-    datasets: 0).
-    """
-
-    file: int = 0
-    byte: int = 0
-    record: int = 0
-    crc32: int = 0
-
-
-class Record(NamedTuple):
-    """One record. raw: its bytes, or only the head where `length` exceeds the limit; None: null."""
-
-    end: Cursor
-    raw: bytes | None
-    length: int
-    component: str
-
-
-class Reader(Protocol):
-    """Reads one shard."""
-
-    def records(self, cursor: Cursor) -> Iterator[Record]:
-        """The records behind the cursor. Raises SourceError, naming file and decompressed byte."""
-        ...
-
-    def fraction(self) -> float:
-        """About how much of the shard has been read, 0 to 1."""
-        ...
 
 
 def open_reader(
@@ -71,11 +39,7 @@ def open_reader(
             return WholeFiles(shard, limit=limit)
         return Lines(shard, limit=limit) if text_split == "line" else Blocks(shard, limit=limit)
     if shard.form == "parquet":
-        from gesso.data.text.parquet import Table
-
         return Table(shard, text_key=text_key, component_key=component_key, limit=limit)
-    from gesso.data.text.tfds import Examples
-
     return Examples(shard, text_key=text_key, component_key=component_key, limit=limit)
 
 

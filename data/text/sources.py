@@ -8,47 +8,24 @@ one.
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 from etils import epath
 
-from gesso.data.text.rejects import BuildError
-from gesso.settings.nearest import did_you_mean
+from gesso.data.text.shards import (
+    Shard,
+    SourceError,
+    fallback_component,
+    file_size,
+    form,
+    is_remote,
+    missing,
+)
+from gesso.data.text.tfds import resolve_tfds
 
-Form = Literal["jsonl", "text", "parquet", "tfds"]
-
-COMPRESSED = {".zst": "zstd", ".gz": "gzip"}
-_FORMS: dict[str, Form] = {".jsonl": "jsonl", ".parquet": "parquet", ".txt": "text"}
 _KNOWN = ".jsonl, .jsonl.zst, .jsonl.gz, .txt, .txt.zst, .txt.gz, .parquet, tfds:NAME"
 _NAMED = re.compile(r"([\w .()+-]+)=(.+)", re.DOTALL)
-
-
-class SourceError(BuildError):
-    """A source that is missing, truncated, damaged or not what it was. Names file and place."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shard:
-    """One unit of reading.
-
-    name: independent of where the corpus lies, so that a moved corpus is still the same one.
-    files: its paths; one, but for text. For tfds: the dataset's folder.
-    size: bytes on disk, all files together (tfds: of the split, as its record says).
-    digest: sha256 of the files' names and sizes.
-    component: set by `NAME=SOURCE`, else "". fallback: for records that name no component.
-    split: of a tfds dataset, else "".
-    """
-
-    name: str
-    form: Form
-    files: tuple[str, ...]
-    size: int
-    digest: str
-    component: str
-    fallback: str
-    split: str = ""
 
 
 def resolve(sources: Iterable[str]) -> tuple[Shard, ...]:
@@ -70,56 +47,6 @@ def resolve(sources: Iterable[str]) -> tuple[Shard, ...]:
                 raise SourceError(f"{path} is listed twice among the sources")
             seen.add((path, shard.split))
     return tuple(shards)
-
-
-def is_remote(path: str) -> bool:
-    """Whether a path names another file system: gs://, s3://, ..."""
-    return "://" in path
-
-
-def file_size(path: str) -> int:
-    """Bytes of a local or remote file."""
-    return epath.Path(path).stat().length if is_remote(path) else Path(path).stat().st_size
-
-
-def missing(path: str) -> SourceError:
-    """The error for a path that does not exist, with the nearest name that does."""
-    parent = epath.Path(path).parent
-    if not parent.exists():
-        return SourceError(f"{path} does not exist, and neither does its folder {parent}")
-    names = sorted(entry.name for entry in parent.iterdir())
-    hint = did_you_mean(
-        epath.Path(path).name,
-        names,
-        cutoff=0.5,
-        show=lambda name: str(parent / name),
-        otherwise=f"{parent} holds {', '.join(names[:8]) or 'nothing'}",
-    )
-    return SourceError(f"{path} does not exist{hint}")
-
-
-def codec(path: str) -> str | None:
-    """pyarrow's name for a file's compression, or None."""
-    return COMPRESSED.get(PurePosixPath(path).suffix)
-
-
-def form(path: str) -> Form | None:
-    """How a file is read, by its suffix; None for unknown ones."""
-    name = PurePosixPath(path)
-    if name.suffix not in COMPRESSED:
-        return _FORMS.get(name.suffix)
-    inner = PurePosixPath(name.stem).suffix
-    return None if inner == ".parquet" else _FORMS.get(inner)
-
-
-def fallback_component(path: str) -> str:
-    """The component of a file's records that name none: its stem without shard numbers.
-
-    `wiki.jsonl.zst` and `wiki-00001-of-00010.parquet` give "wiki", `00.jsonl.zst` gives "default".
-    """
-    stem = path.rstrip("/").rsplit("/", 1)[-1].split(".")[0]
-    stem = re.sub(r"[-_]?\d+[-_]of[-_]\d+$", "", stem)
-    return "default" if not stem or stem.isdigit() else stem
 
 
 def read_checksums(path: str) -> dict[str, str]:
@@ -153,8 +80,6 @@ def check_checksums(shard: Shard, sums: dict[str, str]) -> None:
 def _resolve_one(source: str) -> list[Shard]:
     component, path = _split_name(source)
     if path.startswith("tfds:"):
-        from gesso.data.text.tfds import resolve_tfds
-
         name, folder, split, size, digest = resolve_tfds(path)
         made = Shard(
             name=name,

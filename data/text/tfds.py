@@ -9,9 +9,9 @@ from typing import Any
 
 from etils import epath
 
-from gesso.data.text.readers import Cursor, Record
+from gesso.data.text.record import Cursor, Record
 from gesso.data.text.rejects import HEAD_BYTES
-from gesso.data.text.sources import Shard, SourceError, missing
+from gesso.data.text.shards import Shard, SourceError, missing
 from gesso.settings.nearest import did_you_mean
 
 # Examples decoded at a time; as_data_source reads a list of indices faster than one by one.

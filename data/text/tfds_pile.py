@@ -15,10 +15,12 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from gesso.data.text.documents import Batch, Document, DocumentRules, encode
-from gesso.data.text.readers import Cursor, open_reader
+from gesso.data.text.readers import open_reader
+from gesso.data.text.record import Cursor
 from gesso.data.text.rejects import RejectPolicy
-from gesso.data.text.sources import Shard, SourceError, resolve
-from gesso.data.tokenizers.load import BytesTokenizer
+from gesso.data.text.shards import Shard, SourceError
+from gesso.data.text.sources import resolve
+from gesso.data.tokenizers.bytes import BytesTokenizer
 
 _RULES = DocumentRules(
     text_key="text",

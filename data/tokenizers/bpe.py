@@ -12,6 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from gesso.data.tokenizers.base import (
+    BPE_FILE,
+    TokenizerError,
+    checked_ids,
+    content_fingerprint,
+    read_file,
+    utf8,
+)
 from gesso.data.tokenizers.cuts import (
     BEFORE_SPACE,
     BEFORE_WHITE_SPACE,
@@ -19,14 +27,6 @@ from gesso.data.tokenizers.cuts import (
     cut,
     cut_long_runs,
     training_chunks,
-)
-from gesso.data.tokenizers.load import (
-    BPE_FILE,
-    TokenizerError,
-    checked_ids,
-    content_fingerprint,
-    read_file,
-    utf8,
 )
 from gesso.data.tokenizers.merges import Definition, read_definition, tiktoken_ranks
 from gesso.data.tokenizers.special import continues_of, special_of
@@ -54,7 +54,7 @@ PROBES = (
 
 
 class BPETokenizer:
-    """Byte-level BPE. See `gesso.data.tokenizers.load.Tokenizer` for what it offers.
+    """Byte-level BPE. See `gesso.data.tokenizers.base.Tokenizer` for what it offers.
 
     definition: the content of a tokenizer.json.
     eos: the id that ends documents.

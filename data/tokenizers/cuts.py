@@ -8,7 +8,7 @@ the same too: they only look from white space onwards.
 import re
 from collections.abc import Iterable, Iterator
 
-from gesso.data.tokenizers.load import utf8
+from gesso.data.tokenizers.base import utf8
 
 # A larger document is cut for every tokenizer, so that memory stays bounded. Where cuts are not
 # proven exact this is the tokenizer's documented behaviour.

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from gesso.data.tokenizers.load import TokenizerError
+from gesso.data.tokenizers.base import TokenizerError
 
 # Options of the model and their values when off.
 _MODEL_DEFAULTS = {

@@ -13,8 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gesso.data.tokenizers.cuts import CUT_ABOVE, cut, training_chunks
-from gesso.data.tokenizers.load import (
+from gesso.data.tokenizers.base import (
     SENTENCEPIECE_FILE,
     TokenizerError,
     checked_ids,
@@ -22,6 +21,7 @@ from gesso.data.tokenizers.load import (
     read_file,
     utf8,
 )
+from gesso.data.tokenizers.cuts import CUT_ABOVE, cut, training_chunks
 from gesso.data.tokenizers.special import continues_of, special_of
 
 END_OF_TEXT = ("<|endoftext|>", "</s>")
@@ -52,7 +52,7 @@ THREADS = 4
 
 
 class SentencePieceTokenizer:
-    """A sentencepiece model. See `gesso.data.tokenizers.load.Tokenizer` for what it offers.
+    """A sentencepiece model. See `gesso.data.tokenizers.base.Tokenizer` for what it offers.
 
     model: the content of a `.model` file. eos: the id that ends documents.
     """

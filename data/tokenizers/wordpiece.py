@@ -14,6 +14,14 @@ from typing import IO, Any
 
 import numpy as np
 
+from gesso.data.tokenizers.base import (
+    BPE_FILE,
+    TokenizerError,
+    checked_ids,
+    content_fingerprint,
+    read_file,
+    utf8,
+)
 from gesso.data.tokenizers.bpe import parse_json
 from gesso.data.tokenizers.cuts import (
     BEFORE_SPACE,
@@ -21,14 +29,6 @@ from gesso.data.tokenizers.cuts import (
     CUT_ABOVE,
     cut,
     training_chunks,
-)
-from gesso.data.tokenizers.load import (
-    BPE_FILE,
-    TokenizerError,
-    checked_ids,
-    content_fingerprint,
-    read_file,
-    utf8,
 )
 from gesso.data.tokenizers.special import SPELLINGS, special_of
 
@@ -41,7 +41,7 @@ CHUNK = 4096
 
 
 class WordPieceTokenizer:
-    """A WordPiece vocabulary. See `gesso.data.tokenizers.load.Tokenizer` for what it offers.
+    """A WordPiece vocabulary. See `gesso.data.tokenizers.base.Tokenizer` for what it offers.
 
     definition: the content of a tokenizer.json. eos: the id that ends documents; -1: [SEP].
     special: {"pad", "unk", "cls", "sep", "mask": id}. continues: bool[vocab_size], the "##" pieces.

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gesso.data.tokenizers.load import (
+from gesso.data.tokenizers.base import (
     TokenizerError,
     checked_ids,
     content_fingerprint,
@@ -39,7 +39,7 @@ COUNTED_WORDS = 20_000_000
 
 
 class WordTokenizer:
-    """A table of words. See `gesso.data.tokenizers.load.Tokenizer` for what it offers.
+    """A table of words. See `gesso.data.tokenizers.base.Tokenizer` for what it offers.
 
     words: the table, </S>, <S>, <UNK> first. classes: so many of its first ids are what a softmax
     tells apart; a word beyond is read by its own characters, but as a target it is <UNK>. A word

@@ -19,12 +19,12 @@ def heldout_rows(
     overhead: int = 0,
     companions: bool = False,
 ) -> Iterator[Rows]:
-    """The held-out rows of a component as data.order.heldout gives them, at most `block` at a time.
+    """The held-out rows of a component as data.open.heldout gives them, at most `block` at a time.
 
     rows: how many, spread evenly from the first to the last, for neighbours may be pieces of one
     long document; 0 = all of them. Of a store that is still being built, those of its first era.
     """
-    from gesso.data.order.heldout import heldout
+    from gesso.data.open import heldout
 
     eras = 0 if store.complete else 1
     held = heldout(

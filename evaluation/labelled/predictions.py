@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
+from gesso.data.labelled.order import TaskHeldout
+from gesso.data.store.base import Split
 from gesso.evaluation.generation.decoding import over_rows, replicated
 from gesso.models import build
 from gesso.objectives.base import Objective
@@ -44,7 +46,7 @@ def predict_task(
     *,
     length: int,
     batch: int,
-    split: str = "holdout",
+    split: Split = "holdout",
     rows: int = 0,
     compute: str = "float32",
 ) -> Predictions:
@@ -54,8 +56,8 @@ def predict_task(
     divides. rows: only so many, evenly spread; 0 = all; of a question that is read in several
     windows all must be among them. Raises ValueError for a split without examples.
     """
-    held = store.heldout(
-        store.name, length=objective.row_length(length), frame=objective.framing, split=split
+    held = TaskHeldout(
+        store, length=objective.row_length(length), frame=objective.framing, split=split
     )
     if not len(held):
         raise ValueError(

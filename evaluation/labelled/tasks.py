@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gesso.data.store.base import Split
 from gesso.evaluation.labelled.figures import task_figures
 from gesso.evaluation.labelled.predictions import Predictions, predict_task
 
@@ -14,7 +15,7 @@ def evaluate_task(
     *,
     length: int,
     batch: int,
-    split: str = "holdout",
+    split: Split = "holdout",
     rows: int = 0,
     compute: str = "float32",
 ) -> tuple[dict[str, Any], Predictions]:

@@ -16,7 +16,8 @@ from typing import Any
 from gesso.data.instructions.store import FORMAT, InstructionStore, is_instruction_store
 from gesso.data.instructions.writer import Writer
 from gesso.data.text.documents import is_held_out, text_hash
-from gesso.data.tokenizers.load import Tokenizer, load_tokenizer, save_tokenizer
+from gesso.data.tokenizers.base import Tokenizer
+from gesso.data.tokenizers.load import load_tokenizer, save_tokenizer
 from gesso.finetune.instructions.chat import ChatTemplate, plain_template, read_template
 from gesso.finetune.instructions.config import InstructionsConfig, SourceConfig
 from gesso.finetune.instructions.examples import (

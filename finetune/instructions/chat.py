@@ -19,7 +19,7 @@ import jinja2.nodes
 import jinja2.sandbox
 import numpy as np
 
-from gesso.data.tokenizers.load import Tokenizer
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.finetune.instructions.fields import FieldError
 
 # Ours: a line with the role before each turn, and the end of an answer as a token of its own.

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gesso.data.instructions.writer import encoded
-from gesso.data.tokenizers.load import Tokenizer
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.finetune.instructions.chat import ChatTemplate
 from gesso.finetune.instructions.examples import Example
 from gesso.finetune.instructions.render import Rendered, Renderer

@@ -8,7 +8,7 @@ import numpy as np
 
 from gesso.data.labelled.store import Kind
 from gesso.data.labelled.writer import Labelled
-from gesso.data.tokenizers.load import Tokenizer
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.finetune.instructions.fields import FieldError
 from gesso.finetune.labelled.config import TaskConfig
 from gesso.finetune.labelled.files import text_of, value_of

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gesso.data.tokenizers.load import Tokenizer
+from gesso.data.tokenizers.base import Tokenizer
 
 # A word, one character of a script that is written without spaces, or one of punctuation.
 _UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"

@@ -146,7 +146,7 @@ class Verify:
 
 def _open(spec: str) -> Any:
     from gesso.data.embedded.corpus import ensure_store
-    from gesso.data.store.tokens import open_store
+    from gesso.data.open import open_store
 
     return open_store(ensure_store(spec, progress=narration().print))
 

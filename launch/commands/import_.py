@@ -105,7 +105,8 @@ def take_over(options: Import, run_folder: Path) -> dict[str, Any]:
 
 
 def _tokenizer(options: Import) -> Any:
-    from gesso.data.tokenizers.load import TokenizerError, load_tokenizer
+    from gesso.data.tokenizers.base import TokenizerError
+    from gesso.data.tokenizers.load import load_tokenizer
 
     try:
         return load_tokenizer(options.tokenizer or options.folder)

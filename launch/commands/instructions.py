@@ -194,10 +194,11 @@ def _inspect_store(options: Inspect) -> int:
     import numpy as np
 
     from gesso.data.config import OrderConfig
+    from gesso.data.instructions.order import InstructionOrder
     from gesso.data.instructions.store import InstructionStore
 
     store = InstructionStore(options.path)
-    order = store.order(OrderConfig(length=options.length + 1))
+    order = InstructionOrder(store, OrderConfig(length=options.length + 1))
     tokenizer, made, records = store.tokenizer(), order.rows(0, options.examples), []
     for row in range(options.examples):
         segments, weights = made["segments"][row], made["lm_weight"][row]

@@ -134,7 +134,7 @@ def _corpus(console: Console, experiment: Experiment) -> None:
 
 def _store(console: Console, experiment: Experiment) -> Any:
     from gesso.data.embedded.corpus import ensure_store
-    from gesso.data.store.tokens import open_store
+    from gesso.data.open import open_store
 
     store = open_store(
         ensure_store(experiment.data.store, progress=lambda line: _say(console, line))

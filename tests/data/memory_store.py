@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from gesso.data.store.tokens import BuildFailed, StoreBehind
+from gesso.data.store.errors import BuildFailed, StoreBehind
 
 
 @dataclass

@@ -34,8 +34,8 @@ def build_shards(pause: float, corpus: str, folder: str, share: int, of: int) ->
 
 def train(pause: float, folder: str, hosts: int, stop: int, log_path: str, state_path: str) -> None:
     from gesso.data.config import MixtureConfig, OrderConfig
+    from gesso.data.open import open_store
     from gesso.data.order.order import Order
-    from gesso.data.store.tokens import open_store
 
     while not (Path(folder) / "meta.json").exists():
         time.sleep(0.02)

@@ -98,7 +98,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 def texts_of(folder: Path) -> dict[tuple[str, str], list[str]]:
     """{(component, split): texts} read back through the eras; order as in the store."""
-    from gesso.data.store.tokens import open_store
+    from gesso.data.open import open_store
 
     store = open_store(folder)
     tokenizer = store.tokenizer()

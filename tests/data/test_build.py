@@ -21,7 +21,8 @@ from gesso.data.store.parts import part_tokens
 from gesso.data.store.workers import Pool
 from gesso.data.text.documents import Batch, DocumentRules, count_words
 from gesso.data.text.rejects import BuildError
-from gesso.data.tokenizers.load import BytesTokenizer, save_tokenizer
+from gesso.data.tokenizers.bytes import BytesTokenizer
+from gesso.data.tokenizers.load import save_tokenizer
 
 
 @pytest.mark.parametrize(

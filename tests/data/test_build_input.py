@@ -18,13 +18,14 @@ from sample_corpus import (
     write_jsonl,
 )
 
+from gesso.data.open import open_store
 from gesso.data.store import build as building
+from gesso.data.store.errors import BuildFailed
 from gesso.data.store.parts import part_tokens, slug
-from gesso.data.store.tokens import BuildFailed, open_store
 from gesso.data.text import readers
 from gesso.data.text.rejects import BuildError
-from gesso.data.text.sources import SourceError
-from gesso.data.tokenizers.load import BytesTokenizer
+from gesso.data.text.shards import SourceError
+from gesso.data.tokenizers.bytes import BytesTokenizer
 
 
 def bad_corpus(path):

@@ -5,8 +5,8 @@ import pytest
 from memory_store import documents_of, make_store
 
 from gesso.data.config import MixtureConfig, OrderConfig
+from gesso.data.open import heldout
 from gesso.data.order.companions import NoOtherDocumentError
-from gesso.data.order.heldout import heldout
 from gesso.data.order.order import Order
 
 CONFIG = OrderConfig(length=64, overlap=0, overhead=3, companions=True)

@@ -12,15 +12,9 @@ import numpy as np
 import pytest
 
 from gesso.data.embedded import corpus as embedded
-from gesso.data.embedded.corpus import (
-    HOLDOUT,
-    Embedded,
-    ensure_store,
-    parse_store,
-    read_shard,
-    write_embedded,
-)
+from gesso.data.embedded.corpus import Embedded, ensure_store, parse_store, write_embedded
 from gesso.data.embedded.documents import documents
+from gesso.data.embedded.shards import HOLDOUT, read_shard
 from gesso.data.text.documents import is_held_out, text_hash
 
 CODE = '"""Module {n} says something long enough to be prose: {words}."""\n\nvalue{n} = "{words}"\n'
@@ -254,7 +248,7 @@ def cache(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["bytes", "sentencepiece", "bpe", "wordpiece"])
 def test_from_nothing_to_a_store(cache, kind):
-    from gesso.data.store.tokens import open_store
+    from gesso.data.open import open_store
 
     lines = []
     folder = ensure_store(f"embedded:{kind}:0.3", cache, lines.append)
@@ -297,8 +291,8 @@ def test_two_processes_at_once_make_it_once(tmp_path):
 
 
 def test_a_kill_between_the_stages_is_continued(python, tmp_path, monkeypatch):
+    from gesso.data.open import open_store
     from gesso.data.store import build
-    from gesso.data.store.tokens import open_store
 
     def killed(**settings):
         raise KeyboardInterrupt

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from gesso.data.config import OrderConfig
-from gesso.data.embedded.corpus import HOLDOUT, embedded_shards, ensure_store, read_shard
+from gesso.data.embedded.corpus import embedded_shards, ensure_store
 from gesso.data.embedded.instructions import _RENDERINGS, _TEMPLATES, make_instructions
-from gesso.data.store.tokens import open_store
+from gesso.data.embedded.shards import HOLDOUT, read_shard
+from gesso.data.open import open_store, order_of
 from gesso.data.text.documents import is_held_out, text_hash
 
 
@@ -77,7 +78,7 @@ def test_made_again_it_is_the_same(store, folder, tmp_path):
     again = make_instructions(embedded_shards(0.3), tmp_path)
     assert again.fingerprint == store.fingerprint
     assert again.record["files"] == store.record["files"]
-    rows = store.order(OrderConfig(length=129)).rows(0, 2)
+    rows = order_of(store, OrderConfig(length=129)).rows(0, 2)
     assert (rows["lm_weight"].sum(1) > 0).all()
 
 

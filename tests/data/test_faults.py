@@ -11,7 +11,7 @@ import psutil
 import pytest
 from sample_corpus import BAD_LINES, lines, small_build, tree, write_jsonl
 
-from gesso.data.store.tokens import open_store
+from gesso.data.open import open_store
 
 KILLED = """
 import sys, time

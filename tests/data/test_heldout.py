@@ -5,7 +5,7 @@ import pytest
 from memory_store import documents_of, make_store
 
 from gesso.data.config import OrderConfig
-from gesso.data.order.heldout import heldout
+from gesso.data.open import heldout
 from gesso.data.order.order import Order
 
 

@@ -18,7 +18,7 @@ from memory_store import make_store
 from gesso.data.config import MixtureConfig, OrderConfig
 from gesso.data.loader import Loader
 from gesso.data.order.order import Order
-from gesso.data.store.tokens import BuildFailed
+from gesso.data.store.errors import BuildFailed
 from gesso.partitioning.config import MeshConfig
 from gesso.partitioning.mesh import make_mesh
 

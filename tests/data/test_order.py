@@ -9,9 +9,10 @@ import pytest
 from memory_store import documents_of, make_store
 
 from gesso.data.config import MixtureConfig, OrderConfig
+from gesso.data.open import rows
 from gesso.data.order.eras import EmptyComponent, Stopped
-from gesso.data.order.order import Order, rows
-from gesso.data.store.tokens import BuildFailed, StoreBehind
+from gesso.data.order.order import Order
+from gesso.data.store.errors import BuildFailed, StoreBehind
 
 LENGTH = 64
 WEIGHTS = MixtureConfig(kind="weights", values={"Code": 2, "Law": 1, "Wiki": 3})

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from gesso.data.config import OrderConfig
-from gesso.data.order.heldout import heldout
+from gesso.data.open import heldout, open_store
 from gesso.data.order.order import Order
 from gesso.data.store.build import build
-from gesso.data.store.tokens import open_store
 
 LENGTH = 4096  # longer than any text below, so that no document is cut
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from memory_store import documents_of, make_store
 
 from gesso.data.config import MixtureConfig, OrderConfig
-from gesso.data.order.heldout import heldout
+from gesso.data.open import heldout
 from gesso.data.order.order import Order
 from gesso.data.order.pack import gather, make_plan, measure
 from gesso.data.order.resume import StateDiffers

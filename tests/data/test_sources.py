@@ -10,9 +10,11 @@ import pytest
 import zstandard
 from sample_corpus import documents, lines, small_build, texts_of, tree, write_jsonl, write_parquet
 
-from gesso.data.store.tokens import open_store
-from gesso.data.text.readers import Cursor, open_reader, split_lines
-from gesso.data.text.sources import SourceError, fallback_component, resolve
+from gesso.data.open import open_store
+from gesso.data.text.readers import open_reader, split_lines
+from gesso.data.text.record import Cursor
+from gesso.data.text.shards import SourceError, fallback_component
+from gesso.data.text.sources import resolve
 
 SETTINGS = {"text_key": "text", "component_key": "meta.pile_set_name", "limit": 1 << 20}
 
@@ -223,8 +225,8 @@ def test_remote_paths_are_read_like_local_ones(tmp_path, monkeypatch, pattern):
     for name in ("in/1.jsonl", "in/2.jsonl.gz", "in/sub/3.jsonl.zst"):
         write_jsonl(tmp_path / name, lines(20, seed=len(name)))
     small_build(tmp_path / pattern, tmp_path / "local")
-    monkeypatch.setattr("gesso.data.text.sources.is_remote", lambda path: True)
-    monkeypatch.setattr("gesso.data.text.readers.is_remote", lambda path: True)
+    for module in ("shards", "sources", "readers"):
+        monkeypatch.setattr(f"gesso.data.text.{module}.is_remote", lambda path: True)
     small_build(tmp_path / pattern, tmp_path / "remote")
     assert tree(tmp_path / "remote") == tree(tmp_path / "local")
     with pytest.raises(SourceError, match=r"\*\* is for local paths"):

@@ -10,8 +10,8 @@ import pytest
 from sample_corpus import lines, small_build, tree, write_jsonl
 
 from gesso.data import open_store
+from gesso.data.store.errors import BuildFailed, StoreBehind, StoreDamaged
 from gesso.data.store.parts import ERROR
-from gesso.data.store.tokens import BuildFailed, StoreBehind, StoreDamaged
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,11 @@ from collections import Counter
 import pytest
 from sample_corpus import BAD_LINES, documents, lines, small_build, texts_of, tree, write_jsonl
 
-from gesso.data.store.tokens import open_store
-from gesso.data.text.readers import Cursor, open_reader
-from gesso.data.text.sources import SourceError, resolve
+from gesso.data.open import open_store
+from gesso.data.text.readers import open_reader
+from gesso.data.text.record import Cursor
+from gesso.data.text.shards import SourceError
+from gesso.data.text.sources import resolve
 from gesso.data.text.tfds import masked_crc, tfrecords
 
 tfds = pytest.importorskip("tensorflow_datasets")

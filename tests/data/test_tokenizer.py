@@ -9,13 +9,8 @@ import pytest
 from hypothesis import given, settings
 from tokenizer_samples import TEXTS, tokenizers, write_parts
 
-from gesso.data.tokenizers.load import (
-    RECORD,
-    Tokenizer,
-    TokenizerError,
-    load_tokenizer,
-    save_tokenizer,
-)
+from gesso.data.tokenizers.base import Tokenizer, TokenizerError
+from gesso.data.tokenizers.load import RECORD, load_tokenizer, save_tokenizer
 
 KINDS = ("bytes", "bpe", "sentencepiece_bpe", "sentencepiece_unigram")
 

@@ -17,9 +17,10 @@ from tokenizer_samples import (
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Reference
 
+from gesso.data.tokenizers.base import TokenizerError
 from gesso.data.tokenizers.bpe import BPETokenizer, train
 from gesso.data.tokenizers.cuts import BEFORE_SPACE, BEFORE_WHITE_SPACE, cut, cut_long_runs
-from gesso.data.tokenizers.load import TokenizerError, load_tokenizer, save_tokenizer
+from gesso.data.tokenizers.load import load_tokenizer, save_tokenizer
 from gesso.data.tokenizers.merges import read_definition, tiktoken_ranks
 
 

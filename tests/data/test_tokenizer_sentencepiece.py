@@ -7,8 +7,9 @@ import pytest
 import sentencepiece
 from tokenizer_samples import sentencepiece_bpe, sentencepiece_unigram, training_texts
 
+from gesso.data.tokenizers.base import TokenizerError
 from gesso.data.tokenizers.cuts import CUT_ABOVE, training_chunks
-from gesso.data.tokenizers.load import TokenizerError, load_tokenizer
+from gesso.data.tokenizers.load import load_tokenizer
 from gesso.data.tokenizers.sentencepiece import train
 
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gesso.data.tokenizers.load import TokenizerError, load_tokenizer, save_tokenizer, train_words
+from gesso.data.tokenizers.base import TokenizerError
+from gesso.data.tokenizers.load import load_tokenizer, save_tokenizer, train_words
 from gesso.data.tokenizers.words import WordTokenizer, shortened, spell
 
 TEXTS = ["the cat saw the dog\n\nthe dog ran, the end.", "the cat"]

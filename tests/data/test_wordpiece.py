@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from tokenizer_samples import TEXTS, bpe, sentencepiece_bpe, training_texts
 
-from gesso.data.tokenizers.load import TokenizerError, load_tokenizer, save_tokenizer
+from gesso.data.tokenizers.base import TokenizerError
+from gesso.data.tokenizers.load import load_tokenizer, save_tokenizer
 from gesso.data.tokenizers.special import continues_of, special_of
 from gesso.data.tokenizers.wordpiece import WordPieceTokenizer, train
 from gesso.launch.cli import main

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from hypothesis import strategies
 
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.data.tokenizers.bpe import BPETokenizer
 from gesso.data.tokenizers.bpe import train as train_bpe
-from gesso.data.tokenizers.load import Tokenizer, load_tokenizer
+from gesso.data.tokenizers.load import load_tokenizer
 from gesso.data.tokenizers.sentencepiece import train as train_sentencepiece
 
 # What breaks tokenizers: every class GPT-2's expression tells apart, escapes, specials, controls.

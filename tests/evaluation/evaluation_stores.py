@@ -1,8 +1,8 @@
-"""A finished store in memory, with what data.order.heldout and the baselines read of one."""
+"""A finished store in memory, with what data.open.heldout and the baselines read of one."""
 
 import numpy as np
 
-from gesso.data.tokenizers.load import BytesTokenizer
+from gesso.data.tokenizers.bytes import BytesTokenizer
 
 
 class MemoryEra:

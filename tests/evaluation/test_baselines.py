@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from evaluation_stores import MemoryStore
 
-from gesso.data.tokenizers.load import BytesTokenizer
+from gesso.data.tokenizers.bytes import BytesTokenizer
 from gesso.evaluation.heldout.baselines import END, Grams, baselines
 
 LENGTH = 32

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from evaluation_stores import MemoryStore
 
-from gesso.data.order.heldout import heldout
+from gesso.data.open import heldout
 from gesso.evaluation.heldout.perplexity import NothingHeldOut, evaluate_heldout
 from gesso.models import build
 from gesso.models.config import GPTConfig

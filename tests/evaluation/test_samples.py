@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from evaluation_stores import MemoryStore
 
-from gesso.data.tokenizers.load import BytesTokenizer
+from gesso.data.tokenizers.bytes import BytesTokenizer
 from gesso.evaluation.generation.samples import _in_brackets, samples
 from gesso.models import build as build_model
 from gesso.models.config import Seq2SeqConfig

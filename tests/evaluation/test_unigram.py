@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from evaluation_stores import MemoryStore
 
-from gesso.data.order.heldout import heldout
-from gesso.data.tokenizers.load import BytesTokenizer
+from gesso.data.open import heldout
+from gesso.data.tokenizers.bytes import BytesTokenizer
 from gesso.evaluation.heldout.unigram import beside, spoken, unigram
 from gesso.objectives.base import build
 from gesso.objectives.config import CausalLMConfig, DenoiseConfig, MixedConfig, MixedPart

@@ -5,6 +5,7 @@ import json
 import numpy as np
 
 from gesso.data.config import OrderConfig
+from gesso.data.labelled.order import TaskOrder
 from gesso.finetune.labelled.build import build_task
 from gesso.finetune.labelled.config import TaskConfig
 from gesso.models import BERTConfig, build
@@ -79,4 +80,4 @@ def order_of(store, objective, *, length):
     config = OrderConfig(
         length=objective.row_length(length), overlap=0, frame=objective.framing, seed=3
     )
-    return store.order(config)
+    return TaskOrder(store, config)

@@ -9,7 +9,8 @@ import pytest
 from instruction_stores import config_of, entailments, questions, write_lines
 
 from gesso.data.instructions.store import InstructionStore
-from gesso.data.store.tokens import StoreDamaged, open_store
+from gesso.data.open import open_store
+from gesso.data.store.errors import StoreDamaged
 from gesso.data.tokenizers.load import load_tokenizer
 from gesso.finetune.instructions.build import build_instructions
 from gesso.finetune.instructions.chat import PLAIN_END

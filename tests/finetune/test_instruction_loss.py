@@ -9,6 +9,7 @@ from instruction_stores import store_of
 
 from gesso.data.config import OrderConfig
 from gesso.data.loader import Loader
+from gesso.data.open import order_of
 from gesso.models import GPTConfig, build
 from gesso.objectives import CausalLM, CausalLMConfig
 from gesso.partitioning.config import MeshConfig
@@ -41,7 +42,7 @@ def alone(rows):
 
 
 def test_packed_is_unpacked(store):
-    rows = store.order(OrderConfig(length=LENGTH + 1)).rows(0, 12)
+    rows = order_of(store, OrderConfig(length=LENGTH + 1)).rows(0, 12)
     apart = alone(rows)
     assert len(apart["tokens"]) > 8
     objective = CausalLM(CausalLMConfig())
@@ -69,13 +70,13 @@ def test_a_batch_is_the_same_on_any_mesh(store):
     objective = CausalLM(CausalLMConfig())
     made = []
     for mesh in (MeshConfig(data=8), MeshConfig(data=2, fsdp=2, sequence=2)):
-        order = store.order(OrderConfig(length=LENGTH + 1))
+        order = order_of(store, OrderConfig(length=LENGTH + 1))
         with Loader(
             order, objective.host_batch, mesh=make_mesh(mesh), batch=16, start_row=40
         ) as loader:
             batches = [next(loader) for _ in range(3)]
         made.append([(each.rows, jax.device_get(each.arrays)) for each in batches])
-    want = objective.host_batch(store.order(OrderConfig(length=LENGTH + 1)).rows(40, 48))
+    want = objective.host_batch(order_of(store, OrderConfig(length=LENGTH + 1)).rows(40, 48))
     for batches in made:
         assert [rows for rows, _ in batches] == [(40, 56), (56, 72), (72, 88)]
         for name, leaf in want.items():

@@ -12,8 +12,8 @@ from instruction_stores import config_of, store_of
 from gesso.data.config import ExamplesConfig, MixtureConfig, OrderConfig
 from gesso.data.instructions.draws import Draws, permuted, rates
 from gesso.data.instructions.rows import fitting, packed, rows_of
+from gesso.data.open import heldout, order_of
 from gesso.data.order.mixture import BLOCK, MixtureError
-from gesso.data.order.order import order_of
 from gesso.data.order.resume import StateDiffers
 from gesso.finetune.instructions.build import build_instructions
 
@@ -26,7 +26,7 @@ def store(tmp_path_factory):
 
 
 def order(store, **settings):
-    return store.order(OrderConfig(length=LENGTH, **settings))
+    return order_of(store, OrderConfig(length=LENGTH, **settings))
 
 
 def same(one, two):
@@ -314,7 +314,7 @@ def test_one_cluster_left_out(store):
     text = store.tokenizer().decode(o.rows(0, 30)["tokens"].reshape(-1))
     assert "claim" not in text and "what is" in text
     # What is left out is still there to be tested on.
-    assert len(store.heldout("nli", length=LENGTH)) > 0
+    assert len(heldout(store, "nli", length=LENGTH, overlap=1)) > 0
     task = order(store, examples=ExamplesConfig(without=("nli_b",)))
     assert {store.tasks.names[t] for t in task.draws.tasks} == {"nli_a", "sums"}
     with pytest.raises(MixtureError, match="did you mean 'nli_a'"):
@@ -328,7 +328,7 @@ def test_held_out_rows_have_every_held_out_example_once(store):
     train = order(store).rows(0, 60)
     trained = tokenizer.decode(train["tokens"].reshape(-1))
     for component in store.components:
-        held = store.heldout(component, length=LENGTH)
+        held = heldout(store, component, length=LENGTH, overlap=1)
         made = held.rows(0, len(held))
         seen += int(made["segments"].max(1).sum())
         assert (made["component"] == store.components.index(component)).all()
@@ -391,4 +391,4 @@ def test_any_store_has_its_order(store):
 
 def test_an_objective_that_masks_is_refused(tmp_path):
     with pytest.raises(ValueError, match="objective causal"):
-        store_of(tmp_path).order(OrderConfig(length=64, overlap=0))
+        order_of(store_of(tmp_path), OrderConfig(length=64, overlap=0))

@@ -7,7 +7,7 @@ import pytest
 from task_stores import TAGS, records_of, store_of, write_lines
 
 from gesso.data.labelled.store import TaskStore
-from gesso.data.store.tokens import open_store
+from gesso.data.open import open_store
 from gesso.data.tokenizers.load import load_tokenizer
 from gesso.finetune.labelled.build import build_task
 from gesso.finetune.labelled.config import TaskConfig

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from task_stores import IDS, model_of, objective_of, order_of, store_of
 
+from gesso.data.labelled.order import TaskHeldout
 from gesso.models import BERTConfig, GPTConfig, build
 from gesso.objectives.base import build as build_objective
 from gesso.objectives.config import ClassifyConfig
@@ -52,7 +53,7 @@ def scored(model, objective, params, batch):
 
 
 def batch_of(store, objective, *, length):
-    held = store.heldout(store.name, length=objective.row_length(length), frame=objective.framing)
+    held = TaskHeldout(store, length=objective.row_length(length), frame=objective.framing)
     return objective.host_batch(held.rows(0, len(held)))
 
 
@@ -191,9 +192,7 @@ def test_concat_pooling_is_of_real_tokens(stores):
             want = np.concatenate([own[-1], own.max(0), own.mean(0)])
             np.testing.assert_allclose(read[row, p], want, atol=1e-6)
     # The whole row as one text, padding after it: what `apply` says.
-    one = store.heldout(
-        store.name, length=60, frame=dataclasses.replace(objective.framing, per_row=1)
-    )
+    one = TaskHeldout(store, length=60, frame=dataclasses.replace(objective.framing, per_row=1))
     rows = one.rows(0, 4)
     inputs = {k: rows[k] for k in ("tokens", "segments", "positions")}
     apply = jax.jit(model.apply)

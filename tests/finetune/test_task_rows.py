@@ -10,6 +10,7 @@ from task_stores import model_of, objective_of, order_of, store_of, write_lines
 
 from gesso.data.config import FrameConfig, OrderConfig
 from gesso.data.labelled.items import _cut, _windows, items_of
+from gesso.data.labelled.order import TaskHeldout, TaskOrder
 from gesso.data.order.resume import StateDiffers
 from gesso.finetune.labelled.build import build_task
 from gesso.finetune.labelled.config import TaskConfig
@@ -111,7 +112,7 @@ def test_every_item_once_an_epoch_and_framed(stores, kind, per_row):
 def test_no_word_is_without_its_tag(stores):
     store = stores["tag"]
     objective = objective_of("tag", store, model_of("tag"))
-    held = store.heldout(store.name, length=14, frame=objective.framing)
+    held = TaskHeldout(store, length=14, frame=objective.framing)
     made = held.rows(0, len(held))
     assert len(held) > store.count["holdout"]  # some sentences are several windows
     start = int(store.starts[store.count["train"], 0])
@@ -122,7 +123,7 @@ def test_no_word_is_without_its_tag(stores):
 def test_answers_in_windows(stores):
     store = stores["qa"]
     objective = objective_of("qa", store, model_of("qa"), stride=6, question=6)
-    held = store.heldout(store.name, length=30, frame=objective.framing)
+    held = TaskHeldout(store, length=30, frame=objective.framing)
     made = held.rows(0, len(held))
     shown = {}
     for r in range(len(held)):
@@ -190,7 +191,7 @@ def test_what_does_not_fit_is_refused(stores):
     with pytest.raises(ValueError, match="needs 72 or more; raise --length"):
         items_of(store, "train", FRAME, length=64)
     with pytest.raises(ValueError, match="train on it with objective qa"):
-        store.order(OrderConfig(length=64))
+        TaskOrder(store, OrderConfig(length=64))
     with pytest.raises(ValueError, match=r"chunks .* set it to 1"):
         items_of(store, "train", dataclasses.replace(FRAME, chunks=2), length=400)
     with pytest.raises(ValueError, match="holds a task of kind qa"):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from gesso.data.order.pack import assemble, gather, make_plan
-from gesso.data.tokenizers.load import BytesTokenizer
+from gesso.data.tokenizers.bytes import BytesTokenizer
 from gesso.objectives.base import build
 
 TOKENIZER = BytesTokenizer()

@@ -89,7 +89,7 @@ def _baselines(
 ) -> dict[str, Any]:
     """{"unigram": of every term, "baselines"?: in bits per byte, of whole texts}."""
     from gesso.data.config import ExamplesConfig, MixtureConfig, OrderConfig
-    from gesso.data.order.order import order_of
+    from gesso.data.open import order_of
     from gesso.evaluation.heldout.baselines import baselines
     from gesso.evaluation.heldout.perplexity import predicts_whole_texts
     from gesso.evaluation.heldout.unigram import TRAINING_ROWS, unigram

@@ -14,7 +14,7 @@ def named_store(named: str, *, what: str = "token store") -> Any:
     the nearest name."""
     from gesso.configs import registry
     from gesso.data.embedded.corpus import ensure_store, parse_store
-    from gesso.data.store.tokens import open_store
+    from gesso.data.open import open_store
     from gesso.pretrain.folder.claim import stored_experiment
 
     where = named
