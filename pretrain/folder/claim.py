@@ -96,14 +96,17 @@ def environment(devices: list[Any], processes: int) -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """The checkout's commit, with "+changes" where files differ; "" outside a git checkout."""
-    here = Path(__file__).parent
+    """The checkout's commit, with "+changes" where files differ; "" for an installed wheel."""
+    here = Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True)
         return done.stdout.strip() if done.returncode == 0 else ""
 
     try:
+        # A wheel may be installed below another project's checkout: that commit is not ours.
+        if git("rev-parse", "--show-toplevel") != str(here):
+            return ""
         commit = git("rev-parse", "HEAD")
         return commit + ("+changes" if commit and git("status", "--porcelain") else "")
     except OSError:

@@ -154,7 +154,8 @@ def test_what_enters_the_image_is_what_gesso_runs_from():
     assert "*" in rules, "nothing enters but what is named"
     let_in = {rule[1:] for rule in rules if rule.startswith("!")}
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
-    packages = set(project["tool"]["setuptools"]["packages"])
+    inner = [name.split(".")[1:] for name in project["tool"]["setuptools"]["packages"]]
+    packages = {parts[0] for parts in inner if parts} | {"__init__.py"}
     assert let_in == packages | {"pyproject.toml", "README.md", "LICENSE", "constraints"}
     copied = {word for line in lines("COPY") for word in line.split()[1:-1]} - {"."}
     assert all((CHECKOUT / each).exists() for each in copied)
