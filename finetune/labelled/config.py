@@ -7,15 +7,13 @@ TaskFormat = Literal["", "jsonl", "tsv", "csv", "conll", "squad", "tfds"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskConfig:
-    """Files of labelled examples, and how they become a task store."""
+class TaskSettings:
+    """How files of labelled examples become a task store."""
 
     task: str
     """Task known by name (sst2, mnli, boolq, squad, conll, ...), or what is predicted: classify,
     regress, tag, qa. The known shapes are in finetune/labelled/shapes.py; of the others the fields
     below describe the files."""
-    files: tuple[str, ...]
-    """Files to train on (.gz and .zst are read too; `tfds:NAME[:SPLIT]`)."""
     heldout: tuple[str, ...] = ()
     """Files to evaluate on; () = a share `holdout` of the examples."""
     tokenizer: str = "bytes"
@@ -45,3 +43,11 @@ class TaskConfig:
     """Good examples that are taken of each split; 0 = all."""
     reject_cap: float = 0.05
     """Largest tolerated share of records that are not examples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig(TaskSettings):
+    """Files of labelled examples, and how they become a task store."""
+
+    files: tuple[str, ...]
+    """Files to train on (.gz and .zst are read too; `tfds:NAME[:SPLIT]`)."""

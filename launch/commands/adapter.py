@@ -23,16 +23,16 @@ class Merge:
       gesso export runs/merged exported/merged
     """
 
-    # A run that trained an adapter.
     run_folder: tyro.conf.Positional[str]
-    # The run folder to make.
+    """Run that trained an adapter."""
     to: tyro.conf.Positional[str]
-    # Where the base is, if it is not where the adapter was trained over it.
+    """Run folder to make."""
     base: str = ""
-    # Which checkpoint of the adapter; the newest by default.
+    """Run of the base, if it is not where the adapter was trained over it."""
     step: int | None = None
-    # Print what was done as JSON.
+    """Step of the adapter's checkpoint; the newest by default."""
     json: bool = False
+    """Print what was done as JSON."""
 
     def run(self) -> int:
         folder, new = run_folder(self.run_folder), _new(self.to)
@@ -67,16 +67,16 @@ class Export:
       PeftModel.from_pretrained(A.from_pretrained('exported/base'), 'exported/lora')"
     """
 
-    # A run that trained an adapter.
     run_folder: tyro.conf.Positional[str]
-    # The folder to write; an earlier adapter there is replaced.
+    """Run that trained an adapter."""
     to: tyro.conf.Positional[str]
-    # What adapter_config.json names as the base: a folder, or a name on the hub.
+    """Folder to write; an earlier adapter there is replaced."""
     base_name: str = ""
-    # Which checkpoint; the newest by default.
+    """Base named in adapter_config.json: a folder, or a name on the hub."""
     step: int | None = None
-    # Print what was written as JSON.
+    """Step of the checkpoint; the newest by default."""
     json: bool = False
+    """Print what was written as JSON."""
 
     def run(self) -> int:
         folder = run_folder(self.run_folder)
@@ -118,14 +118,14 @@ class Import:
       gesso generate runs/gpt2-lora --prompt "Once"
     """
 
-    # The folder: adapter_config.json and adapter_model.safetensors.
     folder: tyro.conf.Positional[str]
-    # The run folder to make.
+    """Folder with adapter_config.json and adapter_model.safetensors."""
     to: tyro.conf.Positional[str]
-    # The run of its base.
+    """Run folder to make."""
     base: str = ""
-    # Print what was done as JSON.
+    """Run of its base."""
     json: bool = False
+    """Print what was done as JSON."""
 
     def run(self) -> int:
         folder, new = existing(self.folder, what="folder"), _new(self.to)

@@ -27,24 +27,24 @@ class Coordinates:
       gesso coordinates debug-gpt2 --learning-rate 0.01 --folder sweeps/debug-sizes
     """
 
-    # The experiment that is widened.
     experiment: tyro.conf.Positional[str]
-    # Widths (embed) to compare; the narrowest is muP's base.
+    """Experiment that is widened."""
     widths: tuple[int, ...] = (32, 64, 128, 256)
-    # Updates before looking.
+    """Widths (embed) to compare; the narrowest is muP's base."""
     steps: int = 4
-    # Initialisations that are averaged.
+    """Updates before the activations are compared."""
     seeds: int = 2
-    # Of every model; 0: the experiment's.
+    """Initialisations that are averaged."""
     learning_rate: float = 0.0
-    # Rows per update; 0: the experiment's.
+    """Learning rate of every model; 0 = the experiment's."""
     batch: int = 0
-    # Tokens per row; 0: the experiment's.
+    """Rows per update; 0 = the experiment's."""
     length: int = 0
-    # Where the page goes; coordinates/EXPERIMENT by default.
+    """Tokens per row; 0 = the experiment's."""
     folder: str = ""
-    # Print the figures as JSON.
+    """Folder of the page; coordinates/EXPERIMENT by default."""
     json: bool = False
+    """Print the figures as JSON."""
 
     def run(self) -> int:
         from gesso.configs import registry

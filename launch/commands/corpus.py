@@ -2,17 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tyro
 
+from gesso.data.config import BuildConfig
 from gesso.launch.console import Refused, narration, output, print_json
 from gesso.pretrain.exits import DONE, FAILED
 
 
 @dataclass(frozen=True, kw_only=True)
-class Build:
+class Build(BuildConfig):
     """Tokenize raw text, once, into a token store that training reads.
 
     The same command after an interruption continues where it was. Training may start as soon as
@@ -24,38 +25,9 @@ class Build:
       gesso corpus build tfds:lm1b:train --folder lm1b-store --tokenizer my-tokenizer
     """
 
-    # Files, folders, globs, tfds:NAME[/CONFIG][:SPLIT]; NAME=SOURCE names its component.
     sources: tyro.conf.Positional[tuple[str, ...]]
-    # The token store to make or continue.
-    folder: str
-    # "bytes", or what `gesso tokenizer train` or `import` wrote.
-    tokenizer: str = "bytes"
-    # Share of documents kept out of training to measure it.
-    holdout: float = 0.005
-    # The key of a record's text; dots go inwards.
-    text_key: str = "text"
-    # The key of a record's component; empty: one component per source.
-    component_key: str = "meta.pile_set_name"
-    # What a document is in a .txt file.
-    text_split: Literal["file", "blank_line", "line"] = "file"
-    # Set bad records aside, or stop at the first one.
-    on_bad_input: Literal["quarantine", "error"] = "quarantine"
-    # Largest share of bad records in a shard before the build stops.
-    reject_cap: float = 0.01
-    # Longer records are set aside.
-    max_document_bytes: int = 64 << 20
-    # Tokens of a shard's first parts; small ones let training start early.
-    part_tokens_first: int = 1 << 18
-    # Tokens of its largest parts.
-    part_tokens_cap: int = 1 << 24
-    # A file as sha256sum writes it, to check the sources against.
-    checksums: str = ""
-    # Tokenizer processes.
-    workers: int = 1
-    # (i, n): build only shards i, i + n, ...; n such commands build one store together.
-    share: tuple[int, int] = (0, 1)
-    # Print the figures as JSON.
     json: bool = False
+    """Print the figures as JSON."""
 
     def run(self) -> int:
         if not self.sources:
@@ -83,14 +55,14 @@ class Inspect:
       gesso corpus inspect pile-store --samples 0 --json
     """
 
-    # A token store, or embedded:KIND[:MEGABYTES].
     store: tyro.conf.Positional[str]
-    # Documents to show of each component.
+    """Token store, or embedded:KIND[:MEGABYTES]."""
     samples: int = 1
-    # How much of each.
+    """Documents of each component to show."""
     characters: int = 240
-    # Print the figures as JSON.
+    """Characters of each document to show."""
     json: bool = False
+    """Print the figures as JSON."""
 
     def run(self) -> int:
         from gesso.data.store.build_report import BuildReport
@@ -125,10 +97,10 @@ class Verify:
       gesso corpus verify pile-store
     """
 
-    # A token store, or embedded:KIND[:MEGABYTES].
     store: tyro.conf.Positional[str]
-    # Print the problems as JSON.
+    """Token store, or embedded:KIND[:MEGABYTES]."""
     json: bool = False
+    """Print the problems as JSON."""
 
     def run(self) -> int:
         store = _open(self.store)

@@ -39,8 +39,11 @@ class Finding:
     """One check. verdict: "fail" means that a run would not work; detail ends with what to do."""
 
     check: str
+    """Name of the check."""
     verdict: Literal["ok", "note", "warning", "fail"]
+    """Result; "fail" means that a run would not work."""
     detail: str
+    """What was seen; it ends with what to do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +58,8 @@ class Doctor:
       gesso doctor --json
     """
 
-    # Print the findings as JSON.
     json: bool = False
+    """Print the findings as JSON."""
 
     def run(self) -> int:
         findings = examine()

@@ -33,24 +33,24 @@ class Export:
       gesso export runs/quickstart exported/gguf --format gguf --dtype float16
     """
 
-    # A run folder.
     folder: tyro.conf.Positional[str]
-    # The folder to write; an earlier export there is replaced.
+    """Run folder."""
     to: tyro.conf.Positional[str]
-    # What to write.
+    """Folder to write; an earlier export there is replaced."""
     format: Format = "hf"
-    # Of the weights in the files.
+    """Format to write."""
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
-    # Which checkpoint; the newest by default.
+    """Dtype of the weights in the files."""
     step: int | None = None
-    # Rows of the vocabulary to keep, where it was padded for a mesh; 0 = all.
+    """Step of the checkpoint; the newest by default."""
     vocab: int = 0
-    # The licence the model card states (hf).
+    """Rows of the vocabulary to keep, where it was padded for a mesh; 0 = all."""
     license: str = ""
-    # Files are cut into shards of at most so much (10**6 bytes; hf).
+    """Licence that the model card states (hf)."""
     shard_megabytes: int = 5000
-    # Print what was written as JSON.
+    """Largest file of weights in 10**6 bytes; larger ones are cut into shards (hf)."""
     json: bool = False
+    """Print what was written as JSON."""
 
     def run(self) -> int:
         folder = run_folder(self.folder)
@@ -135,14 +135,14 @@ class Parity:
       gesso parity exported/neo --python ../transformers-venv/bin/python
     """
 
-    # A folder with config.json and weights.
     folder: tyro.conf.Positional[str]
-    # A Python that has torch and transformers.
+    """Folder with config.json and weights."""
     python: str = ""
-    # The largest difference of any output that still counts as the same.
+    """Python that has torch and transformers; "" = GESSO_TRANSFORMERS_PYTHON."""
     tolerance: float = 1e-3
-    # Print the differences as JSON.
+    """Largest difference of any output that still counts as the same."""
     json: bool = False
+    """Print the differences as JSON."""
 
     def run(self) -> int:
         existing(self.folder, what="folder")

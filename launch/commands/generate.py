@@ -27,32 +27,34 @@ class Generate:
       gesso generate runs/transformer-base --prompt "Guten Tag" --beams 4 --length-penalty 0.6
     """
 
-    # A run folder.
     folder: tyro.conf.Positional[str]
-    # What to continue; several texts give several continuations.
+    """Run folder."""
     prompt: tuple[str, ...]
-    # Stop after so many tokens; the end of a document or of the model's positions stops sooner.
+    """Text to continue; several texts give several continuations."""
     max_tokens: int = 128
-    # 0 = always the likeliest token.
+    """Most tokens of a continuation; the end of a document or of the model's positions stops
+    sooner."""
     temperature: float = 0.0
-    # Draw only from the k likeliest tokens; 0 = from all.
+    """Temperature of sampling; 0 = always the likeliest token."""
     top_k: int = 0
-    # Draw only from the likeliest tokens that reach this probability together.
+    """Sample only from the k likeliest tokens; 0 = from all."""
     top_p: float = 1.0
-    # The same seed gives the same text.
+    """Sample only from the likeliest tokens that reach this probability together."""
     seed: int = 0
-    # Beam search with so many candidates kept at every length; 1 = none.
+    """Seed of sampling; the same seed gives the same text."""
     beams: int = 1
-    # What beams are compared with: the log-likelihood over ((5 + tokens) / 6) to this power.
+    """Candidates that beam search keeps at every length; 1 = no beam search."""
     length_penalty: float = 0.0
-    # "power" = over the tokens to this power; 1 then is the mean per token.
+    """Exponent of the length by which beams' log-likelihoods are divided; 0 = off."""
     length_penalty_kind: Literal["wu", "power"] = "wu"
-    # Which checkpoint; the newest by default.
+    """Length that is meant: "wu" for (5 + tokens) / 6, "power" for tokens, so that exponent 1 is
+    the mean per token."""
     step: int | None = None
-    # Show the text while it is written (one prompt).
+    """Step of the checkpoint; the newest by default."""
     stream: bool = False
-    # Print prompts and continuations as JSON.
+    """Show the text while it is written (one prompt)."""
     json: bool = False
+    """Print prompts and continuations as JSON."""
 
     def run(self) -> int:
         folder = run_folder(self.folder)

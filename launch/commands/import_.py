@@ -25,25 +25,27 @@ class Import:
       gesso import downloads/elmo runs/elmo --tokenizer vocab.txt --vocab 793471 --fresh "head*"
     """
 
-    # The folder: config.json and weights (safetensors, pytorch_model.bin), ELMo's options.json and
-    # HDF5, or mesh-transformer-jax's shards with the JSON of their training.
     folder: tyro.conf.Positional[str]
-    # The run folder to make.
+    """Folder with config.json and weights (safetensors, pytorch_model.bin), ELMo's options.json and
+    HDF5, or mesh-transformer-jax's shards with the JSON of their training."""
     run_folder: tyro.conf.Positional[str]
-    # A tokenizer, when the folder has none: a folder, a file, or "bytes".
+    """Run folder to make."""
     tokenizer: str = ""
-    # The token store it will be trained or evaluated on; `pretrain --data.store` can say it later.
+    """Tokenizer where the folder has none: a folder, a file, or "bytes"."""
     store: str = ""
-    # Rows of the vocabulary; more than published, to divide over a mesh or for new tokens.
+    """Token store to train or evaluate on; `pretrain --data.store` can set it later."""
     vocab: int = 0
-    # The longest row; further learned positions repeat the published ones.
+    """Rows of the vocabulary; more than published divide over a mesh or take new tokens. 0 = as
+    published."""
     positions: int = 0
-    # Parameters that the folder may lack, such as "mlm*": they are drawn anew.
+    """Longest row in tokens; further learned positions repeat the published ones. 0 = as
+    published."""
     fresh: tuple[str, ...] = ()
-    # Draws the fresh parameters.
+    """Parameters, by pattern, that the folder may lack, such as "mlm*"; they are drawn anew."""
     seed: int = 0
-    # Print what was done as JSON.
+    """Seed of the fresh parameters."""
     json: bool = False
+    """Print what was done as JSON."""
 
     def run(self) -> int:
         existing(self.folder, what="folder")

@@ -21,12 +21,12 @@ class Templates:
       gesso instructions templates entailment translation
     """
 
-    # Families to show in full; none: a line for each.
     names: tyro.conf.Positional[tuple[str, ...]] = ()
-    # Files of families of your own, beside ours.
+    """Families to show in full; without any, one line for each."""
     templates: tuple[str, ...] = ()
-    # Print as JSON.
+    """Files of families of your own, beside ours."""
     json: bool = False
+    """Print as JSON."""
 
     def run(self) -> int:
         return run_templates(self)
@@ -44,14 +44,14 @@ class Inspect:
       gesso instructions inspect my-instructions --length 512
     """
 
-    # A recipe (.toml), or the folder of a store.
     path: tyro.conf.Positional[str]
-    # Examples of each source; rows of a store.
+    """Recipe (.toml), or the folder of a store."""
     examples: int = 2
-    # Tokens of a store's rows.
+    """Examples of each source; of a store, rows."""
     length: int = 1024
-    # Print as JSON.
+    """Tokens of a store's rows."""
     json: bool = False
+    """Print as JSON."""
 
     def run(self) -> int:
         return run_inspect(self)
@@ -68,12 +68,12 @@ class Build:
       gesso instructions build recipe.toml --folder my-instructions
     """
 
-    # A recipe (.toml).
     recipe: tyro.conf.Positional[str]
-    # Where to write the store.
+    """Recipe (.toml)."""
     folder: str
-    # Print the figures as JSON.
+    """Folder of the store to write."""
     json: bool = False
+    """Print the figures as JSON."""
 
     def run(self) -> int:
         return run_build(self)

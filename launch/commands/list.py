@@ -25,8 +25,8 @@ class List:
       gesso list --json
     """
 
-    # Print the table as JSON.
     json: bool = False
+    """Print the table as JSON."""
 
     def run(self) -> int:
         from gesso.configs import registry

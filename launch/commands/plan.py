@@ -33,24 +33,25 @@ Examples:
 class Planned:
     """What `gesso plan` takes beside the experiment's own settings."""
 
-    # KIND:SHAPE: a TPU slice as libtpu names it (v5e:16x16), or GPUs of a kind (h200:8).
     topology: str
-    # Slices (TPU) joined by the data-centre network; see --mesh.replica.
+    """Machine as KIND:SHAPE: a TPU slice as libtpu names it (v5e:16x16), or GPUs of a kind
+    (h200:8)."""
     slices: int = 1
-    # Try every mesh, remat policy and number of microbatches, and rank them.
+    """Slices (TPU) joined by the data-centre network; see --mesh.replica."""
     search: Literal["yes", "no"] = "no"
-    # How many of the search's fastest to compile, before the fastest of those is named.
+    """Try every mesh, remat policy and number of microbatches, and rank them."""
     finalists: int = 1
-    # Write the plan as a page with pictures, to this file (.html).
+    """Fastest candidates of the search to compile, before the fastest of those is named."""
     page: str = ""
-    # Compile the step for the topology where a compiler for it is here, or only estimate.
+    """File (.html) for the plan as a page with pictures; "" = none."""
     compile: Literal["auto", "never"] = "auto"
-    # Tokens to train on, for days and cost; 0: the experiment's own steps.
+    """Compile the step for the topology where its compiler is installed, or only estimate."""
     tokens: float = 0.0
-    # Price of one chip for an hour, in any currency; 0: no cost is given.
+    """Tokens to train on, for days and cost; 0 = the experiment's own steps."""
     price: float = 0.0
-    # Print the plan as JSON.
+    """Price of one chip for an hour, in any currency; 0 = no cost is given."""
     json: bool = False
+    """Print the plan as JSON."""
 
 
 def plan(arguments: list[str]) -> int:

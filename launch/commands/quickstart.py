@@ -38,12 +38,12 @@ class Quickstart:
       gesso quickstart --folder runs/longer --steps 1000
     """
 
-    # The run folder to make or continue.
     folder: str = "runs/quickstart"
-    # Training steps; 0 = those of the experiment `quickstart`.
+    """Run folder to make or continue."""
     steps: int = 0
-    # Print the final figures as JSON (the story goes to stderr either way).
+    """Updates of training; 0 = those of the experiment `quickstart`."""
     json: bool = False
+    """Print the final figures as JSON; the explanations go to stderr either way."""
 
     def run(self) -> int:
         from gesso.configs import registry

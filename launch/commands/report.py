@@ -20,10 +20,11 @@ class Report:
       gesso report runs/low-rate runs/high-rate --output rates.html
     """
 
-    # Run folders.
     runs: tyro.conf.Positional[tuple[str, ...]]
-    # The page to write; by default report.html in the run folder, or here when comparing.
+    """Run folders."""
     output: str = ""
+    """Page to write; by default report.html in the run folder, or in the current one when
+    comparing."""
 
     def run(self) -> int:
         if not self.runs:

@@ -26,20 +26,20 @@ class RunSweep:
       gesso sweep debug-sizes --show page
     """
 
-    # The sweep's name; `gesso sweep list` shows them all.
     sweep: tyro.conf.Positional[str]
-    # Where the runs go; sweeps/NAME by default.
+    """Name of the sweep; `gesso sweep list` shows them all."""
     folder: str = ""
-    # How many trials run at once.
+    """Folder of the runs; sweeps/NAME by default."""
     parallel: int = 1
-    # "run" it, print the "commands" of its trials, or the "results" there are; "page" writes
-    # sweep.html in the folder, as a run does at its end: choices, curves, and a scaling law where
-    # sizes and lengths vary.
+    """Trials that run at once."""
     show: Literal["run", "commands", "results", "page"] = "run"
-    # optuna storage; empty: SQLite in the folder.
+    """What to do: "run" it, print the "commands" of its trials or their "results", or write its
+    "page". The page is sweep.html in the folder, as a run writes it at its end: choices, curves,
+    and a scaling law where sizes and lengths vary."""
     storage: str = ""
-    # Print the results as JSON.
+    """Storage of optuna; "" = SQLite in the folder."""
     json: bool = False
+    """Print the results as JSON."""
 
     def run(self) -> int:
         from gesso.configs.sweeps import SWEEPS, sweep

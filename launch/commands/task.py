@@ -1,18 +1,18 @@
 """`gesso task build|inspect`: files of labelled examples to a store that runs are fine-tuned on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import tyro
 
-from gesso.finetune.labelled.config import TaskConfig, TaskFormat
+from gesso.finetune.labelled.config import TaskConfig, TaskSettings
 from gesso.launch.console import Refused, existing, narration, output, print_json
 from gesso.pretrain.exits import DONE
 
 
 @dataclass(frozen=True, kw_only=True)
-class Build:
+class Build(TaskSettings):
     """Tokenize files of labelled examples, once, into a task store.
 
     The last path is the store; those before it are what is trained on. A record that is no example
@@ -30,39 +30,10 @@ class Build:
       gesso task build tfds:glue/rte:train rte --task rte --heldout tfds:glue/rte:validation
     """
 
-    # FILES... STORE
     paths: tyro.conf.Positional[tuple[str, ...]]
-    # A task known by name (sst2, mnli, boolq, squad, conll, ...), or what is to be said: classify,
-    # regress, tag, qa.
-    task: str
-    # Files to evaluate on; without any, --holdout.
-    heldout: tuple[str, ...] = ()
-    # As for `gesso corpus build`: the tokenizer of the model.
-    tokenizer: str = "bytes"
-    # What the files are; "" goes by their names.
-    format: TaskFormat = ""
-    # The fields with the text or the two texts, or templates such as "{word}: {sentence1}".
-    texts: tuple[str, ...] = ()
-    # The field with the label, number, tags or answers.
-    label: str = ""
-    # The field with a sentence's words.
-    words: str = ""
-    # Names of a table's columns, where its first line is no header.
-    columns: tuple[str, ...] = ()
-    # The labels' names, by id; by default those that occur in the files.
-    labels: tuple[str, ...] = ()
-    # What stands for them in the files, in the same order, where it is something else.
-    values: tuple[str, ...] = ()
-    # The task's name.
-    name: str = ""
-    # Share of examples that is held out where no files are, by a hash of their texts.
-    holdout: float = 0.1
-    # Only so many good examples of the files; 0 = all.
-    limit: int = 0
-    # The largest tolerated share of records that are no examples.
-    reject_cap: float = 0.05
-    # Print the figures as JSON.
+    """Files to train on, and last the store to make: FILES... STORE."""
     json: bool = False
+    """Print the figures as JSON."""
 
     def run(self) -> int:
         return run_build(self)
@@ -76,14 +47,14 @@ class Inspect:
       gesso task inspect stores/sst2 --length 128
     """
 
-    # A task store.
     folder: tyro.conf.Positional[str]
-    # Tokens of a row.
+    """Task store."""
     length: int = 128
-    # Examples that are shown.
+    """Tokens of a row."""
     examples: int = 3
-    # Print as JSON.
+    """Examples to show."""
     json: bool = False
+    """Print as JSON."""
 
     def run(self) -> int:
         return run_inspect(self)
@@ -95,23 +66,8 @@ def run_build(options: Build) -> int:
     *files, folder = options.paths
     if Path(folder).is_file():
         raise Refused(f"{folder} is a file; the last path is the folder of the store to make")
-    config = TaskConfig(
-        task=options.task,
-        files=tuple(files),
-        heldout=options.heldout,
-        tokenizer=options.tokenizer,
-        format=options.format,
-        texts=options.texts,
-        label=options.label,
-        words=options.words,
-        columns=options.columns,
-        labels=options.labels,
-        values=options.values,
-        name=options.name,
-        holdout=options.holdout,
-        limit=options.limit,
-        reject_cap=options.reject_cap,
-    )
+    settings = {each.name: getattr(options, each.name) for each in fields(TaskSettings)}
+    config = TaskConfig(files=tuple(files), **settings)
     from gesso.finetune.labelled.build import build_task
 
     store = build_task(config, folder, say=lambda line: narration().print(line, markup=False))

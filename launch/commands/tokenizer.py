@@ -42,27 +42,29 @@ class Train:
       gesso tokenizer train embedded --folder small --kind bpe --vocab-size 4096
     """
 
-    # Texts: files, folders, globs (.jsonl, .txt, .parquet; .zst, .gz), tfds:NAME, or "embedded".
     sources: tyro.conf.Positional[tuple[str, ...]]
-    # Where to write it.
+    """Texts: files, folders, globs (.jsonl, .txt, .parquet; .zst, .gz), tfds:NAME, or
+    "embedded"."""
     folder: str
-    # How many ids it shall have. words: how many of them a softmax tells apart.
+    """Folder to write."""
     vocab_size: int
-    # sentencepiece: its bpe. unigram: sentencepiece's unigram, slower to train, faster to encode.
-    # bpe: byte-level BPE as GPT-2's. wordpiece: BERT's. words: ELMo's.
+    """Vocabulary size. For words: number of softmax classes."""
     kind: Literal["sentencepiece", "unigram", "bpe", "wordpiece", "words"] = "sentencepiece"
-    # wordpiece only. uncased: lowercased, without accents.
+    """Kind of tokenizer. sentencepiece: its bpe. unigram: sentencepiece's unigram, slower to train,
+    faster to encode. bpe: byte-level BPE as GPT-2's. wordpiece: BERT's. words: ELMo's."""
     case: Literal["uncased", "cased"] = "uncased"
-    # words only. At most so many words are known by their spelling, the most frequent ones.
+    """Case of the vocabulary, for wordpiece; "uncased" lowercases and strips accents."""
     words: int = 1_000_000
-    # Read at most so much text (10**6 bytes), from all files in turn; 0 = all of it.
+    """Words known by their spelling, the most frequent ones, for words."""
     limit_megabytes: float = 100.0
-    # The key of a record's text.
+    """Text to read in 10**6 bytes, from all files in turn; 0 = all of it."""
     text_key: str = "text"
-    # What is one text in a .txt file.
+    """Key of a record's text; dots go inwards."""
     text_split: Literal["file", "blank_line", "line"] = "file"
-    # Print the figures as JSON.
+    """One text of a .txt file: the whole "file", the text between blank lines ("blank_line"), or
+    one "line"."""
     json: bool = False
+    """Print the figures as JSON."""
 
     def run(self) -> int:
         return run_train(self)
@@ -80,14 +82,14 @@ class Import:
       gesso tokenizer import spiece.model --folder t5-tokenizer --eos "</s>"
     """
 
-    # A folder with tokenizer.json, vocab.json and merges.txt, or a .model; or one of these files.
     path: tyro.conf.Positional[str]
-    # Where to write it.
+    """Folder with tokenizer.json, vocab.json and merges.txt, or a .model; or one of these files."""
     folder: str
-    # The token that ends documents; by default the one its files name, <|endoftext|> or </s>.
+    """Folder to write."""
     eos: str = ""
-    # Print the figures as JSON.
+    """Token that ends documents; by default the one its files name, <|endoftext|> or </s>."""
     json: bool = False
+    """Print the figures as JSON."""
 
     def run(self) -> int:
         return run_import(self)
@@ -102,20 +104,21 @@ class Inspect:
       gesso tokenizer inspect bytes --sample corpus/00.jsonl.zst --text "Hello, world" --json
     """
 
-    # A tokenizer's folder or file, or "bytes".
     path: tyro.conf.Positional[str]
-    # Texts to measure it on, as for `train`.
+    """Tokenizer's folder or file, or "bytes"."""
     sample: tuple[str, ...] = ("embedded",)
-    # How much of them (10**6 bytes).
+    """Texts to measure it on, as for `train`."""
     limit_megabytes: float = 2.0
-    # The key of a record's text.
+    """Text to read in 10**6 bytes."""
     text_key: str = "text"
-    # What is one text in a .txt file.
+    """Key of a record's text; dots go inwards."""
     text_split: Literal["file", "blank_line", "line"] = "file"
-    # A text whose pieces are shown.
+    """One text of a .txt file: the whole "file", the text between blank lines ("blank_line"), or
+    one "line"."""
     text: str = EXAMPLE
-    # Print the figures as JSON.
+    """Text whose pieces are shown."""
     json: bool = False
+    """Print the figures as JSON."""
 
     def run(self) -> int:
         return run_inspect(self)

@@ -138,11 +138,12 @@ def fake(monkeypatch: pytest.MonkeyPatch, raised: BaseException, *, ours: bool) 
     """A command "fails" that raises, from a file of ours or from elsewhere."""
     where = CHECKOUT / "launch/fake.py" if ours else Path("/elsewhere/library.py")
     program = "def command(arguments):\n    raise error\n"
-    space: dict[str, object] = {"error": raised}
+    name = "gesso.launch.commands.fails"
+    space: dict[str, object] = {"error": raised, "__name__": name if ours else "elsewhere"}
     exec(compile(program, str(where), "exec"), space)
-    module = ModuleType("fails")
+    module = ModuleType(name)
     module.command = space["command"]  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "fails", module)
+    monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setitem(cli.COMMANDS, "fails", cli.Command("fails:command", ""))
 
 

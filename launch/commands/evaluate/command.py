@@ -36,54 +36,54 @@ class Evaluate:
       gesso evaluate runs/bert --contextuality
     """
 
-    # A run folder.
     folder: tyro.conf.Positional[str]
-    # Which checkpoint; the newest by default.
+    """Run folder."""
     step: int | None = None
-    # Another store to evaluate on, with the run's tokenizer: a folder, embedded:KIND, another run,
-    # or an experiment, whose data is meant.
+    """Step of the checkpoint; the newest by default."""
     store: str = ""
-    # Held-out rows per component; 0 = all of them.
+    """Store to evaluate on, with the run's tokenizer: a folder, embedded:KIND, another run, or an
+    experiment, whose data is meant; "" = the run's own."""
     rows: int = 0
-    # Rows at a time; it changes no figure.
+    """Held-out rows per component; 0 = all of them."""
     batch: int = 8
-    # Only these components; all by default.
+    """Rows at a time; it changes no figure."""
     components: tuple[str, ...] = ()
-    # The unigram and 3-gram models beside it.
+    """Components to evaluate; all by default."""
     baselines: Literal["fit", "skip"] = "fit"
-    # Questions with options: a file of {"prompt": "The sky is", "options": [" blue", " green"],
-    # "right": 0}, one a line; the model chooses the likeliest.
+    """Fit the unigram and 3-gram models beside it, or skip them."""
     choices: str = ""
-    # What options follow where the question is left out ("Answer:"), for the rule pmi.
+    """Questions with options: a file of {"prompt": "The sky is", "options": [" blue", " green"],
+    "right": 0}, one a line; the model chooses the likeliest."""
     premise: str = ""
-    # Exercises: a file of {"prompt": "2 + 2 =", "answer": "4"}, one a line; the model writes. Or a
-    # store of instructions, as for --store: its held-out examples.
+    """Text before the options where the question is left out ("Answer:"), for the rule pmi."""
     answers: str = ""
-    # How written answers are scored; bleu and rouge need the extra `evaluate`.
+    """Exercises: a file of {"prompt": "2 + 2 =", "answer": "4"}, one a line; the model writes. Or a
+    store of instructions, as for --store: its held-out examples."""
     score: tuple[Literal["match", "bleu", "rouge", "number"], ...] = ("match",)
-    # Tokens of an answer at most.
+    """Scores of written answers; bleu and rouge need the extra `evaluate`."""
     max_tokens: int = 128
-    # Texts that end an answer, such as $'\n' in a shell.
+    """Most tokens of an answer."""
     stop: tuple[str, ...] = ()
-    # Another run (a folder) that gets the same questions or exercises: the difference, its
-    # interval and its significance.
+    r"""Texts that end an answer, such as $'\n' in a shell."""
     against: str = ""
-    # Tasks of lm-evaluation-harness, which the extra `evaluate` brings.
+    """Run that gets the same questions or exercises: the difference, its interval and its
+    significance are shown."""
     harness: tuple[str, ...] = ()
-    # A folder with tasks of your own, as YAML.
+    """Tasks of lm-evaluation-harness, which the extra `evaluate` installs."""
     harness_path: str = ""
-    # Examples in a task's prompts, where the task leaves it open; -1 = none.
+    """Folder with tasks of your own, as YAML."""
     shots: int = -1
-    # Only the first questions, exercises or examples; 0 = all.
+    """Examples in a task's prompts, where the task leaves it open; -1 = the harness's default."""
     limit: int = 0
-    # How contextual each layer's word vectors are.
+    """First questions, exercises or examples to take; 0 = all."""
     contextuality: bool = False
-    # Sentences for --contextuality: a file, one a line; held-out text by default.
+    """Measure how contextual each layer's word vectors are."""
     text: str = ""
-    # Sentences for --contextuality at most.
+    """Sentences for --contextuality: a file, one a line; held-out text by default."""
     sentences: int = 2000
-    # Print the figures as JSON.
+    """Most sentences for --contextuality."""
     json: bool = False
+    """Print the figures as JSON."""
 
     def run(self) -> int:
         folder, way = run_folder(self.folder), self._way()
