@@ -121,7 +121,7 @@ def _measured(
 ) -> list[tuple[dict[str, float], dict[str, float]]]:
     """(start, change) for each seed of the parameters; all see the same batches."""
     from gesso.data.loader import Loader
-    from gesso.pretrain.start import fresh_state
+    from gesso.pretrain.initial import fresh_state
 
     s = set_up(experiment, store=store)
     step = compiled_step(s)

@@ -10,11 +10,11 @@ import jax
 import numpy as np
 
 from gesso.partitioning.mesh import settle
-from gesso.pretrain.state import State
+from gesso.pretrain.state import Position, State
 
 
 class Diverged(FloatingPointError):
-    """Too many updates in a row had a loss or a gradient that is no number."""
+    """Too many updates in a row had a NaN or infinite loss or gradient."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,12 +66,9 @@ class _Clock:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How the loop ended: after `step` updates, because it was "done" or "preempted"."""
+class Outcome(Position):
+    """Where the loop ended, and why: all its updates were "done", or it was "preempted"."""
 
-    state: State
-    step: int
-    next_row: int
     ended: Literal["done", "preempted"]
 
 

@@ -14,63 +14,72 @@ from gesso.models.trees import flat
 from gesso.partitioning.hosts.processes import Hosts
 from gesso.pretrain.experiment import to_json
 from gesso.pretrain.folder.claim import environment
-from gesso.pretrain.origins.parameters import Beginning, spoken, table
+from gesso.pretrain.origins.parameters import WarmStart, lines_of, table_of
 from gesso.pretrain.setup import Setup, parameter_table
+from gesso.records.spans import read_spans
+from gesso.records.stragglers import host_times, verdicts
 from gesso.storage.files import write_json
 
 LOG = logging.getLogger("gesso")
 
 
-def write_records(folder: Path, setup: Setup, hosts: Hosts) -> None:
-    """Write experiment.json, environment.json, parameters.json, corpus.json and tokenizer/."""
+def write_records(
+    folder: Path, setups: Sequence[Setup], hosts: Hosts, start: WarmStart | None
+) -> None:
+    """Write experiment.json, environment.json, parameters.json, corpus.json, tokenizer/ and, of a
+    run that starts from others, start.json. setups: one per phase or stage. By process 0."""
     from gesso.data.tokenizers.load import save_tokenizer
 
+    setup = setups[-1]
     write_json(folder / "experiment.json", to_json(setup.experiment))
     write_json(folder / "environment.json", environment(jax.devices(), hosts.count))
     write_json(folder / "parameters.json", parameter_table(setup))
     if not (folder / "tokenizer").exists():
         save_tokenizer(setup.tokenizer, folder / "tokenizer")
     write_corpus(folder, setup)
+    if start is not None:
+        _write_start(folder, setups, start)
 
 
-def write_beginning(folder: Path, setups: Sequence[Setup], begins: Beginning) -> None:
+def _write_start(folder: Path, setups: Sequence[Setup], start: WarmStart) -> None:
     """Write start.json and log its table: of every parameter where it comes from and what of it is
     trained. setups: one per stage."""
-    rows = table(begins, {row["name"]: _told(row, setups) for row in parameter_table(setups[-1])})
+    trained = {row["name"]: _training_of(row, setups) for row in parameter_table(setups[-1])}
+    rows = table_of(start, trained)
     sources = {
         side or "source": {"run": str(each.run), "step": each.step}
-        for side, each in begins.sources.items()
+        for side, each in start.sources.items()
     }
     write_json(
         folder / "start.json",
-        {"sources": sources, "parameters": rows, "left": list(begins.left)},
+        {"sources": sources, "parameters": rows, "left": list(start.left)},
     )
     for side, each in sources.items():
         LOG.info("%s: step %d of %s", side, each["step"], each["run"])
-    for line in spoken(rows):
+    for line in lines_of(rows):
         LOG.info("%s", line)
     if (kind := setups[-1].experiment.adapter.kind) != "none":
         trained = flat(setups[-1].abstract["params"])
         count = sum(x.size for x in trained.values())
         whole = sum(math.prod(row["shape"]) for row in rows)
         LOG.info("%s: %s parameters trained beside %s", kind, f"{count:,}", f"{whole:,}")
-    if begins.left:
-        LOG.info("not taken from there: %s", ", ".join(begins.left))
+    if start.left:
+        LOG.info("not taken from there: %s", ", ".join(start.left))
 
 
-def _told(row: dict[str, Any], setups: Sequence[Setup]) -> str:
-    """What of a parameter is trained in each stage, said once where all are alike: "frozen",
-    "trained", or of how many of its layers, "top 2"."""
-    said = []
+def _training_of(row: dict[str, Any], setups: Sequence[Setup]) -> str:
+    """How much of a parameter each stage trains: "frozen", "trained", or of how many of its layers,
+    "top 2"; one word where all stages agree."""
+    amounts = []
     for setup in setups:
         trained = flat(setup.abstract["params"]).get(row["name"])
         if trained is None:
-            said.append("frozen")
+            amounts.append("frozen")
         elif trained.size == row["count"]:
-            said.append("trained")
+            amounts.append("trained")
         else:
-            said.append(f"top {trained.shape[0]}")
-    return said[0] if len(set(said)) == 1 else " > ".join(said)
+            amounts.append(f"top {trained.shape[0]}")
+    return amounts[0] if len(set(amounts)) == 1 else " > ".join(amounts)
 
 
 def write_corpus(folder: Path, setup: Setup) -> None:
@@ -91,6 +100,20 @@ def write_corpus(folder: Path, setup: Setup) -> None:
         },
     }
     write_json(path, known | facts)
+
+
+def write_last_records(folder: Path, setup: Setup, *, baselines: bool) -> None:
+    """What a finished run adds: its corpus as it is now, baselines where they are asked for, what
+    was slow, and report.html."""
+    from gesso.reports.report import write_report
+
+    write_corpus(folder, setup)
+    if baselines:
+        write_baselines(folder, setup)
+    for verdict in verdicts(host_times(read_spans(folder))):
+        LOG.warning("%s", verdict)
+    page = write_report([folder], folder / "report.html")
+    LOG.info("report: %s", page)
 
 
 def write_baselines(folder: Path, setup: Setup) -> None:

@@ -1,6 +1,8 @@
 """What a run shows and writes while it trains: train records, held-out figures, samples."""
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 from gesso.evaluation.config import EvaluationConfig
@@ -11,6 +13,18 @@ from gesso.records.metrics import Metrics
 from gesso.records.progress import Progress
 
 LOG = logging.getLogger("gesso")
+
+
+@contextlib.contextmanager
+def record_failure(metrics: Metrics, step: int) -> Iterator[None]:
+    """The exception that ends the run, if one does, is put on record as an event. step: the updates
+    that were made when this call of the run began."""
+    try:
+        yield
+    except BaseException as error:
+        text = f"{type(error).__name__}: {error}"
+        metrics.write({"kind": "event", "step": step, "event": "failed", "error": text[:2000]})
+        raise
 
 
 class Reporter:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gesso.partitioning.axes import partition
 from gesso.pretrain.setup import Setup
-from gesso.pretrain.state import State, begun
+from gesso.pretrain.state import State, make_init_from
 
 
 def next_stage(old: Setup, new: Setup, state: State) -> State:
@@ -17,11 +17,11 @@ def next_stage(old: Setup, new: Setup, state: State) -> State:
     the count of its updates; what begins to be trained has fresh ones; what no longer is loses
     them. The schedule of the learning rate begins anew.
     """
-    begin = begun(new.model, new.optimizer, parts=new.parts)
+    init = make_init_from(new.model, new.optimizer, parts=new.parts)
 
     def move(state: State) -> State:
         whole = old.parts.whole(state["params"], state.get("frozen", {}))
-        made = begin(whole, jax.random.key(0)) | {"step": state["step"]}
+        made = init(whole, jax.random.key(0)) | {"step": state["step"]}
         made["opt_state"] = kept_moments(made["opt_state"], state["opt_state"])
         return made | ({"carry": state["carry"]} if "carry" in state else {})
 

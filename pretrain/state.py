@@ -1,11 +1,12 @@
-"""The training state: its shapes, its placement, its birth.
+"""The training state: its shapes, sharding and initialization.
 
 {"params", "opt_state", "step"}; "frozen" where not all of a model is trained
 (pretrain/optimizer/trained.py), and "carry" where the objective carries something from batch to
 batch (objectives/base.py).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -14,11 +15,21 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from gesso.models.model import Model
+from gesso.models.model import Model, Params
 from gesso.partitioning.axes import Layout, partition, placements
 from gesso.pretrain.optimizer.trained import Parts, everything
 
 State = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """How far a run has come. step: updates made. next_row: the row of the data order that the next
+    update begins with."""
+
+    state: State
+    step: int
+    next_row: int
 
 
 def carry_of(objective: Any) -> Mapping[str, str]:
@@ -34,28 +45,28 @@ def make_init(
     carry: Mapping[str, str] | None = None,
     rows: int = 0,
     parts: Parts | None = None,
-) -> Any:
+) -> Callable[[jax.Array], State]:
     """key -> State with parameters in `dtype`; traceable. rows: those of a batch, for a carry."""
-    begin = begun(model, optimizer, carry=carry, rows=rows, parts=parts)
+    init_from = make_init_from(model, optimizer, carry=carry, rows=rows, parts=parts)
 
     def init(key: jax.Array) -> State:
-        return begin(jax.tree.map(lambda x: x.astype(dtype), model.init(key)), key)
+        return init_from(jax.tree.map(lambda x: x.astype(dtype), model.init(key)), key)
 
     return init
 
 
-def begun(
+def make_init_from(
     model: Model,
     optimizer: optax.GradientTransformation,
     *,
     carry: Mapping[str, str] | None = None,
     rows: int = 0,
     parts: Parts | None = None,
-) -> Any:
+) -> Callable[[Params, jax.Array], State]:
     """(whole parameters, key) -> the State before the first update; traceable."""
     chosen = parts or everything(model.letters)
 
-    def begin(whole: Any, key: jax.Array) -> State:
+    def init_from(whole: Params, key: jax.Array) -> State:
         params, frozen = chosen.begin(whole, jax.random.fold_in(key, 1))
         state = {"params": params, "opt_state": optimizer.init(params), "step": jnp.int32(0)}
         if chosen.frozen_letters:
@@ -66,7 +77,7 @@ def begun(
         shapes = {name: [sizes[each] for each in letters] for name, letters in carry.items()}
         return state | {"carry": {name: jnp.zeros(shape) for name, shape in shapes.items()}}
 
-    return begin
+    return init_from
 
 
 def state_shardings(
@@ -143,7 +154,7 @@ def init_state(
     rows: int = 0,
     parts: Parts | None = None,
 ) -> State:
-    """A fresh state, born where it lives: no device ever holds more than its part.
+    """A fresh state, computed where it lies: no device ever holds more than its part.
 
     The bits depend on the seed alone, not on the mesh or the layout.
     """

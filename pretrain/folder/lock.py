@@ -152,6 +152,19 @@ class RunLock:
         return _parse(self._path)
 
 
+@contextlib.contextmanager
+def hold(folder: Path) -> Iterator[RunLock]:
+    """The lock of a run folder, which is made where it is not there, until the context is left.
+    Raises LockHeld."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = RunLock(folder)
+    lock.acquire()
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
 def _parse(path: Path) -> dict[str, Any] | None:
     try:
         record = json.loads(path.read_bytes())

@@ -25,7 +25,7 @@ from gesso.pretrain.config import StartConfig
 from gesso.pretrain.experiment import Experiment, ExperimentError
 from gesso.pretrain.optimizer.trained import Parts, trained_names
 from gesso.pretrain.origins.parameters import match
-from gesso.pretrain.origins.resize import resized
+from gesso.pretrain.origins.resize import resize
 from gesso.pretrain.origins.sources import open_source
 
 
@@ -174,7 +174,7 @@ def _loaded(
         whole = np.concatenate([arrays[each.name] for each in pieces])
         if origin.kind == "resized":
             known = source.tokenizer_of_run().vocab_size
-            whole = resized(jnp.asarray(whole), origin.shape, letters[origin.name], known)
+            whole = resize(jnp.asarray(whole), origin.shape, letters[origin.name], known)
         made[origin.name] = np.asarray(whole)
     if fresh := [name for name in names if name not in made]:
         drawn = flat(jax.jit(model.init)(jax.random.key(experiment.seed)))

@@ -50,18 +50,18 @@ class Origin:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Beginning:
-    """All a new run begins with. sources: by side ("", or "encoder" and "decoder"). left: what the
-    sources have and the model does not."""
+class WarmStart:
+    """Which parameters of other runs a new run starts from. sources: by side ("", or "encoder" and
+    "decoder"). left: what the sources have and the model does not."""
 
     sources: Mapping[str, Source]
     origins: tuple[Origin, ...]
     left: tuple[str, ...]
 
 
-def beginning(
+def warm_start_of(
     experiment: Experiment, letters: Any, shapes: Mapping[str, Sequence[int]], tokenizer: Any
-) -> Beginning:
+) -> WarmStart:
     """What an experiment's `start` gives each of the model's parameters.
 
     letters: the model's. shapes: of its parameters, by name. tokenizer: the store's. Raises
@@ -86,8 +86,8 @@ def match(
     sources: Mapping[str, Source],
     letters: Mapping[str, str],
     shapes: Mapping[str, tuple[int, ...]],
-) -> Beginning:
-    """Each parameter with its origin, by name. Raises ExperimentError; see `beginning`."""
+) -> WarmStart:
+    """Each parameter with its origin, matched by name. Raises ExperimentError as warm_start_of."""
     offered = {
         _renamed(f"{side}/{name}" if side else name, start.rename): (side, name)
         for side, source in sources.items()
@@ -131,12 +131,12 @@ def match(
             f" --start.allow-fresh {problems[0].split()[0]}"
         )
     left = sorted(name for name, where in offered.items() if where not in used)
-    return Beginning(sources=sources, origins=tuple(origins), left=tuple(left))
+    return WarmStart(sources=sources, origins=tuple(origins), left=tuple(left))
 
 
-def table(begun: Beginning, trained: Mapping[str, str]) -> list[dict[str, Any]]:
-    """[{"name", "shape", "origin", "from", "trained"}] of every parameter. trained: what is said of
-    each by name ("frozen > top 2 > trained")."""
+def table_of(start: WarmStart, trained: Mapping[str, str]) -> list[dict[str, Any]]:
+    """[{"name", "shape", "origin", "from", "trained"}] of every parameter. trained: how much
+    of each is trained, by name ("frozen > top 2 > trained")."""
     return [
         {
             "name": each.name,
@@ -146,12 +146,12 @@ def table(begun: Beginning, trained: Mapping[str, str]) -> list[dict[str, Any]]:
             "was": list(each.was) if each.kind == "resized" else [],
             "trained": trained[each.name],
         }
-        for each in begun.origins
+        for each in start.origins
     ]
 
 
-def spoken(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The table of `table` as lines of text."""
+def lines_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The table of `table_of` as lines of text."""
     cells = [
         (
             row["name"],

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 
-def resized(x: jax.Array, shape: tuple[int, ...], letters: str, known: int) -> jax.Array:
+def resize(x: jax.Array, shape: tuple[int, ...], letters: str, known: int) -> jax.Array:
     """`x` with more or fewer rows of the vocabulary (V) and of positions (S). Further ids begin as
     the mean of those the tokenizer has, so that none is likelier than an average token; further
     positions repeat the first ones."""

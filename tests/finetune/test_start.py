@@ -19,19 +19,19 @@ from gesso.pretrain.checkpoints.checkpoints import Checkpoints
 from gesso.pretrain.checkpoints.manifest import Leaf
 from gesso.pretrain.config import CheckpointConfig, StartConfig
 from gesso.pretrain.experiment import ExperimentError, override, to_json
+from gesso.pretrain.initial import warm_state
 from gesso.pretrain.open import store_of
 from gesso.pretrain.origins.parameters import match
+from gesso.pretrain.origins.resize import resize
 from gesso.pretrain.origins.sources import Piece, Source, open_source
 from gesso.pretrain.setup import set_up
 from gesso.pretrain.start import (
     IMPORTED,
-    base_of,
-    decided,
-    resized,
-    saved,
-    sought,
-    started_state,
-    with_base,
+    add_base,
+    base_record,
+    checkpoint_state,
+    choose_start,
+    find_warm_start,
 )
 from gesso.storage.files import write_json
 
@@ -94,12 +94,12 @@ def test_a_larger_vocabulary_and_longer_rows(gpt, store, mesh, layout):
         start=StartConfig(source=str(folder)),
     )
     s = set_up(asked, store=store)
-    begins = sought(s)
-    assert {each.name: each.kind for each in begins.origins if each.kind != "loaded"} == {
+    start = find_warm_start(s)
+    assert {each.name: each.kind for each in start.origins if each.kind != "loaded"} == {
         "embed": "resized",
         "positions": "resized",
     }
-    state = started_state(s, begins)
+    state = warm_state(s, start)
     assert jax.tree.all(
         jax.tree.map(
             lambda a, b: a.sharding.is_equivalent_to(b.sharding, a.ndim), state, s.abstract
@@ -121,9 +121,9 @@ def test_a_larger_vocabulary_and_longer_rows(gpt, store, mesh, layout):
 
 def test_fewer_rows_are_the_first_ones():
     x = jax.numpy.arange(12.0).reshape(6, 2)
-    np.testing.assert_array_equal(resized(x, (4, 2), "VD", 6), x[:4])
-    np.testing.assert_array_equal(resized(x, (3, 2), "SD", 6), x[:3])
-    np.testing.assert_array_equal(resized(x, (7, 2), "VD", 2)[6], x[:2].mean(0))
+    np.testing.assert_array_equal(resize(x, (4, 2), "VD", 6), x[:4])
+    np.testing.assert_array_equal(resize(x, (3, 2), "SD", 6), x[:3])
+    np.testing.assert_array_equal(resize(x, (7, 2), "VD", 2)[6], x[:2].mean(0))
 
 
 @pytest.fixture(scope="module")
@@ -154,11 +154,11 @@ def test_bert2bert_has_each_side_from_its_own_source(berts, store):
     asked = adopt(plain, start)
     assert asked.model == plain.model
     s = set_up(asked, store=store)
-    begins = sought(s)
-    kinds = {each.name: each.kind for each in begins.origins}
+    start = find_warm_start(s)
+    kinds = {each.name: each.kind for each in start.origins}
     assert {name.split("/")[0] for name, kind in kinds.items() if kind == "fresh"} == {"source"}
-    assert "encoder/mlm/bias" in begins.left
-    ours = flat(jax.device_get(s.whole(started_state(s, begins))))
+    assert "encoder/mlm/bias" in start.left
+    ours = flat(jax.device_get(s.whole(warm_state(s, start))))
     scratch = flat(jax.device_get(build(plain.model).init(jax.random.key(asked.seed))))
     for name, leaf in ours.items():
         side, _, rest = name.partition("/")
@@ -179,13 +179,13 @@ def test_a_source_with_other_settings_inside_a_side_is_refused(tmp_path, store):
         start=StartConfig(source=str(tmp_path / "both")),
     )
     with pytest.raises(ExperimentError) as refused:
-        sought(set_up(asked, store=store))
+        find_warm_start(set_up(asked, store=store))
     said = str(refused.value)
     assert "model.encoder.epsilon: 1e-12 there, 0.001 asked" in said
     assert "dropout" not in said and "decoder" not in said
     for free in ("epsilon", "encoder.epsilon"):
         start = dataclasses.replace(asked.start, allow_changed=(free,))
-        sought(set_up(dataclasses.replace(asked, start=start), store=store))
+        find_warm_start(set_up(dataclasses.replace(asked, start=start), store=store))
 
 
 def piece(tree, name, shape):
@@ -208,8 +208,8 @@ LETTERS = {"embed": "VD", "blocks/q": "ZDD", "head_table": "VD", "classifier/bia
 
 
 def found(start, source, shapes=None):
-    begins = match(start, {"": source}, LETTERS, shapes or SHAPES)
-    return {each.name: (each.kind, each.taken) for each in begins.origins}, begins.left
+    made = match(start, {"": source}, LETTERS, shapes or SHAPES)
+    return {each.name: (each.kind, each.taken) for each in made.origins}, made.left
 
 
 def test_names_are_matched_tied_drawn_and_left():
@@ -251,7 +251,7 @@ def test_other_tokenizers_models_and_folders_are_refused(gpt, store, tmp_path):
         asked = tiny()
         asked = override(asked, {"start": StartConfig(source=str(folder))} | changes)
         with pytest.raises(ExperimentError, match=match):
-            sought(set_up(asked, store=store))
+            find_warm_start(set_up(asked, store=store))
 
     refused("activation: 'gelu_tanh' there, 'relu' asked", **{"model.activation": "relu"})
     t5 = configs.experiment("debug-t5")
@@ -275,16 +275,16 @@ def test_a_base_that_is_kept_elsewhere_is_made_again_or_refused(gpt, store, tmp_
     """What adapters rely on: their checkpoints hold no frozen tree, but its fingerprint."""
     s = set_up(tiny(start=StartConfig(source=str(gpt[0])), first_layer=1), store=store)
     s = dataclasses.replace(s, parts=dataclasses.replace(s.parts, frozen_saved="elsewhere"))
-    state = started_state(s, sought(s))
-    kept, info = saved(s, state), base_of(s, state)
+    state = warm_state(s, find_warm_start(s))
+    kept, info = checkpoint_state(s, state), base_record(s, state)
     assert "frozen" not in kept
-    again = with_base(s, kept, info)
+    again = add_base(s, kept, info)
     assert jax.tree.all(jax.tree.map(np.array_equal, again["frozen"], state["frozen"]))
     other = tmp_path / "other"
     make_run(other, tiny(), seed=4)
     e = dataclasses.replace(s.experiment, start=StartConfig(source=str(other)))
     with pytest.raises(ExperimentError, match="is not what this run was trained over"):
-        with_base(dataclasses.replace(s, experiment=e), kept, info)
+        add_base(dataclasses.replace(s, experiment=e), kept, info)
 
 
 def test_resume_goes_before_start_before_imported_before_scratch(gpt, store, tmp_path):
@@ -292,13 +292,13 @@ def test_resume_goes_before_start_before_imported_before_scratch(gpt, store, tmp
     asked = set_up(tiny(start=StartConfig(source=str(folder))), store=store)
     plain = set_up(tiny(), store=store)
     none = tmp_path / "none"
-    assert decided(plain, none) == "scratch"
-    assert decided(asked, none) == "start"
-    assert decided(asked, folder / "checkpoints") == "resume"
+    assert choose_start(plain, none) == "scratch"
+    assert choose_start(asked, none) == "start"
+    assert choose_start(asked, folder / "checkpoints") == "resume"
     make_run(tmp_path / "imported", tiny(), info={IMPORTED: True})
-    assert decided(plain, tmp_path / "imported" / "checkpoints") == "imported"
+    assert choose_start(plain, tmp_path / "imported" / "checkpoints") == "imported"
     with pytest.raises(ExperimentError, match="holds imported parameters, and start names others"):
-        decided(asked, tmp_path / "imported" / "checkpoints")
+        choose_start(asked, tmp_path / "imported" / "checkpoints")
 
 
 def test_the_command_takes_the_model_of_the_source_and_its_own_recipe(gpt, tmp_path, capsys):
