@@ -223,9 +223,9 @@ def _compile(e: Any, mesh: Any) -> Any:
     from gesso.models import build
     from gesso.objectives.base import build as build_objective
     from gesso.partitioning.layouts import LAYOUTS
+    from gesso.pretrain.batch import abstract_batch
     from gesso.pretrain.optimizer.optimizer import make_optimizer
     from gesso.pretrain.optimizer.schedule import make_schedule
-    from gesso.pretrain.setup import abstract_batch
     from gesso.pretrain.state import abstract_state
     from gesso.pretrain.step import StepSettings, compile_step, make_train_step
 

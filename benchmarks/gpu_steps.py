@@ -24,10 +24,11 @@ from gesso.partitioning.config import MeshConfig
 from gesso.partitioning.layouts import LAYOUTS
 from gesso.partitioning.machines.hardware import peak_flops
 from gesso.partitioning.mesh import make_mesh
+from gesso.pretrain.batch import batch_sharding
 from gesso.pretrain.optimizer.optimizer import make_optimizer
 from gesso.pretrain.optimizer.schedule import make_schedule
 from gesso.pretrain.state import abstract_state, init_state
-from gesso.pretrain.step import StepSettings, batch_sharding, compile_step, make_train_step
+from gesso.pretrain.step import StepSettings, compile_step, make_train_step
 
 
 class OneDocumentPerRow(CausalLM):

@@ -27,9 +27,10 @@ from gesso.data.config import OrderConfig
 from gesso.data.order.order import Order
 from gesso.objectives.config import MaskedLMConfig
 from gesso.objectives.masked import MaskedLM
+from gesso.pretrain.batch import abstract_batch
 from gesso.pretrain.experiment import Experiment
 from gesso.pretrain.open import store_of
-from gesso.pretrain.setup import Setup, abstract_batch, compiled_step, set_up
+from gesso.pretrain.setup import Setup, compiled_step, set_up
 
 STORE = "embedded:wordpiece"
 SETTINGS = {

@@ -216,7 +216,8 @@ def lay_out(experiment: Experiment, devices: list[Any]) -> LaidOut:
     from gesso.objectives.base import build as build_objective
     from gesso.partitioning.layouts import LAYOUTS
     from gesso.partitioning.mesh import make_mesh
-    from gesso.pretrain.setup import abstract_batch, step_settings, trained_parts
+    from gesso.pretrain.batch import abstract_batch
+    from gesso.pretrain.setup import step_settings, trained_parts
     from gesso.pretrain.state import abstract_state, carry_of
     from gesso.pretrain.step import make_train_step
 

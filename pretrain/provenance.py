@@ -15,7 +15,7 @@ from gesso.partitioning.hosts.processes import Hosts
 from gesso.pretrain.experiment import to_json
 from gesso.pretrain.folder.claim import environment
 from gesso.pretrain.origins.parameters import WarmStart, lines_of, table_of
-from gesso.pretrain.setup import Setup, parameter_table
+from gesso.pretrain.setup import Setup
 from gesso.records.spans import read_spans
 from gesso.records.stragglers import host_times, verdicts
 from gesso.storage.files import write_json
@@ -80,6 +80,23 @@ def _training_of(row: dict[str, Any], setups: Sequence[Setup]) -> str:
         else:
             amounts.append(f"top {trained.shape[0]}")
     return amounts[0] if len(set(amounts)) == 1 else " > ".join(amounts)
+
+
+def parameter_table(s: Setup) -> list[dict[str, Any]]:
+    """[{"name", "shape", "letters", "count", "trained"}] in tree order; trained: how many of count
+    are."""
+    letters = flat(s.model.letters) | flat(s.parts.letters)
+    trained, frozen = flat(s.abstract["params"]), flat(s.abstract.get("frozen", {}))
+    table = []
+    for name, each in letters.items():
+        here = [tree[name].shape for tree in (frozen, trained) if name in tree]
+        shape = [sum(x[0] for x in here), *here[0][1:]] if here[0] else []
+        size = trained[name].size if name in trained else 0
+        count = math.prod(shape)
+        table.append(
+            {"name": name, "shape": shape, "letters": each, "count": count, "trained": size}
+        )
+    return table
 
 
 def write_corpus(folder: Path, setup: Setup) -> None:

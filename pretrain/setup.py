@@ -1,12 +1,10 @@
 """From an experiment to what the loop runs: data, model, optimizer, mesh, the compiled step."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -20,6 +18,7 @@ from gesso.partitioning.axes import Layout, partition
 from gesso.partitioning.layouts import LAYOUTS
 from gesso.partitioning.machines.hardware import model_flops_utilization
 from gesso.partitioning.mesh import make_mesh
+from gesso.pretrain.batch import abstract_batch
 from gesso.pretrain.checks import validate
 from gesso.pretrain.experiment import Experiment
 from gesso.pretrain.optimizer.mup import rates
@@ -30,7 +29,7 @@ from gesso.pretrain.origins.adapter import adapter_parts, adapter_shapes
 from gesso.pretrain.phases import phase_experiment, scheduled
 from gesso.pretrain.placeholders import counting
 from gesso.pretrain.state import State, abstract_state, carry_of
-from gesso.pretrain.step import StepSettings, batch_sharding, compile_step, make_train_step
+from gesso.pretrain.step import StepSettings, compile_step, make_train_step
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,32 +184,6 @@ def step_settings(
     )
 
 
-def abstract_batch(
-    objective: Objective, *, rows: int, length: int, mesh: Mesh
-) -> dict[str, jax.ShapeDtypeStruct]:
-    """The global batch as jax.ShapeDtypeStructs with their shardings: what the objective makes of
-    a row of padding, `rows` times."""
-    made = objective.host_batch(padding_rows(objective, length))
-    made["row_crc"] = np.zeros(1, np.uint32)
-    return {
-        name: jax.ShapeDtypeStruct(
-            (rows, *leaf.shape[1:]),
-            leaf.dtype,
-            sharding=batch_sharding(mesh, objective.letters.get(name, "BL"[: leaf.ndim])),
-        )
-        for name, leaf in made.items()
-    }
-
-
-def padding_rows(objective: Objective, length: int) -> dict[str, np.ndarray]:
-    """One row of the data in which nothing is written."""
-    shape = (1, objective.row_length(length))
-    rows = {name: np.zeros(shape, np.int32) for name in ("tokens", "segments", "positions")}
-    if objective.companions:
-        rows |= {f"other_{name}": leaf for name, leaf in rows.items()}
-    return rows | {"component": np.zeros(1, np.int32), "row": np.zeros(1, np.int64)}
-
-
 def counted_leaves(objective: Objective) -> tuple[str, ...]:
     """The weight leaves whose rows and places a record counts: all, where there are several."""
     leaves = tuple(dict.fromkeys(term.weight for term in objective.terms.values()))
@@ -230,20 +203,3 @@ def utilization(s: Setup) -> Callable[[float], float | None]:
         return lambda rate: None
     devices = list(s.mesh.devices.flat)
     return lambda rate: model_flops_utilization(flops, rate, devices)
-
-
-def parameter_table(s: Setup) -> list[dict[str, Any]]:
-    """[{"name", "shape", "letters", "count", "trained"}] in tree order; trained: how many of count
-    are."""
-    letters = flat(s.model.letters) | flat(s.parts.letters)
-    trained, frozen = flat(s.abstract["params"]), flat(s.abstract.get("frozen", {}))
-    table = []
-    for name, each in letters.items():
-        here = [tree[name].shape for tree in (frozen, trained) if name in tree]
-        shape = [sum(x[0] for x in here), *here[0][1:]] if here[0] else []
-        size = trained[name].size if name in trained else 0
-        count = math.prod(shape)
-        table.append(
-            {"name": name, "shape": shape, "letters": each, "count": count, "trained": size}
-        )
-    return table

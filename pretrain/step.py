@@ -12,14 +12,14 @@ from jax.sharding import PartitionSpec as P
 
 from gesso.models.model import Model
 from gesso.objectives.base import Objective
-from gesso.partitioning.axes import Layout, at_rest, gradient, partition, spec
+from gesso.partitioning.axes import Layout, at_rest, gradient, partition
+from gesso.pretrain.batch import Batch
 from gesso.pretrain.optimizer.trained import Parts, everything
 from gesso.pretrain.state import State
 
 # Names the random stream of `Parts.combine` beside the objective's.
 _OF_THE_PARTS = 0x9A275
 
-Batch = dict[str, jax.Array]
 Metrics = dict[str, jax.Array]
 
 
@@ -174,13 +174,6 @@ def trace_step(
             donate_argnums=donated,
         )
         return jitted.trace(state, batch)
-
-
-def batch_sharding(mesh: Mesh, letters: str) -> NamedSharding:
-    """Where a batch leaf lies: rows over replica, data and fsdp; their length over sequence."""
-    from gesso.partitioning.layouts import LAYOUTS
-
-    return NamedSharding(mesh, spec(letters, LAYOUTS["replicated"].in_flight))
 
 
 def _rows_and_places(weight: jax.Array) -> jax.Array:

@@ -19,7 +19,8 @@ from gesso.partitioning.axes import placements
 from gesso.partitioning.config import MeshConfig
 from gesso.partitioning.layouts import LAYOUTS
 from gesso.partitioning.mesh import make_mesh
-from gesso.pretrain.step import StepSettings, batch_sharding, compile_step, make_train_step
+from gesso.pretrain.batch import batch_sharding
+from gesso.pretrain.step import StepSettings, compile_step, make_train_step
 
 VOCAB, LENGTH = 64, 32
 SPECIAL = {"mask": 4, "cls": 2, "sep": 3}

@@ -19,9 +19,10 @@ from gesso.objectives.mixed import Mixed
 from gesso.partitioning.config import MeshConfig
 from gesso.partitioning.layouts import LAYOUTS
 from gesso.partitioning.mesh import make_mesh
+from gesso.pretrain.batch import batch_sharding
 from gesso.pretrain.experiment import from_json, to_json
 from gesso.pretrain.state import init_state
-from gesso.pretrain.step import StepSettings, batch_sharding, compile_step, make_train_step
+from gesso.pretrain.step import StepSettings, compile_step, make_train_step
 
 LENGTH = 48
 TAB = ord("\t")

@@ -22,6 +22,7 @@ from gesso.partitioning.config import MeshConfig
 from gesso.partitioning.layouts import LAYOUTS
 from gesso.partitioning.mesh import make_mesh
 from gesso.planning.program_flops import executed_flops
+from gesso.pretrain.batch import batch_sharding
 from gesso.pretrain.checkpoints.checkpoints import Checkpoints
 from gesso.pretrain.checkpoints.manifest import read
 from gesso.pretrain.config import CheckpointConfig, StartConfig
@@ -34,7 +35,6 @@ from gesso.pretrain.session import run
 from gesso.pretrain.state import abstract_state, init_state
 from gesso.pretrain.step import (
     StepSettings,
-    batch_sharding,
     compile_step,
     make_train_step,
     trace_step,

@@ -15,13 +15,13 @@ from gesso.partitioning.config import MeshConfig
 from gesso.partitioning.layouts import LAYOUTS
 from gesso.partitioning.mesh import make_mesh
 from gesso.planning.program_flops import executed_flops
+from gesso.pretrain.batch import batch_sharding
 from gesso.pretrain.experiment import override
 from gesso.pretrain.optimizer.optimizer import make_optimizer
 from gesso.pretrain.optimizer.trained import PatternError, joined, parts_of
 from gesso.pretrain.state import abstract_state, init_state
 from gesso.pretrain.step import (
     StepSettings,
-    batch_sharding,
     compile_step,
     make_train_step,
     trace_step,

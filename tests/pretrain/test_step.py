@@ -11,11 +11,12 @@ from gesso.objectives.base import build as build_objective
 from gesso.partitioning.config import MeshConfig
 from gesso.partitioning.layouts import LAYOUTS
 from gesso.partitioning.mesh import make_mesh
+from gesso.pretrain.batch import batch_sharding
 from gesso.pretrain.config import OptimizerConfig
 from gesso.pretrain.experiment import override
 from gesso.pretrain.optimizer.optimizer import make_optimizer
 from gesso.pretrain.state import abstract_state, init_state
-from gesso.pretrain.step import StepSettings, batch_sharding, compile_step, make_train_step
+from gesso.pretrain.step import StepSettings, compile_step, make_train_step
 
 TINY = {
     "model.layers": 2,
