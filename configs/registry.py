@@ -1,10 +1,17 @@
-"""The experiments by name. Names are known without importing them: a typo answers at once."""
+"""The experiments by name. Names are known without importing them: a typo answers at once.
+
+Other packages' experiments (entry points, group gesso.experiments) are looked for where a name is
+not ours.
+"""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint
 from typing import Any
 
 from gesso.pretrain.experiment import Experiment, ExperimentError, override
+from gesso.settings import entry_points
+from gesso.settings.entry_points import EntryPointError
 from gesso.settings.nearest import did_you_mean
 
 # name -> (module, function); the function's docstring says its numbers, source and command.
@@ -63,26 +70,64 @@ _EXPERIMENTS = {
 
 
 def names() -> list[str]:
-    """The names of all experiments, small ones first."""
+    """The names of all our experiments, small ones first."""
     return list(_EXPERIMENTS)
+
+
+def others() -> tuple[list[str], list[str]]:
+    """The names of other packages' experiments, and one line for each that is refused."""
+    return entry_points.others(entry_points.EXPERIMENTS, _EXPERIMENTS)
 
 
 def experiment(name: str, overrides: Mapping[str, Any] | None = None) -> Experiment:
     """The experiment of that name, with {"optimizer.learning_rate": 3e-4, ...} put in place.
 
-    Raises ExperimentError for an unknown name or setting, with the nearest one.
+    Raises ExperimentError for an unknown name or setting, with the nearest one, and for another
+    package's experiment that cannot be made.
     """
-    if name not in _EXPERIMENTS:
-        hint = did_you_mean(
-            name, _EXPERIMENTS, most=3, show=str, otherwise="`gesso list` shows them all"
-        )
-        raise ExperimentError(f"no experiment {name!r}{hint}")
-    module, function = _EXPERIMENTS[name]
-    made = getattr(importlib.import_module(module), function)()
+    made = _ours(name)() if name in _EXPERIMENTS else _another(name)
     return override(made, overrides or {})
 
 
 def describe(name: str) -> str:
     """The docstring of an experiment's function: numbers, source, command, expected result."""
+    return (_ours(name) if name in _EXPERIMENTS else _loaded(_entry(name))).__doc__ or ""
+
+
+def _ours(name: str) -> Callable[[], Experiment]:
     module, function = _EXPERIMENTS[name]
-    return getattr(importlib.import_module(module), function).__doc__ or ""
+    return getattr(importlib.import_module(module), function)
+
+
+def _another(name: str) -> Experiment:
+    """The experiment that another package offers under that name."""
+    entry = _entry(name)
+    function = _loaded(entry)
+    try:
+        made = function()
+        if not isinstance(made, Experiment):
+            raise TypeError(f"it returned a {type(made).__name__}, not an Experiment")
+        if made.name != name:
+            raise ValueError(f"it returned an experiment named {made.name!r}")
+    except Exception as error:  # another's code
+        raise ExperimentError(str(entry_points.broken(entry, error))) from error
+    return made
+
+
+def _entry(name: str) -> EntryPoint:
+    try:
+        entry = entry_points.find(entry_points.EXPERIMENTS, name)
+    except EntryPointError as error:
+        raise ExperimentError(str(error)) from error
+    if entry is None:
+        known = [*_EXPERIMENTS, *others()[0]]
+        hint = did_you_mean(name, known, most=3, show=str, otherwise="`gesso list` shows them all")
+        raise ExperimentError(f"no experiment {name!r}{hint}")
+    return entry
+
+
+def _loaded(entry: EntryPoint) -> Callable[..., object]:
+    try:
+        return entry_points.load(entry)
+    except EntryPointError as error:
+        raise ExperimentError(str(error)) from error

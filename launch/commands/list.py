@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Any
 
-from gesso.launch.console import output, print_json, size
+from gesso.launch.console import narration, output, print_json, size
 from gesso.pretrain.config import MOMENTS
 from gesso.pretrain.exits import DONE
-from gesso.pretrain.experiment import Experiment
+from gesso.pretrain.experiment import Experiment, ExperimentError
 from gesso.records.progress import short
 
 _BYTES = {"float32": 4, "bfloat16": 2}
@@ -32,11 +32,31 @@ class List:
         from gesso.configs import registry
 
         rows = [figures(registry.experiment(name)) for name in registry.names()]
+        added, problems = _others()
+        rows += added
+        for problem in problems:
+            narration().print(problem, markup=False, soft_wrap=True)
         if self.json:
             print_json(rows)
         else:
             _show(rows)
         return DONE
+
+
+def _others() -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows of other packages' experiments, and one line for each that has none."""
+    from gesso.configs import registry
+
+    names, problems = registry.others()
+    rows = []
+    for name in names:
+        try:
+            rows.append(figures(registry.experiment(name)))
+        except ExperimentError as error:
+            problems.append(str(error))
+        except Exception as error:  # another package's model may fail to be counted in any way
+            problems.append(f"{name!r} cannot be counted: {type(error).__name__}: {error}")
+    return rows, problems
 
 
 def figures(experiment: Experiment) -> dict[str, Any]:
