@@ -30,8 +30,7 @@ from typing import Any
 import numpy as np
 
 from gesso.export.formats import format_for
-from gesso.export.reading import slots
-from gesso.export.tables.tables import Paths, places
+from gesso.export.tables.tables import Paths, places, slots
 from gesso.export.writing_weights import write_weights
 from gesso.models import GPTConfig, build
 from gesso.models.count import parameters
@@ -84,7 +83,7 @@ def publish(folder: Path, config: GPTConfig) -> None:
     named = Paths(shapes, draw)
     size = 5_000_000_000
     write_weights(folder, found, named, dtype="float32", max_shard_bytes=size, copies={})
-    (folder / "config.json").write_text(json.dumps(form.write(config)[0]))
+    (folder / "config.json").write_text(json.dumps(form.write(config)))
 
 
 def measured(*command: str, seconds: int) -> dict[str, float]:

@@ -33,6 +33,18 @@ class Agreement:
     outputs: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """What a writer wrote. files: {name: bytes}. agreement: how far the outputs of what was
+    read back are from those of the parameters given."""
+
+    folder: Path
+    model_type: str
+    dtype: str
+    files: dict[str, int]
+    agreement: Agreement
+
+
 def compare(folder: Path, config: Any, params: Mapping[str, Any], *, dtype: str) -> Agreement:
     """Read `folder` again and compare its outputs on a probe with those of `params`, nested or
     Paths. One model's parameters are on the device at a time.

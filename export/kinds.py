@@ -8,8 +8,9 @@ from typing import Any
 from gesso.export.families import elmo, slim
 from gesso.export.files.tensors import FolderError, Tensors
 from gesso.export.files.weights import open_weights, read_json
-from gesso.export.formats import Format, format_of
+from gesso.export.formats import format_of
 from gesso.export.tables.fields import Fields
+from gesso.export.tables.format import Format
 
 CONFIG = "config.json"
 

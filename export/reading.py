@@ -15,9 +15,9 @@ import jax
 import numpy as np
 
 from gesso.export.files.tensors import FolderError, Tensors, TensorSpec, some
-from gesso.export.formats import Format
 from gesso.export.kinds import kind_of
-from gesso.export.tables.tables import Place, Resize, Row, Slot, check, places, read_parameters
+from gesso.export.tables.format import Format
+from gesso.export.tables.tables import Place, Resize, Row, check, places, read_parameters, slots
 from gesso.models import build
 from gesso.models.model import Model, Params
 from gesso.models.trees import flat, nest
@@ -150,13 +150,6 @@ def parameters_of(opened: Opened, *, seed: int = 0) -> Iterator[tuple[str, np.nd
     places = sorted(opened.places, key=lambda place: -math.prod(place.slots[0].shape))
     yield from read_parameters(places, opened.source, resized=opened.resized)
     yield from _drawn(opened.model, opened.fresh, seed).items()
-
-
-def slots(model: Model) -> dict[str, Slot]:
-    """Letters and shape of every parameter of a model, by path; nothing is computed."""
-    shapes = flat(jax.eval_shape(model.init, jax.random.key(0)))
-    letters = flat(model.letters)
-    return {path: Slot(letters[path], tuple(x.shape)) for path, x in shapes.items()}
 
 
 def tokenizer_files(folder: Path) -> dict[str, bytes]:

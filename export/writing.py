@@ -1,40 +1,27 @@
 """Our config, parameters and tokenizer as a published folder: `write_folder`."""
 
-import contextlib
 import dataclasses
 import functools
 import os
-import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from gesso.export.agreement import Agreement, compare, on_device
+from gesso.export.agreement import Written, compare, on_device
+from gesso.export.files.folder import new_folder
 from gesso.export.files.tensors import FolderError
 from gesso.export.files.weights import RECORD, exported
 from gesso.export.formats import Format, format_for
-from gesso.export.reading import slots
-from gesso.export.tables.tables import Paths, Resize, by_path, places
+from gesso.export.stacks.declared import with_others
+from gesso.export.tables.expressible import Inexpressible
+from gesso.export.tables.tables import Paths, Resize, by_path, places, slots
 from gesso.export.tokenizers.files import files_of
 from gesso.export.writing_weights import write_weights
 from gesso.models import build
-from gesso.storage.files import sync_folder, sync_tree, write_json
+from gesso.storage.files import write_json
 
 # Readers load shard by shard; 5 GB is what transformers writes.
 SHARD_BYTES = 5_000_000_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Written:
-    """What `write_folder` wrote. files: {name: bytes}. agreement: how far the outputs of what was
-    read back are from those of the parameters given."""
-
-    folder: Path
-    model_type: str
-    dtype: str
-    files: dict[str, int]
-    agreement: Agreement
 
 
 def write_folder(
@@ -63,7 +50,10 @@ def write_folder(
     """
     if format != "hf":
         raise FolderError(f"there is no folder format {format!r}; this one is 'hf'")
-    form = format_for(config)
+    try:
+        form = format_for(config)
+    except Inexpressible as error:
+        raise with_others(error, config) from None
     said = dataclasses.replace(config, vocab=vocab) if vocab else config
     if vocab > config.vocab:
         raise FolderError(f"vocab {vocab} is more than the model's {config.vocab} rows")
@@ -75,7 +65,7 @@ def write_folder(
         for name, content in made.files.items():
             (part / name).write_bytes(content)
         # RoBERTa's padding id is a matter of the model: it says where positions begin.
-        record = made.ids | form.write(said)[0] | {"torch_dtype": dtype}
+        record = made.ids | form.write(said) | {"torch_dtype": dtype}
         write_json(part / "config.json", record)
         if card:
             (part / "README.md").write_text(card)
@@ -90,37 +80,6 @@ def write_folder(
         files=files,
         agreement=agreement,
     )
-
-
-@contextlib.contextmanager
-def new_folder(path: Path, *, mine: Any) -> Iterator[Path]:
-    """A folder beside `path` that takes its name when the block ends, and vanishes when it fails.
-
-    What is at `path` may be nothing, an empty folder, or one that `mine(folder)` recognises: it is
-    replaced then. Raises FolderError otherwise.
-    """
-    path = path.absolute()
-    if path.exists() and not path.is_dir():
-        raise FolderError(f"{path} is a file; name a folder")
-    if path.is_dir() and any(path.iterdir()) and not mine(path):
-        some = ", ".join(sorted(each.name for each in path.iterdir())[:3])
-        raise FolderError(
-            f"{path} is not empty and not an earlier export ({some}); name another folder"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.writing")
-    part.mkdir()
-    try:
-        yield part
-        sync_tree(part)
-        old = path.with_name(f"{path.name}.{os.getpid()}.old")
-        if path.exists():
-            path.rename(old)
-        part.rename(path)
-        sync_folder(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def _read(params: Mapping[str, Any], placed: dict[str, Any], path: str) -> Any:

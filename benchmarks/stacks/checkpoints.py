@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gesso.data.tokenizers.bytes import BytesTokenizer
-from gesso.export.reading import slots
+from gesso.export.tables.tables import slots
 from gesso.models import (
     BERTConfig,
     ELMoConfig,

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection
 
 from gesso.export.families import bert_configs
-from gesso.export.formats import Format, Tie
+from gesso.export.tables.format import Format, Tie
 from gesso.export.tables.tables import Row
 from gesso.models.bert.config import BERTConfig
 
@@ -135,6 +135,7 @@ def _format(model_type: str) -> Format:
     return Format(
         model_type=model_type,
         family="bert",
+        expresses=bert_configs.expressible("roberta" if roberta else "bert"),
         read=bert_configs.read,
         write=lambda config: bert_configs.write(
             config, model_type="roberta" if roberta else "bert"

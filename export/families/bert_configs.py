@@ -9,7 +9,8 @@ import dataclasses
 from collections.abc import Collection
 from typing import Any, Literal
 
-from gesso.export.tables.fields import Fields, Sayable
+from gesso.export.tables.expressible import Expressible
+from gesso.export.tables.fields import Fields
 from gesso.models.bert.config import BERTConfig, Output
 
 ACTIVATIONS = {
@@ -104,21 +105,57 @@ def settle(config: BERTConfig, names: Collection[str], *, roberta: bool) -> BERT
     return dataclasses.replace(config, outputs=tuple(found))
 
 
-def write(
-    config: BERTConfig, *, model_type: str, role: Role = "encoder"
-) -> tuple[dict[str, Any], list[str]]:
-    """Our config to theirs, and what the format cannot say."""
-    s = Sayable(model_type, config)
+# Fields of the model's computation, start and training, which no output depends on.
+_NEUTRAL = frozenset(
+    (
+        *("remat", "unroll", "attention", "init", "init_std"),
+        *("embedding_dropout", "attention_dropout", "residual_dropout", "head_dropout"),
+    )
+)
+
+
+def neutral(config: BERTConfig) -> frozenset[str]:
+    """The fields that change no output of this config."""
+    return _NEUTRAL
+
+
+def expressible(model_type: Literal["bert", "roberta"]) -> Expressible:
+    """The settings that one of the two expresses."""
     roberta = model_type == "roberta"
-    if roberta and config.first_position < 1:
-        s.problems.append("roberta begins positions behind its padding id: first_position >= 1")
-    if not roberta:
-        s.only(first_position=0)
-    if config.token_types < 1:
-        s.problems.append(f"{model_type} has a table of token types, and this model none")
+
+    def first_position(config: BERTConfig) -> str:
+        if roberta and config.first_position < 1:
+            return "positions begin behind the padding id: first_position >= 1"
+        return "only 0" if config.first_position and not roberta else ""
+
+    def outputs(config: BERTConfig) -> str:
+        return "" if _end(config, roberta=roberta) is not None else "no architecture has all of it"
+
+    return Expressible(
+        format=model_type,
+        family="bert",
+        fields=(
+            *("vocab", "positions", "layers", "embed", "heads", "mlp"),
+            *("labels", "head", "activation", "epsilon"),
+        ),
+        rules={
+            "first_position": first_position,
+            "token_types": lambda config: (
+                "" if config.token_types else f"{model_type} has a table of token types"
+            ),
+            "outputs": outputs,
+        },
+        neutral=neutral,
+    )
+
+
+def write(config: BERTConfig, *, model_type: str, role: Role = "encoder") -> dict[str, Any]:
+    """Our config to theirs."""
+    roberta = model_type == "roberta"
+    end = _end(config, roberta=roberta) or "Model"
     record: dict[str, Any] = {
         "model_type": model_type,
-        "architectures": [_architecture(s, roberta=roberta)],
+        "architectures": [("Roberta" if roberta else "Bert") + end],
         "vocab_size": config.vocab,
         "max_position_embeddings": config.positions,
         "position_embedding_type": "absolute",  # CTranslate2 asks for it
@@ -143,7 +180,7 @@ def write(
     if config.labels:
         record["id2label"] = {str(i): f"LABEL_{i}" for i in range(config.labels)}
         record["label2id"] = {f"LABEL_{i}": i for i in range(config.labels)}
-    return record, s.problems
+    return record
 
 
 def _promised(f: Fields) -> tuple[Output, ...]:
@@ -155,10 +192,9 @@ def _promised(f: Fields) -> tuple[Output, ...]:
     return ()
 
 
-def _architecture(s: Sayable, *, roberta: bool) -> str:
-    outputs = set(s.config.outputs)
-    heads = outputs - {"pooler"}
-    ends = {
+def _end(config: BERTConfig, *, roberta: bool) -> str | None:
+    """The end of the architecture's name that has these outputs; None where none has."""
+    ends: dict[frozenset[Output], str] = {
         frozenset(): "Model",
         frozenset({"mlm"}): "ForMaskedLM",
         frozenset({"classify"}): "ForSequenceClassification",
@@ -170,6 +206,4 @@ def _architecture(s: Sayable, *, roberta: bool) -> str:
             frozenset({"mlm", "nsp"}): "ForPreTraining",
             frozenset({"nsp"}): "ForNextSentencePrediction",
         }
-    if frozenset(heads) not in ends:
-        s.problems.append(f"no architecture has all of model.outputs {s.config.outputs}")
-    return ("Roberta" if roberta else "Bert") + ends.get(frozenset(heads), "Model")
+    return ends.get(frozenset(config.outputs) - {"pooler"})

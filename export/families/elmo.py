@@ -14,8 +14,8 @@ from gesso.export.families import elmo_options
 from gesso.export.files.hdf5 import Hdf5File
 from gesso.export.files.tensors import FolderError
 from gesso.export.files.weights import Weights, exported, read_json
-from gesso.export.formats import Format
 from gesso.export.tables.fields import Fields
+from gesso.export.tables.format import Format
 from gesso.export.tables.tables import Row
 from gesso.models.elmo.config import ELMoConfig
 
@@ -68,6 +68,7 @@ def _settle(config: ELMoConfig, names: Collection[str]) -> ELMoConfig:
 FORMAT = Format(
     model_type="elmo",
     family="elmo",
+    expresses=elmo_options.EXPRESSES,
     read=elmo_options.read,
     write=elmo_options.write,
     table=table,

@@ -6,7 +6,8 @@ https://github.com/allenai/allennlp (modules/elmo.py).
 
 from typing import Any
 
-from gesso.export.tables.fields import Fields, Sayable
+from gesso.export.tables.expressible import Expressible
+from gesso.export.tables.fields import Fields
 from gesso.models.elmo.config import ELMoConfig
 
 # Of the training, not of the model.
@@ -44,10 +45,30 @@ def read(f: Fields) -> ELMoConfig:
     return config
 
 
-def write(config: ELMoConfig) -> tuple[dict[str, Any], list[str]]:
-    """Our config as options, and what they cannot say."""
-    s = Sayable("options.json", config)
-    s.only(head=["shared", "tied", "none"])
+_CHARACTERS = ("characters", "character_embed", "filters", "activation", "highways")
+
+
+def neutral(config: ELMoConfig) -> frozenset[str]:
+    """The fields that change no output of this config."""
+    return frozenset(
+        ("dropout", "chunk_words", "unroll", *(_CHARACTERS if config.reads == "words" else ()))
+    )
+
+
+EXPRESSES = Expressible(
+    format="options.json",
+    family="elmo",
+    fields=(
+        *("vocab", "reads", *_CHARACTERS, "embed", "layers", "cell"),
+        *("cell_clip", "projection_clip", "residuals"),
+    ),
+    only={"head": ["shared", "tied", "none"]},
+    neutral=neutral,
+)
+
+
+def write(config: ELMoConfig) -> dict[str, Any]:
+    """Our config as options."""
     options: dict[str, Any] = {
         "bidirectional": True,
         "dropout": config.dropout,
@@ -72,7 +93,7 @@ def write(config: ELMoConfig) -> tuple[dict[str, Any], list[str]]:
         }
     elif config.head == "tied":
         options["share_embedding_softmax"] = True
-    return options, s.problems
+    return options
 
 
 def _characters(cnn: Fields, f: Fields) -> dict[str, Any]:

@@ -7,14 +7,16 @@ cross-attention.
 import dataclasses
 import re
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Literal
 
 from gesso.export.families import bert, bert_configs, gpt, gpt_configs
-from gesso.export.formats import Format, Tie
-from gesso.export.tables.fields import Fields, Sayable
+from gesso.export.tables.expressible import Expressible
+from gesso.export.tables.fields import Fields
+from gesso.export.tables.format import Format, Tie
 from gesso.export.tables.tables import Row
 from gesso.models.bert.config import BERTConfig
 from gesso.models.encoder_decoder.config import EncoderDecoderConfig
+from gesso.models.gpt.config import GPTConfig
 
 
 def read(f: Fields) -> EncoderDecoderConfig:
@@ -42,18 +44,35 @@ def read(f: Fields) -> EncoderDecoderConfig:
     return EncoderDecoderConfig(**sides, start=start)
 
 
-def write(config: EncoderDecoderConfig) -> tuple[dict[str, Any], list[str]]:
-    """Our config to theirs, and what the format cannot say."""
-    s = Sayable("encoder-decoder", config)
-    s.only(tie="none")
-    kind = _kind(config.encoder)
-    encoder, problems = bert_configs.write(config.encoder, model_type=kind)
+def _side(config: BERTConfig | GPTConfig) -> Expressible:
+    if isinstance(config, BERTConfig):
+        return bert_configs.expressible(_kind(config))
+    return dataclasses.replace(
+        gpt_configs.GPT2, rules={**gpt_configs.GPT2.rules, "outputs": _no_labels}
+    )
+
+
+def _no_labels(config: GPTConfig) -> str:
+    return "the decoder of two has no labels" if config.outputs else ""
+
+
+EXPRESSES = Expressible(
+    format="encoder-decoder",
+    family="encoder_decoder",
+    fields=("start",),
+    sides={"encoder": _side, "decoder": _side},
+)
+
+
+def write(config: EncoderDecoderConfig) -> dict[str, Any]:
+    """Our config to theirs."""
+    encoder = bert_configs.write(config.encoder, model_type=_kind(config.encoder))
     if isinstance(config.decoder, BERTConfig):
         kind = _kind(config.decoder)
-        decoder, more = bert_configs.write(config.decoder, model_type=kind, role="decoder")
+        decoder = bert_configs.write(config.decoder, model_type=kind, role="decoder")
         decoder["architectures"] = [f"{'Bert' if kind == 'bert' else 'Roberta'}LMHeadModel"]
     else:
-        decoder, more = gpt_configs.write_gpt2(config.decoder)
+        decoder = gpt_configs.write_gpt2(config.decoder)
         decoder |= {"is_decoder": True, "add_cross_attention": True}
     return {
         "model_type": "encoder-decoder",
@@ -62,7 +81,7 @@ def write(config: EncoderDecoderConfig) -> tuple[dict[str, Any], list[str]]:
         "decoder_start_token_id": config.start,
         "encoder": encoder,
         "decoder": decoder,
-    }, [*s.problems, *problems, *more]
+    }
 
 
 def table(config: EncoderDecoderConfig) -> list[Row]:
@@ -106,7 +125,7 @@ def _gpt2_cross(layer: str) -> list[Row]:
     ]
 
 
-def _kind(config: BERTConfig) -> str:
+def _kind(config: BERTConfig) -> Literal["bert", "roberta"]:
     return "roberta" if config.first_position else "bert"
 
 
@@ -152,6 +171,7 @@ FORMATS = {
     "encoder-decoder": Format(
         model_type="encoder-decoder",
         family="encoder_decoder",
+        expresses=EXPRESSES,
         read=read,
         write=write,
         table=table,

@@ -3,7 +3,7 @@
 import re
 
 from gesso.export.families import gpt_configs, gpt_labels, gpt_neo_configs
-from gesso.export.formats import Format, Tie
+from gesso.export.tables.format import Format, Tie
 from gesso.export.tables.tables import Row
 from gesso.models.gpt.config import GPTConfig
 
@@ -134,22 +134,32 @@ def _canonical_neox(name: str) -> str | None:
 
 
 _CONFIGS = {
-    "openai-gpt": (gpt_configs.read_gpt1, gpt_configs.write_gpt1),
-    "gpt2": (gpt_configs.read_gpt2, gpt_configs.write_gpt2),
-    "gpt_neo": (gpt_neo_configs.read_gpt_neo, gpt_neo_configs.write_gpt_neo),
-    "gptj": (gpt_configs.read_gpt_j, gpt_configs.write_gpt_j),
-    "gpt_neox": (gpt_neo_configs.read_gpt_neox, gpt_neo_configs.write_gpt_neox),
+    "openai-gpt": (gpt_configs.GPT1, gpt_configs.read_gpt1, gpt_configs.write_gpt1),
+    "gpt2": (gpt_configs.GPT2, gpt_configs.read_gpt2, gpt_configs.write_gpt2),
+    "gpt_neo": (
+        gpt_neo_configs.GPT_NEO,
+        gpt_neo_configs.read_gpt_neo,
+        gpt_neo_configs.write_gpt_neo,
+    ),
+    "gptj": (gpt_configs.GPT_J, gpt_configs.read_gpt_j, gpt_configs.write_gpt_j),
+    "gpt_neox": (
+        gpt_neo_configs.GPT_NEOX,
+        gpt_neo_configs.read_gpt_neox,
+        gpt_neo_configs.write_gpt_neox,
+    ),
 }
 
 
 def _format(model_type: str) -> Format:
     head = "embed_out.weight" if model_type == "gpt_neox" else "lm_head.weight"
     embed = TABLES[model_type][0].theirs
+    expresses, read, write = _CONFIGS[model_type]
     return Format(
         model_type=model_type,
         family="gpt",
-        read=gpt_labels.reading(_CONFIGS[model_type][0]),
-        write=gpt_labels.writing(_CONFIGS[model_type][1]),
+        expresses=expresses,
+        read=gpt_labels.reading(read),
+        write=gpt_labels.writing(write),
         table=lambda config: table(model_type, config),
         canonical=_canonical_neox if model_type == "gpt_neox" else _canonical,
         ties=lambda config: [Tie(head, embed, {"head": "untied"})] if config.head == "tied" else [],

@@ -13,7 +13,6 @@ from gesso.models.gpt.config import GPTConfig
 
 END = "ForSequenceClassification"
 ROW = Row("classifier/weight", "score.weight", "YD")
-Written = tuple[dict[str, Any], list[str]]
 
 
 def reading(read: Callable[[Fields], GPTConfig]) -> Callable[[Fields], GPTConfig]:
@@ -31,25 +30,21 @@ def reading(read: Callable[[Fields], GPTConfig]) -> Callable[[Fields], GPTConfig
     return labelled
 
 
-def writing(write: Callable[[GPTConfig], Written]) -> Callable[[GPTConfig], Written]:
+def writing(
+    write: Callable[[GPTConfig], dict[str, Any]],
+) -> Callable[[GPTConfig], dict[str, Any]]:
     """A writer of configs that also writes those of labelled models."""
 
-    def labelled(config: GPTConfig) -> Written:
-        record, problems = write(config)
+    def labelled(config: GPTConfig) -> dict[str, Any]:
+        record = write(config)
         if not config.outputs:
-            return record, problems
-        if config.head != "tied" or config.pooling != "last" or "head" in config.biases:
-            problems = [
-                *problems,
-                f"{record['architectures'][0]}: labels ({END}) go with model.head tied, without a"
-                f" bias, and model.pooling last, not {config.head} and {config.pooling}",
-            ]
+            return record
         base = record["architectures"][0].removesuffix("LMHeadModel").removesuffix("ForCausalLM")
         names = {str(k): f"LABEL_{k}" for k in range(config.labels)}
         return record | {
             "architectures": [base + END],
             "id2label": names,
             "label2id": {name: int(k) for k, name in names.items()},
-        }, problems
+        }
 
     return labelled

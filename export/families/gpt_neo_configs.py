@@ -1,54 +1,77 @@
-"""config.json of GPT-Neo and GPT-NeoX to GPTConfig and back (export.families.gpt_configs says
-how)."""
+"""config.json of GPT-Neo and GPT-NeoX to GPTConfig and back, as EleutherAI spelled it."""
 
 from typing import Any
 
-from gesso.export.families.gpt_configs import (
+from gesso.export.families.gpt_base import (
     ACTIVATIONS,
     ALL_BIASES,
     SPELLED,
-    Written,
+    Keys,
     biases_only,
-    global_only,
-    head_of,
+    decodes,
+    expressible,
     inner_size,
-    learned_only,
-    plain,
+    inner_width,
+    read_shared,
 )
-from gesso.export.tables.fields import Fields, Sayable
-from gesso.models.gpt.config import GPTConfig
+from gesso.export.tables.fields import Fields
+from gesso.models.gpt.config import AttentionKind, GPTConfig
+
+_NEO_KEYS = Keys(
+    positions="max_position_embeddings",
+    embed="hidden_size",
+    layers="num_layers",
+    heads="num_heads",
+    embedding_dropout="embed_dropout",
+    attention_dropout="attention_dropout",
+    residual_dropout="resid_dropout",
+)
+_NEOX_KEYS = Keys(
+    positions="max_position_embeddings",
+    embed="hidden_size",
+    layers="num_hidden_layers",
+    heads="num_attention_heads",
+    epsilon="layer_norm_eps",
+    embedding_dropout="hidden_dropout",
+    attention_dropout="attention_dropout",
+    residual_dropout="hidden_dropout",
+)
+GPT_NEO = expressible(
+    "gpt_neo",
+    fields=("pattern", "window"),
+    only={"attention_scale": ["none"]},
+    rules={"biases": biases_only(("attention_out", "mlp"))},
+)
+GPT_NEOX = expressible(
+    "gpt_neox",
+    fields=("rotary_dims", "rotary_base"),
+    only={
+        "position_encoding": ["rotary"],
+        "rotation": ["half"],
+        "block": ["parallel", "sequential"],
+    },
+    rules={"biases": biases_only(ALL_BIASES, ("mlp",))},
+)
 
 
 def read_gpt_neo(f: Fields) -> GPTConfig:
-    plain(f)
+    decodes(f)
     f.harmless("classifier_dropout", "attention_layers")
-    embed, layers = f.integer("hidden_size"), f.integer("num_layers")
-    pattern, window = _expanded(f, layers), f.integer("window_size", 256)
+    shared = read_shared(f, _NEO_KEYS, dropout=0.0, tied=True)
+    pattern, window = _expand(f, shared["layers"]), f.integer("window_size", 256)
     return GPTConfig(
-        vocab=f.integer("vocab_size"),
-        positions=f.integer("max_position_embeddings"),
-        layers=layers,
-        embed=embed,
-        heads=f.integer("num_heads"),
-        mlp=f.integer("intermediate_size", None)
-        if f.value("intermediate_size", None)
-        else 4 * embed,
+        **shared,
+        mlp=inner_width(f, "intermediate_size", shared["embed"]),
         pattern=pattern,
         window=window if "local" in pattern else 0,
         attention_scale="none",
         padding="reach",
         biases=("attention_out", "mlp"),
         activation=f.choice("activation_function", ACTIVATIONS, "gelu_new"),
-        epsilon=f.number("layer_norm_epsilon", 1e-5),
-        init_std=f.number("initializer_range", 0.02),
-        embedding_dropout=f.number("embed_dropout", 0.0),
-        attention_dropout=f.number("attention_dropout", 0.0),
-        residual_dropout=f.number("resid_dropout", 0.0),
-        head=head_of(f.switch("tie_word_embeddings", True)),
     )
 
 
-def _expanded(f: Fields, layers: int) -> Any:
+def _expand(f: Fields, layers: int) -> tuple[AttentionKind, ...]:
     """attention_types [[["global", "local"], 12]] layer by layer."""
     types = f.value("attention_types", [[["global", "local"], layers // 2]])
     try:
@@ -65,11 +88,7 @@ def _expanded(f: Fields, layers: int) -> Any:
     return tuple(found)
 
 
-def write_gpt_neo(config: GPTConfig) -> Written:
-    s = Sayable("gpt_neo", config)
-    learned_only(s)
-    s.only(norm="pre", attention_scale="none")
-    biases_only(s, ("attention_out", "mlp"))
+def write_gpt_neo(config: GPTConfig) -> dict[str, Any]:
     period = list(config.period)
     return {
         "model_type": "gpt_neo",
@@ -91,37 +110,26 @@ def write_gpt_neo(config: GPTConfig) -> Written:
         "resid_dropout": config.residual_dropout,
         "tie_word_embeddings": config.head == "tied",
         "use_cache": True,
-    }, s.problems
+    }
 
 
 def read_gpt_neox(f: Fields) -> GPTConfig:
-    plain(f)
+    decodes(f)
     f.harmless("classifier_dropout")
     for never_read in ("attention_probs_dropout_prob", "hidden_dropout_prob"):
         f.only(never_read, 0, 0.0)  # the published 20B config has them; no version reads them
-    embed, heads = f.integer("hidden_size"), f.integer("num_attention_heads")
+    shared = read_shared(f, _NEOX_KEYS, dropout=0.0, tied=False)
     fraction, base = _rotary(f)
-    dropout = f.number("hidden_dropout", 0.0)
     return GPTConfig(
-        vocab=f.integer("vocab_size"),
-        positions=f.integer("max_position_embeddings"),
-        layers=f.integer("num_hidden_layers"),
-        embed=embed,
-        heads=heads,
+        **shared,
         mlp=f.integer("intermediate_size"),
         position_encoding="rotary",
-        rotary_dims=int(embed // heads * fraction),
+        rotary_dims=int(shared["embed"] // shared["heads"] * fraction),
         rotary_base=base,
         rotation="half",
         block="parallel" if f.switch("use_parallel_residual", True) else "sequential",
         biases=ALL_BIASES if f.switch("attention_bias", True) else ("mlp",),
-        head=head_of(f.switch("tie_word_embeddings", False)),
         activation=f.choice("hidden_act", ACTIVATIONS, "gelu"),
-        epsilon=f.number("layer_norm_eps", 1e-5),
-        init_std=f.number("initializer_range", 0.02),
-        embedding_dropout=dropout,
-        attention_dropout=f.number("attention_dropout", 0.0),
-        residual_dropout=dropout,
     )
 
 
@@ -152,17 +160,7 @@ def _rotary(f: Fields) -> tuple[float, float]:
     return found
 
 
-def write_gpt_neox(config: GPTConfig) -> Written:
-    s = Sayable("gpt_neox", config)
-    global_only(s)
-    s.only(
-        position_encoding="rotary",
-        rotation="half",
-        block=["parallel", "sequential"],
-        norm="pre",
-        attention_scale="head_dim",
-    )
-    biases_only(s, ALL_BIASES, ("mlp",))
+def write_gpt_neox(config: GPTConfig) -> dict[str, Any]:
     return {
         "model_type": "gpt_neox",
         "architectures": ["GPTNeoXForCausalLM"],
@@ -183,7 +181,7 @@ def write_gpt_neox(config: GPTConfig) -> Written:
         "attention_dropout": config.attention_dropout,
         "tie_word_embeddings": config.head == "tied",
         "use_cache": True,
-    }, s.problems
+    }
 
 
 def _fraction(dims: int, head_dim: int) -> float:

@@ -14,8 +14,9 @@ from gesso.export.families import gpt_configs
 from gesso.export.files.npz_shards import Join, ShardedNpz
 from gesso.export.files.tensors import FolderError, TensorSpec
 from gesso.export.files.weights import read_json
-from gesso.export.formats import Format
+from gesso.export.tables.expressible import Expressible
 from gesso.export.tables.fields import Fields
+from gesso.export.tables.format import Format
 from gesso.export.tables.tables import Row
 from gesso.models.gpt.config import GPTConfig
 
@@ -95,6 +96,8 @@ def _read_only(config: Any) -> Any:
 FORMAT = Format(
     model_type="gptj",
     family="gpt",
+    # Nothing: these shards are only read.
+    expresses=Expressible(format="mesh-transformer-jax", family="gpt", fields=()),
     read=read,
     write=_read_only,
     table=lambda config: TABLE,

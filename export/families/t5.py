@@ -8,8 +8,9 @@ embed^-0.5 is scale_decoder_outputs, and in files of before it, tie_word_embeddi
 import re
 from typing import Any
 
-from gesso.export.formats import Format, Tie
-from gesso.export.tables.fields import Fields, Sayable
+from gesso.export.tables.expressible import Expressible
+from gesso.export.tables.fields import Fields
+from gesso.export.tables.format import Format, Tie
 from gesso.export.tables.tables import Row
 from gesso.models.seq2seq.config import Seq2SeqConfig
 
@@ -75,25 +76,64 @@ def _feed_forward(f: Fields) -> tuple[Any, Any]:
     return "gated" if gated else "plain", _ACTIVATIONS[name]
 
 
-def write(config: Seq2SeqConfig) -> tuple[dict[str, Any], list[str]]:
-    """Our config to theirs, and what T5 is not."""
-    s = Sayable("t5", config)
-    tied = config.head == "tied"
-    s.only(
-        position_encoding="relative",
-        embedding="shared",
-        embedding_scale="none",
-        norm="pre",
-        norm_kind="rms",
-        attention_scale="none",
-        biases=(),
-        # transformers 4 has one flag for both.
-        head_scale="rsqrt_embed" if tied else "none",
+# Fields of the model's computation, start and training, which no output depends on.
+_NEUTRAL = frozenset(
+    (
+        *("remat", "unroll", "init", "embed_std", "init_factor"),
+        *(
+            "embedding_dropout",
+            "attention_dropout",
+            "mlp_dropout",
+            "residual_dropout",
+            "final_dropout",
+        ),
     )
+)
+# What makes a Seq2SeqConfig T5's; its biases are none and its embeddings shared by default.
+ONLY = {
+    "position_encoding": ["relative"],
+    "embedding_scale": ["none"],
+    "norm": ["pre"],
+    "norm_kind": ["rms"],
+    "attention_scale": ["none"],
+}
+FIELDS = (
+    *("vocab", "encoder_layers", "decoder_layers", "embed", "heads", "head_dim", "mlp"),
+    *("relative_buckets", "relative_distance", "head", "gating", "activation", "start", "epsilon"),
+)
+
+
+def neutral(config: Seq2SeqConfig) -> frozenset[str]:
+    """The fields that change no output of this config."""
+    return _NEUTRAL
+
+
+def _head_scale(config: Seq2SeqConfig) -> str:
+    # transformers 4 has one flag for both.
+    wanted = "rsqrt_embed" if config.head == "tied" else "none"
+    return "" if config.head_scale == wanted else f"only {wanted!r} with model.head {config.head}"
+
+
+def _activation(config: Seq2SeqConfig) -> str:
+    exact = config.gating == "gated" and config.activation == "gelu"
+    return "its gated-gelu is gelu_tanh; there is no gated exact gelu" if exact else ""
+
+
+EXPRESSES = Expressible(
+    format="t5",
+    family="seq2seq",
+    fields=FIELDS,
+    only=ONLY,
+    rules={"head_scale": _head_scale, "activation": _activation},
+    neutral=neutral,
+)
+
+
+def write(config: Seq2SeqConfig) -> dict[str, Any]:
+    """Our config to theirs."""
+    tied = config.head == "tied"
     spelled = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}[config.activation]
     gated = config.gating == "gated"
-    if gated and config.activation == "gelu":
-        s.problems.append("t5 has no gated exact gelu: its gated-gelu is gelu_tanh")
     proj = spelled if not gated else "gated-" + spelled.removesuffix("_new")
     return {
         "model_type": "t5",
@@ -116,7 +156,7 @@ def write(config: Seq2SeqConfig) -> tuple[dict[str, Any], list[str]]:
         "scale_decoder_outputs": tied,
         "decoder_start_token_id": config.start,
         "use_cache": True,
-    }, s.problems
+    }
 
 
 def table(config: Seq2SeqConfig) -> list[Row]:
@@ -182,6 +222,7 @@ FORMATS = {
     "t5": Format(
         model_type="t5",
         family="seq2seq",
+        expresses=EXPRESSES,
         read=read,
         write=write,
         table=table,

@@ -7,19 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from gesso.export.agreement import compare
+from gesso.export.agreement import Written, compare
 from gesso.export.families import elmo_options
 from gesso.export.families.elmo import OPTIONS, SOFTMAX, WEIGHTS, table
 from gesso.export.files.hdf5 import h5py, write_hdf5
 from gesso.export.files.tensors import FolderError
-from gesso.export.reading import slots
 from gesso.export.stacks.shared import finished, fits, new_export
-from gesso.export.tables.tables import places, write_tensors
-from gesso.export.writing import Written
+from gesso.export.tables.expressible import Declared, refuse
+from gesso.export.tables.tables import places, slots, write_tensors
 from gesso.models import build
 from gesso.models.trees import flat
 
 WORDS, BEYOND = "vocab.txt", "words_beyond.txt"
+
+
+def declared(family: str) -> Declared | None:
+    """What ELMo's files express of a family's config."""
+    return elmo_options.EXPRESSES if family == "elmo" else None
 
 
 def write(
@@ -40,9 +44,8 @@ def write(
         raise FolderError(f"options.json and HDF5 are ELMo's files; this is a {config.family}")
     if dtype != "float32":
         raise FolderError(f"ELMo's files are read as float32 and written so, not as {dtype}")
-    options, problems = elmo_options.write(config)
-    if problems:
-        raise FolderError("; ".join(problems))
+    refuse(elmo_options.EXPRESSES, config)
+    options = elmo_options.write(config)
     h5py()
     found = places(table(config), slots(build(config)))
     fits(found, params)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import ml_dtypes
 import numpy as np
 
-from gesso.export.agreement import Agreement
+from gesso.export.agreement import Agreement, Written
 from gesso.export.files.tensors import FolderError
 from gesso.export.stacks.elmo_folder import words_of
 from gesso.export.stacks.shared import (
@@ -27,7 +27,7 @@ from gesso.export.stacks.shared import (
     record_of,
     write_tokenizer,
 )
-from gesso.export.writing import Written
+from gesso.export.tables.expressible import Declared, EveryField
 from gesso.models import build
 from gesso.models.trees import flat, nest
 
@@ -36,6 +36,13 @@ DTYPES = {
     "float16": np.dtype(np.float16),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
 }
+
+EXPRESSES = EveryField(format="orbax-params", why="config.json is our own config, whole")
+
+
+def declared(family: str) -> Declared | None:
+    """What this format expresses of a family's config."""
+    return EXPRESSES
 
 
 def write(

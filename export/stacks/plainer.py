@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from gesso.export.files.tensors import FolderError
-from gesso.export.reading import slots
+from gesso.export.tables.tables import slots
 from gesso.models import build
 from gesso.models.bert.config import BERTConfig, Output
 from gesso.models.gpt.config import Bias, GPTConfig
@@ -22,19 +22,24 @@ _QUERIES = ("blocks/attention/q", "blocks/attention/q_bias")
 _TURNING = (*_QUERIES, "blocks/attention/k", "blocks/attention/k_bias")
 
 
+def narrower(config: GPTConfig) -> str:
+    """Why local layers cannot be written as global ones, or ""."""
+    if "local" not in config.kinds or config.window >= config.positions:
+        return ""
+    return (
+        f"local attention (a window of {config.window}) changes rows of up to"
+        f" {config.positions} tokens, and this format has none; set model.positions to"
+        f" {config.window}, or export for transformers or ONNX"
+    )
+
+
 def global_attention(config: GPTConfig, params: Mapping[str, Any]) -> Model:
     """Local layers as global ones, which they are where the window holds the longest row.
 
     Raises FolderError where it does not.
     """
-    if "local" not in config.kinds:
-        return dataclasses.replace(config, pattern=("global",), window=0), dict(params)
-    if config.window < config.positions:
-        raise FolderError(
-            f"local attention (a window of {config.window}) changes rows of up to"
-            f" {config.positions} tokens, and this format has none; set model.positions to"
-            f" {config.window}, or export for transformers or ONNX"
-        )
+    if why := narrower(config):
+        raise FolderError(why)
     return dataclasses.replace(config, pattern=("global",), window=0), dict(params)
 
 

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gesso.export.agreement import Agreement
+import numpy as np
+
+from gesso.export.agreement import Agreement, Written
+from gesso.export.files.folder import new_folder
 from gesso.export.files.tensors import FolderError
 from gesso.export.files.weights import RECORD, exported
-from gesso.export.reading import slots
-from gesso.export.tables.tables import Place, Row, places
+from gesso.export.tables.tables import Place, Row, places, slots
 from gesso.export.tokenizers.files import files_of
-from gesso.export.writing import Written, new_folder
 from gesso.export.writing_weights import write_weights
 from gesso.models.model import Model
 from gesso.models.trees import flat
@@ -65,6 +66,14 @@ def checked(apart: Mapping[str, float], *, bound: float, where: str) -> Agreemen
             f" {apart[worst]:.1e} of their largest value (allowed {bound:.0e}); nothing was kept"
         )
     return Agreement(apart=apart[worst], bound=bound, outputs=tuple(sorted(apart)))
+
+
+def apart(theirs: Mapping[str, np.ndarray], ours: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """How far each of their outputs is from ours, as a share of ours' largest value."""
+    return {
+        name: float(np.abs(x - ours[name]).max() / np.abs(ours[name]).max())
+        for name, x in theirs.items()
+    }
 
 
 def own_places(model: Model) -> list[Place]:

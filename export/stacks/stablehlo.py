@@ -21,9 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export as jax_export
 
-from gesso.export.agreement import BOUNDS, outputs, probe
+from gesso.export.agreement import BOUNDS, Written, outputs, probe
 from gesso.export.files.tensors import FolderError
-from gesso.export.reading import slots
 from gesso.export.stacks.shared import (
     checked,
     finished,
@@ -32,13 +31,33 @@ from gesso.export.stacks.shared import (
     write_own_weights,
     write_tokenizer,
 )
-from gesso.export.writing import Written
+from gesso.export.tables.expressible import Declared, EveryField, refuse
+from gesso.export.tables.tables import slots
 from gesso.models import build
 from gesso.models.model import Model, module_of
 from gesso.models.trees import flat, nest
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 Dtype = Literal["float32", "float16", "bfloat16"]
+
+
+def _recurrent(config: Any) -> str:
+    if not getattr(config, "recurrent", False):
+        return ""
+    return (
+        f"{config.family} models read their rows in a loop whose length a StableHLO program"
+        " would have to fix; --format elmo writes what its other readers take"
+    )
+
+
+EXPRESSES = EveryField(
+    format="stablehlo", why="the program is our own, traced", rules={"family": _recurrent}
+)
+
+
+def declared(family: str) -> Declared | None:
+    """What this format expresses of a family's config."""
+    return EXPRESSES
 
 
 def write(
@@ -56,11 +75,7 @@ def write(
     Raises FolderError as export.write_folder does, and for a model with a loop over the row's
     length, which cannot be left open.
     """
-    if getattr(config, "recurrent", False):
-        raise FolderError(
-            f"{config.family} models read their rows in a loop whose length a StableHLO program"
-            " would have to fix; --format elmo writes what its other readers take"
-        )
+    refuse(EXPRESSES, config)
     if importlib.util.find_spec("flatbuffers") is None:
         raise FolderError("a StableHLO program needs flatbuffers: pip install 'gesso[export]'")
     model = build(portable(config))

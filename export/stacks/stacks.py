@@ -8,21 +8,15 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from gesso.export.agreement import Written
 from gesso.export.files.tensors import FolderError
-from gesso.export.writing import Written
+from gesso.export.stacks.declared import with_others
+from gesso.export.stacks.homes import HOMES, Stack
+from gesso.export.tables.expressible import Inexpressible
 from gesso.models import build
 from gesso.models.trees import flat, nest
 
-Stack = Literal["onnx", "gguf", "ctranslate2", "stablehlo", "elmo", "orbax-params"]
 STACKS: tuple[Stack, ...] = get_args(Stack)
-_HOME: dict[Stack, str] = {
-    "onnx": "gesso.export.stacks.to_onnx.model",
-    "gguf": "gesso.export.stacks.to_gguf.model",
-    "ctranslate2": "gesso.export.stacks.to_ctranslate2.model",
-    "stablehlo": "gesso.export.stacks.stablehlo",
-    "elmo": "gesso.export.stacks.elmo_folder",
-    "orbax-params": "gesso.export.stacks.orbax_params",
-}
 
 
 def write_stack(
@@ -38,11 +32,11 @@ def write_stack(
     """Write a model for another stack into a new folder; the arguments are those of write_folder.
 
     What was written is read back, or run, and compared with `params` before the folder gets its
-    name. Raises FolderError as write_folder does, for a format that cannot say the model, naming
-    what it lacks, and for one whose package is not installed.
+    name. Raises FolderError as write_folder does, for a format that cannot express the model,
+    naming the settings and the formats that can, and for one whose package is not installed.
     """
-    if format not in _HOME:
-        raise FolderError(f"there is no format {format!r}; these are: {', '.join(_HOME)}")
+    if format not in HOMES:
+        raise FolderError(f"there is no format {format!r}; these are: {', '.join(HOMES)}")
     options: dict[str, Any] = {"dtype": dtype}
     if format == "onnx":
         if dtype != "float32":
@@ -52,8 +46,11 @@ def write_stack(
         options = {}
     if vocab:
         config, params = cropped(config, params, vocab=vocab)
-    writer = importlib.import_module(_HOME[format])
-    return writer.write(path, config, params, tokenizer=tokenizer, **options)
+    writer = importlib.import_module(HOMES[format])
+    try:
+        return writer.write(path, config, params, tokenizer=tokenizer, **options)
+    except Inexpressible as error:
+        raise with_others(error, config) from None
 
 
 def cropped(config: Any, params: Mapping[str, Any], *, vocab: int) -> tuple[Any, dict[str, Any]]:

@@ -90,7 +90,7 @@ class Fields:
         self._problems.append(message)
 
     def close(self) -> None:
-        """Raise FolderError for all that was wrong, and for every field nobody asked for."""
+        """Raise FolderError listing every invalid field and every field that was not read."""
         unknown = [
             f"{name}: {str(self.record[name])[:60]!r} is a field that is not known for"
             f" {self.record.get('model_type', 'this model')}, so what it changes would be lost;"
@@ -114,21 +114,3 @@ class Fields:
         if value is not None or name in self.record:
             self._problems.append(f"{name}: {value!r} {told}")
         return instead
-
-
-class Sayable:
-    """Whether a format can say a config of ours: collects the settings that it cannot."""
-
-    def __init__(self, format_name: str, config: Any) -> None:
-        self.config, self.problems, self._name = config, list[str](), format_name
-
-    def only(self, **allowed: Any) -> None:
-        """Each setting must have the value given, or one of a list of values."""
-        for name, values in allowed.items():
-            values, value = (
-                values if isinstance(values, list) else [values],
-                getattr(self.config, name),
-            )
-            if value not in values:
-                said = " or ".join(repr(each) for each in values)
-                self.problems.append(f"{self._name} has no model.{name} {value!r}, only {said}")

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from gesso.export.files.tensors import FLOATS, FolderError, Tensors
 from gesso.export.tables.transforms import TRANSFORMS, copy
+from gesso.models.model import Model
 from gesso.models.trees import flat
 
 # In a layout, the dim that holds the several parameters of a row with braces in `ours`.
@@ -99,6 +101,13 @@ class Place:
             counted.get(each, slice(0, min(size, self.sizes[each])))
             for each, size in zip(letters, shape, strict=True)
         )
+
+
+def slots(model: Model) -> dict[str, Slot]:
+    """Letters and shape of every parameter of a model, by path; nothing is computed."""
+    shapes = flat(jax.eval_shape(model.init, jax.random.key(0)))
+    letters = flat(model.letters)
+    return {path: Slot(letters[path], tuple(x.shape)) for path, x in shapes.items()}
 
 
 def places(

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from gesso.export.files.folder import new_folder
 from gesso.export.files.tensors import FolderError, SafetensorsFile
-from gesso.export.reading import slots
-from gesso.export.writing import new_folder
+from gesso.export.tables.tables import slots
 from gesso.finetune.adapters.peft_layout import Module, modules_of, ours, theirs
 from gesso.models.adapters.adapters import adapted, targets
 from gesso.models.adapters.config import AdapterConfig

@@ -13,8 +13,7 @@ import numpy as np
 
 from gesso.export.files.tensors import FolderError
 from gesso.export.formats import format_for
-from gesso.export.reading import slots
-from gesso.export.tables.tables import FUSED, Place, places
+from gesso.export.tables.tables import FUSED, Place, places, slots
 from gesso.models.adapters.config import AdapterConfig
 from gesso.models.layers.operators import inner_outer
 

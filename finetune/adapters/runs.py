@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gesso.export.writing import new_folder
+from gesso.export.files.folder import new_folder
 from gesso.finetune.adapters.peft_folder import read_adapter
 from gesso.models import build
 from gesso.models.adapters.adapters import refused

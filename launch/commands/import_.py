@@ -63,8 +63,8 @@ class Import:
 def take_over(options: Import, run_folder: Path) -> dict[str, Any]:
     """Make the run folder; returns what was done. Nothing is left where it fails."""
     from gesso.data.tokenizers.load import save_tokenizer
+    from gesso.export.files.folder import new_folder
     from gesso.export.reading import open_folder, report_of, told
-    from gesso.export.writing import new_folder
     from gesso.models.count import parameters
     from gesso.pretrain.experiment import to_json
     from gesso.pretrain.folder.claim import environment

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from gesso.export.formats import format_for
-from gesso.export.reading import slots
-from gesso.export.tables.tables import places, write_tensors
+from gesso.export.tables.tables import places, slots, write_tensors
 from gesso.models import BERTConfig, EncoderDecoderConfig, GPTConfig, Seq2SeqConfig, build
 from gesso.models.trees import flat, nest
 

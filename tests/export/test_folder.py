@@ -12,7 +12,7 @@ from foreign_folders import CONFIGS, PACKS, random_params, same, tensors_of, wri
 from safetensors.numpy import load_file
 
 from gesso.export import FolderError, read_folder, write_folder
-from gesso.export.writing import new_folder
+from gesso.export.files.folder import new_folder
 from gesso.models import build
 
 GPT_PACKS = ("gpt1", "gpt2", "gpt_neo", "gpt_j", "gpt_neox")

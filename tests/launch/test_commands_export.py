@@ -17,7 +17,7 @@ def published(tmp_path_factory):
     """A folder as others publish it: a tiny GPT-2 with a tokenizer of bytes."""
     from gesso.data.tokenizers.load import load_tokenizer
     from gesso.export import write_folder
-    from gesso.export.reading import slots
+    from gesso.export.tables.tables import slots
     from gesso.models import GPTConfig, build
     from gesso.models.trees import nest
 
@@ -123,8 +123,8 @@ def test_elmo_comes_in_and_goes_out_through_the_commands(tmp_path, capsys):
     """A folder without a softmax gets one drawn; what comes out is what AllenNLP reads."""
     h5py = pytest.importorskip("h5py")
     from gesso.data.tokenizers.words import train
-    from gesso.export.reading import slots
     from gesso.export.stacks.elmo_folder import write
+    from gesso.export.tables.tables import slots
     from gesso.models import ELMoConfig, build
     from gesso.models.trees import nest
 

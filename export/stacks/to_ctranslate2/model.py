@@ -15,17 +15,26 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
-from gesso.export.agreement import BOUNDS, outputs, probe
+from gesso.export.agreement import BOUNDS, Agreement, Written, outputs, probe
+from gesso.export.families import bert_configs, gpt_base, t5
 from gesso.export.files.tensors import FolderError
-from gesso.export.reading import slots
 from gesso.export.stacks import plainer
-from gesso.export.stacks.shared import checked, finished, fits, new_export
+from gesso.export.stacks.shared import apart, checked, finished, fits, new_export
 from gesso.export.stacks.to_ctranslate2 import table as ctranslate2_table
 from gesso.export.stacks.to_ctranslate2.file import CTranslate2File, write_variable, write_word
-from gesso.export.tables.tables import Place, Row, places, read_parameters, write_tensors
+from gesso.export.stacks.to_ctranslate2.reading import config_of, table_of
+from gesso.export.tables.expressible import Declared, Expressible, refuse
+from gesso.export.tables.tables import (
+    Place,
+    Row,
+    check,
+    places,
+    read_parameters,
+    slots,
+    write_tensors,
+)
 from gesso.export.tokenizers.files import files_of
 from gesso.export.tokenizers.vocabulary import pieces_of, special_of
-from gesso.export.writing import Written
 from gesso.export.writing_weights import TAGS
 from gesso.models import build
 from gesso.models.bert.config import BERTConfig
@@ -34,6 +43,47 @@ from gesso.models.seq2seq.config import Seq2SeqConfig
 from gesso.models.trees import flat, nest
 
 BINARY_VERSION = 6
+_SIZES = ("vocab", "positions", "layers", "embed", "heads", "mlp", "head", "activation", "epsilon")
+
+
+def _learned_alone(config: GPTConfig) -> str:
+    if config.position_encoding == "learned" and config.block != "sequential":
+        return f"a {config.block} block with model.position_encoding learned is not known here"
+    return ""
+
+
+EXPRESSES = {
+    "gpt": Expressible(
+        format="ctranslate2",
+        family="gpt",
+        fields=(
+            *_SIZES,
+            *("position_encoding", "rotary_dims", "rotation", "rotary_base", "norm"),
+            *("attention_scale", "window", "biases"),
+        ),
+        rules={"block": _learned_alone, "pattern": plainer.narrower},
+        neutral=gpt_base.neutral,
+    ),
+    # Heads are left out: what CTranslate2 computes of an encoder are features and pooler.
+    "bert": Expressible(
+        format="ctranslate2",
+        family="bert",
+        fields=(*_SIZES, "first_position", "token_types", "outputs", "labels"),
+        neutral=bert_configs.neutral,
+    ),
+    "seq2seq": Expressible(
+        format="ctranslate2",
+        family="seq2seq",
+        fields=(*t5.FIELDS, "head_scale"),
+        only=t5.ONLY,
+        neutral=t5.neutral,
+    ),
+}
+
+
+def declared(family: str) -> Declared | None:
+    """What this format expresses of a family's config."""
+    return EXPRESSES.get(family)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,13 +133,14 @@ def write(
         (part / "config.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
         with (part / "model.bin").open("wb") as f:
             _write(f, spec, found, dtype)
-        agreement = _check(part / "model.bin", spec, found, config, params, dtype)
+        agreement = _check(part, spec, config, params, dtype)
         kind = f"ctranslate2 {spec.name}"
         return finished(part, folder, model_type=kind, dtype=dtype, agreement=agreement)
 
 
 def spec_of(config: Any, params: Mapping[str, Any]) -> Spec:
-    """The specification that says a model. FolderError naming why there is none."""
+    """The specification that expresses a model. Inexpressible, or FolderError for a family that
+    has none."""
     makers: dict[str, Callable[..., Spec]] = {
         "gpt": _decoder,
         "bert": _encoder,
@@ -98,12 +149,11 @@ def spec_of(config: Any, params: Mapping[str, Any]) -> Spec:
     if config.family not in makers:
         others = "elmo has one" if config.family == "elmo" else "hf and stablehlo have one"
         raise FolderError(f"CTranslate2 has no {config.family} model; --format {others}")
+    refuse(EXPRESSES[config.family], config)
     return makers[config.family](config, params)
 
 
 def _decoder(config: GPTConfig, params: Mapping[str, Any]) -> Spec:
-    if config.position_encoding == "learned" and config.block != "sequential":
-        raise FolderError(f"no {config.block} block with learned positions is known here")
     config, said = plainer.global_attention(config, params)
     config, said = plainer.scaled_by_head_dim(config, said)
     config, said = plainer.turned_by_halves(config, said)
@@ -135,22 +185,6 @@ def _encoder(config: BERTConfig, params: Mapping[str, Any]) -> Spec:
 
 
 def _encoder_decoder(config: Seq2SeqConfig, params: Mapping[str, Any]) -> Spec:
-    of_t5: dict[str, Any] = {
-        "position_encoding": "relative",
-        "embedding": "shared",
-        "embedding_scale": "none",
-        "norm": "pre",
-        "norm_kind": "rms",
-        "attention_scale": "none",
-        "biases": (),
-    }
-    problems = [
-        f"model.{name} {getattr(config, name)!r} (only {value!r})"
-        for name, value in of_t5.items()
-        if getattr(config, name) != value
-    ]
-    if problems:
-        raise FolderError(f"only T5 is written for CTranslate2, and not {', '.join(problems)}")
     rows, settings = ctranslate2_table.encoder_decoder(config)
     words = "encoder/embeddings_0/weight"
     aliases = {"decoder/embeddings/weight": words}
@@ -217,18 +251,18 @@ def _weights(
 
 
 def _check(
-    path: Path,
-    spec: Spec,
-    found: list[Place],
-    config: Any,
-    params: Mapping[str, Any],
-    dtype: str,
-) -> Any:
+    folder: Path, spec: Spec, config: Any, params: Mapping[str, Any], dtype: str
+) -> Agreement:
+    """Run what the folder says, config and weights, beside ours."""
+    file = CTranslate2File(folder / "model.bin")
+    theirs = config_of(folder, file, spec.config)
+    rows, _ = table_of(theirs)
+    found = places(rows, slots(build(theirs)))
+    check(found, file)
     batch = probe(config)
-    read = nest(dict(read_parameters(found, CTranslate2File(path))))
-    theirs, ours = outputs(spec.config, read, batch), outputs(config, params, batch)
-    apart = {
-        name: float(np.abs(x - ours[name]).max() / np.abs(ours[name]).max())
-        for name, x in theirs.items()
-    }
-    return checked(apart, bound=BOUNDS[dtype], where="the file read back")
+    read = nest(dict(read_parameters(found, file)))
+    return checked(
+        apart(outputs(theirs, read, batch), outputs(config, params, batch)),
+        bound=BOUNDS[dtype],
+        where="the file read back",
+    )

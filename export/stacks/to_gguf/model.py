@@ -18,16 +18,25 @@ from typing import Any, Literal
 import ml_dtypes
 import numpy as np
 
-from gesso.export.agreement import BOUNDS, outputs, probe
+from gesso.export.agreement import BOUNDS, Agreement, Written, outputs, probe
+from gesso.export.families import bert_configs, gpt_base
 from gesso.export.families.bert import norm
-from gesso.export.files.tensors import FolderError, TensorSpec
-from gesso.export.reading import slots
+from gesso.export.files.tensors import FolderError
 from gesso.export.stacks import plainer
-from gesso.export.stacks.shared import checked, finished, fits, new_export
+from gesso.export.stacks.shared import apart, checked, finished, fits, new_export
+from gesso.export.stacks.to_gguf.reading import GGUFFile, config_of
 from gesso.export.stacks.to_gguf.tokenizer import add_tokenizer
-from gesso.export.tables.tables import Place, Row, places, read_parameters, write_tensors
+from gesso.export.tables.expressible import Declared, Expressible, refuse
+from gesso.export.tables.tables import (
+    Place,
+    Row,
+    check,
+    places,
+    read_parameters,
+    slots,
+    write_tensors,
+)
 from gesso.export.tokenizers.files import files_of
-from gesso.export.writing import Written
 from gesso.models import build
 from gesso.models.bert.config import BERTConfig
 from gesso.models.gpt.config import GPTConfig
@@ -55,6 +64,78 @@ _DECODER = [
     *norm("norm", "output_norm"),
 ]
 _OWN_HEAD = Row("head_table", "output.weight", "VD")
+_ENCODER = [
+    Row("embed", "token_embd.weight", "VD"),
+    Row("positions", "position_embd.weight", "SD"),
+    *norm("embed_norm", "token_embd_norm"),
+    *(Row(f"blocks/attention/{x}", f"{_B}.attn_{x}.weight", "(NH)D") for x in "qkv"),
+    *(Row(f"blocks/attention/{x}_bias", f"{_B}.attn_{x}.bias", "(NH)") for x in "qkv"),
+    *_MLP,
+    *norm("blocks/attention_norm", f"{_B}.attn_output_norm"),
+    *norm("blocks/mlp_norm", f"{_B}.layer_output_norm"),
+]
+_SIZES = ("vocab", "positions", "layers", "embed", "heads", "mlp", "head", "epsilon")
+
+
+def _gelu(config: GPTConfig | BERTConfig) -> str:
+    if config.activation != "relu":
+        return ""
+    return "llama.cpp has these models with gelu only, and this one has relu"
+
+
+def _norm(config: GPTConfig) -> str:
+    if config.norm == "pre":
+        return ""
+    return "llama.cpp has no decoder that normalises after each sublayer (GPT-1)"
+
+
+def _block(config: GPTConfig) -> str:
+    if config.position_encoding != "learned" or config.block == "sequential":
+        return ""
+    return f"llama.cpp has no {config.block} block with model.position_encoding learned"
+
+
+def _biases(config: GPTConfig) -> str:
+    if "head" not in config.biases or config.block == "parallel_shared_norm":
+        return ""
+    return (
+        "llama.cpp has a bias on the head only with one norm for attention and mlp"
+        " (model.block parallel_shared_norm, GPT-J)"
+    )
+
+
+EXPRESSES = {
+    "gpt": Expressible(
+        format="gguf",
+        family="gpt",
+        fields=(
+            *_SIZES,
+            *("position_encoding", "rotary_dims", "rotation", "rotary_base"),
+            *("attention_scale", "window"),
+        ),
+        rules={
+            "activation": _gelu,
+            "norm": _norm,
+            "block": _block,
+            "biases": _biases,
+            "pattern": plainer.narrower,
+        },
+        neutral=gpt_base.neutral,
+    ),
+    # Heads are left out: what llama.cpp computes of an encoder are its features.
+    "bert": Expressible(
+        format="gguf",
+        family="bert",
+        fields=(*_SIZES, "first_position", "token_types", "outputs", "labels"),
+        rules={"activation": _gelu},
+        neutral=bert_configs.neutral,
+    ),
+}
+
+
+def declared(family: str) -> Declared | None:
+    """What this format expresses of a family's config."""
+    return EXPRESSES.get(family)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -86,13 +167,13 @@ def write(
 
     Raises FolderError as export.write_folder does, and naming what llama.cpp cannot compute.
     """
+    graph = graph_of(config, params)
     try:
         import gguf
     except ImportError:
         raise FolderError(
             "a GGUF file needs the gguf package: pip install 'gesso[export]'"
         ) from None
-    graph = graph_of(config, params)
     found = places(graph.table, slots(build(graph.config)))
     fits(found, graph.params)
     made = files_of(tokenizer, model_type=config.family, vocab=config.vocab, longest=config.longest)
@@ -103,68 +184,56 @@ def write(
         add_tokenizer(writer, made.files, ids=made.ids, vocab=config.vocab)
         writer.add_file_type({"float32": 0, "float16": 1, "bfloat16": 32}[dtype])
         _write_tensors(writer, found, flat(graph.params), dtype)
-        agreement = _check(part / FILE, graph, found, config, params, dtype)
+        agreement = _check(part / FILE, graph, config, params, dtype)
         kind = f"gguf {graph.architecture}"
         return finished(part, folder, model_type=kind, dtype=dtype, agreement=agreement)
 
 
 def graph_of(config: Any, params: Mapping[str, Any]) -> Graph:
-    """The architecture of llama.cpp that computes a model. FolderError naming why there is none."""
+    """The architecture of llama.cpp that computes a model. Inexpressible, or FolderError for a
+    family that has none."""
     makers: dict[str, Callable[..., Graph]] = {"gpt": _decoder, "bert": _encoder}
     if config.family not in makers:
         raise FolderError(
             f"GGUF is written for the families {' and '.join(makers)}, not {config.family}"
         )
-    if config.activation == "relu":
-        raise FolderError("llama.cpp has these models with gelu only, and this one has relu")
+    refuse(EXPRESSES[config.family], config)
     return makers[config.family](config, params)
 
 
 def _decoder(config: GPTConfig, params: Mapping[str, Any]) -> Graph:
-    if config.norm == "post":
-        raise FolderError("llama.cpp has no decoder that normalises after each sublayer (GPT-1)")
     shared, learned = config.block == "parallel_shared_norm", config.position_encoding == "learned"
-    if learned and config.block != "sequential":
-        raise FolderError(f"llama.cpp has no {config.block} block with learned positions")
-    if "head" in config.biases and not shared:
-        raise FolderError(
-            "llama.cpp has a bias on the head only with one norm for attention and mlp (GPT-J)"
-        )
     config, said = plainer.global_attention(config, params)
     config, said = plainer.scaled_by_head_dim(config, said)
     config, said = plainer.turned_by_halves(config, said)
     config, said = plainer.with_biases(config, said, ("qkv", "attention_out", "mlp"))
-    rows = list(_DECODER)
     if shared:
         config, said = plainer.with_biases(config, said, ("head",))
-        rows.append(Row("head_bias", "output.bias", "V"))
-    else:
-        rows += norm("blocks/mlp_norm", f"{_B}.ffn_norm")
-    if learned:
-        rows.append(Row("positions", "position_embd.weight", "SD"))
-    else:
+    if not learned:
         config, said = plainer.with_own_head(config, said)
-    if config.head == "untied":
-        rows.append(_OWN_HEAD)
     architecture = "phi2" if shared else "gpt2" if learned else "gptneox"
+    rows = table_of(architecture, config)
     return Graph(architecture=architecture, config=config, params=said, table=rows)
 
 
 def _encoder(config: BERTConfig, params: Mapping[str, Any]) -> Graph:
     plain, said = plainer.encoder_alone(config, params)
-    rows = [
-        Row("embed", "token_embd.weight", "VD"),
-        Row("positions", "position_embd.weight", "SD"),
-        *norm("embed_norm", "token_embd_norm"),
-        *(Row(f"blocks/attention/{x}", f"{_B}.attn_{x}.weight", "(NH)D") for x in "qkv"),
-        *(Row(f"blocks/attention/{x}_bias", f"{_B}.attn_{x}.bias", "(NH)") for x in "qkv"),
-        *_MLP,
-        *norm("blocks/attention_norm", f"{_B}.attn_output_norm"),
-        *norm("blocks/mlp_norm", f"{_B}.layer_output_norm"),
-    ]
-    if config.token_types:
-        rows.append(Row("token_types", "token_types.weight", "TD"))
-    return Graph(architecture="bert", config=plain, params=said, table=rows)
+    return Graph(architecture="bert", config=plain, params=said, table=table_of("bert", plain))
+
+
+def table_of(architecture: str, config: GPTConfig | BERTConfig) -> list[Row]:
+    """The rows of an architecture of llama.cpp."""
+    if isinstance(config, BERTConfig):
+        types = [Row("token_types", "token_types.weight", "TD")] if config.token_types else []
+        return [*_ENCODER, *types]
+    rows = list(_DECODER)
+    if architecture == "phi2":
+        rows.append(Row("head_bias", "output.bias", "V"))
+    else:
+        rows += norm("blocks/mlp_norm", f"{_B}.ffn_norm")
+    if config.position_encoding == "learned":
+        rows.append(Row("positions", "position_embd.weight", "SD"))
+    return [*rows, *([_OWN_HEAD] if config.head == "untied" else [])]
 
 
 def _add_sizes(writer: Any, graph: Graph, pooling: Pooling) -> None:
@@ -220,43 +289,18 @@ def _write_tensors(writer: Any, found: list[Place], params: Mapping[str, Any], d
     writer.close()
 
 
-class GGUFFile:
-    """The tensors of a GGUF file, for export.tables.tables."""
-
-    def __init__(self, path: Path) -> None:
-        import gguf
-
-        kinds = {
-            gguf.GGMLQuantizationType.F32: np.dtype(np.float32),
-            gguf.GGMLQuantizationType.F16: np.dtype(np.float16),
-            gguf.GGMLQuantizationType.BF16: np.dtype(ml_dtypes.bfloat16),
-        }
-        self._found = {each.name: each for each in gguf.GGUFReader(path).tensors}
-        self.specs = {
-            # Their shapes count from the innermost dim.
-            name: TensorSpec(kinds[each.tensor_type], tuple(map(int, each.shape[::-1])), path.name)
-            for name, each in self._found.items()
-        }
-
-    def read(self, name: str) -> np.ndarray:
-        spec = self.specs[name]
-        x = np.ascontiguousarray(self._found[name].data)
-        return x.reshape(-1).view(spec.dtype).reshape(spec.shape)
-
-
 def _check(
-    path: Path,
-    graph: Graph,
-    found: list[Place],
-    config: Any,
-    params: Mapping[str, Any],
-    dtype: str,
-) -> Any:
+    path: Path, graph: Graph, config: Any, params: Mapping[str, Any], dtype: str
+) -> Agreement:
+    """Run what the file says, config and weights, beside ours."""
+    file = GGUFFile(path)
+    theirs = config_of(file, activation=graph.config.activation)
+    found = places(table_of(file.architecture, theirs), slots(build(theirs)))
+    check(found, file)
     batch = probe(config)
-    read = nest(dict(read_parameters(found, GGUFFile(path))))
-    theirs, ours = outputs(graph.config, read, batch), outputs(config, params, batch)
-    apart = {
-        name: float(np.abs(x - ours[name]).max() / np.abs(ours[name]).max())
-        for name, x in theirs.items()
-    }
-    return checked(apart, bound=BOUNDS[dtype], where="the file read back")
+    read = nest(dict(read_parameters(found, file)))
+    return checked(
+        apart(outputs(theirs, read, batch), outputs(config, params, batch)),
+        bound=BOUNDS[dtype],
+        where="the file read back",
+    )

@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from gesso.export.agreement import outputs, probe
+from gesso.export.agreement import Written, outputs, probe
 from gesso.export.files.tensors import FolderError
 from gesso.export.formats import format_for
 from gesso.export.stacks.shared import (
@@ -37,7 +37,7 @@ from gesso.export.stacks.stablehlo import batch_of, portable, program, weights_o
 from gesso.export.stacks.to_onnx.graph import Graph
 from gesso.export.stacks.to_onnx.program import add_program
 from gesso.export.stacks.to_onnx.shapes import dims_of
-from gesso.export.writing import Written
+from gesso.export.tables.expressible import Declared, EveryField, refuse
 from gesso.models import build
 from gesso.models.trees import flat
 
@@ -66,6 +66,22 @@ OUTPUTS = {
 }
 
 
+def _recurrent(config: Any) -> str:
+    if not getattr(config, "recurrent", False):
+        return ""
+    return f"{config.family} models read their rows in a loop, which is not written as ONNX"
+
+
+EXPRESSES = EveryField(
+    format="onnx", why="the graph is our own program, traced", rules={"family": _recurrent}
+)
+
+
+def declared(family: str) -> Declared | None:
+    """What this format expresses of a family's config."""
+    return EXPRESSES
+
+
 def write(
     folder: str | Path,
     config: Any,
@@ -83,10 +99,7 @@ def write(
     """
     if importlib.util.find_spec("onnx") is None:
         raise FolderError("an ONNX graph needs the onnx package: pip install 'gesso[export]'")
-    if getattr(config, "recurrent", False):
-        raise FolderError(
-            f"{config.family} models read their rows in a loop, which is not written as ONNX"
-        )
+    refuse(EXPRESSES, config)
     model = build(portable(config))
     fits(own_places(model), params)
     with new_export(folder) as part:
@@ -134,7 +147,7 @@ def _published(part: Path, config: Any) -> str:
         form = format_for(config)
     except FolderError:
         return config.family
-    (part / "config.json").write_text(json.dumps(form.write(config)[0], indent=1) + "\n")
+    (part / "config.json").write_text(json.dumps(form.write(config), indent=1) + "\n")
     return form.model_type
 
 
