@@ -72,7 +72,7 @@ def _others(hint, value):
         return _tuples(typing.get_args(hint)[0], value)
     if kind in (typing.Union, types.UnionType):
         return [v for each in typing.get_args(hint) for v in _others(each, value)]
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         # What is inside is changed field by field; here another family.
         others = (BERTConfig(outputs=()), BERTConfig(), GPTConfig())
         return [each for each in others if isinstance(each, hint)]
