@@ -135,7 +135,7 @@ def test_ctranslate2_says_every_setting_or_refuses_it(name, tmp_path, monkeypatc
 
     assert spec_of is ctranslate2_model.spec_of
     monkeypatch.setattr(ctranslate2_model, "_check", check)
-    monkeypatch.setattr("gesso.export.files.folder._sync", lambda path: None)
+    monkeypatch.setattr("gesso.export.files.folder.sync_tree", lambda path: None)
     declared = ctranslate2_model.EXPRESSES[BASES[name].family]
     _written_says(name, declared, ctranslate2_model.write, made, tmp_path)
 
@@ -153,7 +153,7 @@ def test_gguf_says_every_setting_or_refuses_it(name, tmp_path, monkeypatch):
         return Agreement(apart=0.0, bound=0.0, outputs=())
 
     monkeypatch.setattr(gguf_model, "_check", check)
-    monkeypatch.setattr("gesso.export.files.folder._sync", lambda path: None)
+    monkeypatch.setattr("gesso.export.files.folder.sync_tree", lambda path: None)
     declared = gguf_model.EXPRESSES[BASES[name].family]
     _written_says(name, declared, gguf_model.write, made, tmp_path)
 
