@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from benchmarks.gpu_shapes import attention_flops, attention_sizes
 from benchmarks.record import job, timed
-from gesso.models.layers.attention import blocks, cudnn, dense
+from gesso.models.layers.kernels import blocks, cudnn, dense
 
 
 def main() -> None:

@@ -8,7 +8,8 @@ training step draws random numbers; and `longest`, the most tokens a row may hav
 from gesso.models.bert.config import BERTConfig
 from gesso.models.elmo.config import ELMoConfig
 from gesso.models.encoder_decoder.config import EncoderDecoderConfig
-from gesso.models.gpt.config import AttentionKind, Bias, GPTConfig, Padding, Remat
+from gesso.models.gpt.config import GPTConfig
+from gesso.models.layers.settings import AttentionKind, Bias, Padding, Remat
 from gesso.models.seq2seq.config import Seq2SeqConfig
 
 ModelConfig = GPTConfig | BERTConfig | ELMoConfig | Seq2SeqConfig | EncoderDecoderConfig

@@ -81,13 +81,22 @@ def adapter_shapes(config: ModelConfig, adapter: AdapterConfig) -> tuple[Shapes,
         return None
     s = config.sizes
     layers, inner, wide = s["Z"], (s["N"], s["H"]), (s["F"],)
-    made = {"out": (inner, (s["D"],)), "up": ((s["D"],), wide), "down": (wide, (s["D"],))}
+    embed, keys, words = (s["D"],), (s.get("K", s["N"]), s["H"]), s.get("E", s["D"])
+    made = {
+        "out": (inner, embed),
+        "down": (wide, embed),
+        "up": (embed, wide),
+        "gate": (embed, wide),
+    }
+    made |= {"q": (embed, inner), "k": (embed, keys), "v": (embed, keys)}
+    around = {"project_in": (words, s["D"]), "project_out": (s["D"], words)}
     frozen, trained = {}, {}
     for name in home.products(config):
         if not name.startswith(_STACK):
-            frozen[name] = (s["V"] if "mlm/dense" not in name else s["D"], s["D"])
+            square = "mlm/dense" in name
+            frozen[name] = around.get(name, (s["D"] if square else s["V"], words))
             continue
-        reads, makes = made.get(name.rpartition("/")[2], ((s["D"],), inner))
+        reads, makes = made[name.rpartition("/")[2]]
         frozen[name] = (layers, *reads, *makes)
         patterns = adapter.targets or ("*attention/q", "*attention/v")
         if adapter.kind == "lora" and any(fnmatch.fnmatchcase(name, p) for p in patterns):

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from gesso.models.gpt.config import FUSED
+from gesso.models.layers.settings import FUSED
 from gesso.partitioning.config import OPTIMIZER_OVER, PARAMETERS_OVER
 from gesso.planning.topology import Topology
 from gesso.pretrain.experiment import Experiment

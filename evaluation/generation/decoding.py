@@ -52,7 +52,7 @@ def check_room(model: Model, batch: Mapping[str, Any], max_tokens: int) -> None:
 
 def take_rows(cache: Any, rows_R: jax.Array, *, source: Literal["take", "keep"]) -> Any:
     """A decoding cache of the rows at these indices. Its arrays are found by their letters
-    ("k_ZBSNH"); those without B are the same for all rows. source: whether what lies under "source"
+    ("k_ZBSKH"); those without B are the same for all rows. source: whether what lies under "source"
     is taken too, or is already that of these rows."""
 
     def taken(path: Any, leaf: jax.Array) -> jax.Array:

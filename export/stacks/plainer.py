@@ -14,7 +14,8 @@ from gesso.export.files.tensors import FolderError
 from gesso.export.tables.tables import slots
 from gesso.models import build
 from gesso.models.bert.config import BERTConfig, Output
-from gesso.models.gpt.config import Bias, GPTConfig
+from gesso.models.gpt.config import GPTConfig
+from gesso.models.layers.settings import Bias
 from gesso.models.trees import flat, nest
 
 Model = tuple[GPTConfig, dict[str, Any]]

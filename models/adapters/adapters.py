@@ -24,7 +24,7 @@ _DEFAULT = {
     "lora": ("*attention/q", "*attention/v"),
     "ia3": ("*attention/k", "*attention/v", "*mlp/down"),
 }
-_PRODUCTS = ("ZDNH", "ZNHD", "ZDF", "ZFD")
+_PRODUCTS = ("ZDNH", "ZDKH", "ZNHD", "ZDF", "ZFD")
 _TABLES = ("embed", "source_embed", "encoder/embed", "decoder/embed")
 
 

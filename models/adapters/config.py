@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gesso.models.gpt.config import FUSED
+from gesso.models.layers.settings import FUSED
 
 Kind = Literal["none", "lora", "prompt", "p_tuning", "prefix", "ia3", "focus"]
 
@@ -115,6 +115,8 @@ class AdapterConfig:
             found.append(f"adapter.kind {self.kind} needs model.attention blocks or dense")
         if self.kind == "prefix" and model.family == "bert" and model.longest <= self.tokens:
             found.append(f"adapter.tokens {self.tokens} leave no room in {model.longest} positions")
+        if model.word_embed and self.kind in ("prompt", "p_tuning"):
+            found.append(f"adapter.kind {self.kind} has no virtual tokens of model.word_embed")
         ids = [each for each in (self.placeholder, *self.marks) if each >= 0]
         if ids and max(ids) >= self._vocab(model):
             found.append(f"adapter: token id {max(ids)} is over the model's {self._vocab(model)}")

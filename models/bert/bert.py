@@ -9,13 +9,14 @@ from flax import nnx
 
 from gesso.models.bert.config import BERTConfig
 from gesso.models.bert.heads import MaskedHead
-from gesso.models.gpt.gpt import Block
 from gesso.models.layers.attention import Kind, Rows
-from gesso.models.layers.blocks import run
+from gesso.models.layers.block import Block
 from gesso.models.layers.dense import Dense
 from gesso.models.layers.dropout import dropout
 from gesso.models.layers.hooks import NONE, Hooks, LayerHooks
-from gesso.models.layers.layers import LayerNorm, einsum_float32, embedded, param, stack, truncated
+from gesso.models.layers.layers import einsum_float32, embedded, param, stack, truncated
+from gesso.models.layers.norms import LayerNorm
+from gesso.models.layers.stack import run
 from gesso.models.layers.text_head import at_places
 from gesso.partitioning.axes import shard
 from gesso.partitioning.lookup import look_up

@@ -1,17 +1,22 @@
 """BERT's and RoBERTa's settings."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from gesso.models.gpt.config import GPTConfig, Remat
+from gesso.models.facts import Architecture, Facts, Stage
+from gesso.models.gpt.config import GPTConfig
+from gesso.models.layers.settings import Remat
 
 Output = Literal["mlm", "nsp", "pooler", "classify", "tag", "span"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class BERTConfig:
+class BERTConfig(Facts):
     """One encoder for BERT (https://arxiv.org/abs/1810.04805) and RoBERTa
     (https://arxiv.org/abs/1907.11692); the fields are their differences."""
+
+    architecture: ClassVar[Architecture] = "encoder"
+    pretraining: ClassVar[Stage] = "masked"
 
     family: Literal["bert"] = "bert"
     """Names the family in a record; always "bert" here."""
@@ -141,6 +146,10 @@ class BERTConfig:
             unroll=self.unroll,
             attention=self.attention,
         )
+
+    @property
+    def read_vocab(self) -> int:
+        return self.vocab
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -6,9 +6,11 @@ import jax
 from flax import nnx
 
 from gesso.models.bert.config import BERTConfig
-from gesso.models.gpt.gpt import ACTIVATIONS
 from gesso.models.layers.dense import Dense
-from gesso.models.layers.layers import LayerNorm, constant
+from gesso.models.layers.layers import constant
+from gesso.models.layers.mlp import ACTIVATIONS
+from gesso.models.layers.norms import LayerNorm
+from gesso.models.layers.settings import Activation
 from gesso.partitioning.axes import shard
 
 
@@ -20,7 +22,7 @@ class MaskedHead(nnx.Module):
         sizes = config.sizes
         dense, table = jax.random.split(key)
         std, square = config.init_std, sizes | {"F": config.embed}
-        self.activation = config.activation
+        self.activation: Activation = config.activation
         self.dense = Dense(dense, "DF", sizes=square, std=std, draw=draw)
         self.norm = LayerNorm(sizes, epsilon=config.epsilon)
         self.table = draw(table, "VD", sizes=sizes, std=std) if config.head == "untied" else None

@@ -1,12 +1,20 @@
 """ELMo's settings."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
+
+from gesso.models.facts import Architecture, Facts, Stage
 
 
 @dataclass(frozen=True, kw_only=True)
-class ELMoConfig:
+class ELMoConfig(Facts):
     """ELMo's bidirectional language model; the fields are those of its options.json files."""
+
+    architecture: ClassVar[Architecture] = "two_directions"
+    pretraining: ClassVar[Stage] = "bilm"
+    reads_in_turn: ClassVar[bool] = True
+    letter_fields: ClassVar[Mapping[str, str]] = {"F": "cell"}
 
     family: Literal["elmo"] = "elmo"
     """Names the family in a record; always "elmo" here."""
@@ -110,6 +118,10 @@ class ELMoConfig:
     def features(self) -> int:
         """What the convolutions make of a word, together."""
         return sum(count for _, count in self.filters)
+
+    @property
+    def read_vocab(self) -> int:
+        return self.vocab
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -2,16 +2,21 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from gesso.models.bert.config import BERTConfig
+from gesso.models.facts import Architecture, Facts, Stage
 from gesso.models.gpt.config import GPTConfig
 
 
 @dataclass(frozen=True, kw_only=True)
-class EncoderDecoderConfig:
+class EncoderDecoderConfig(Facts):
     """An encoder and a decoder of their own families, joined by cross-attention: BERT2BERT,
     BERT2GPT and their relatives (https://arxiv.org/abs/1907.12461)."""
+
+    architecture: ClassVar[Architecture] = "encoder_decoder"
+    pretraining: ClassVar[Stage] = "seq2seq"
+    has_sides: ClassVar[bool] = True
 
     family: Literal["encoder_decoder"] = "encoder_decoder"
     """Names the family in a record; always "encoder_decoder" here."""
@@ -72,6 +77,10 @@ class EncoderDecoderConfig:
     def blocks(self) -> GPTConfig:
         """The settings of the decoder's blocks."""
         return self.decoder.blocks if isinstance(self.decoder, BERTConfig) else self.decoder
+
+    @property
+    def read_vocab(self) -> int:
+        return self.encoder.vocab
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -6,17 +6,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 
 from gesso.models.bert.bert import BERT
 from gesso.models.bert.config import BERTConfig
 from gesso.models.encoder_decoder.config import EncoderDecoderConfig
-from gesso.models.gpt.gpt import GPT, residual_std
-from gesso.models.layers.attention import Attention, Kind, weigh
-from gesso.models.layers.blocks import Reading, empty_cache, follow, run
+from gesso.models.gpt.gpt import GPT
+from gesso.models.layers.attention import (
+    Attention,
+    KeysValues,
+    Kind,
+    Seen,
+    Seq2SeqCache,
+    SourceCache,
+)
 from gesso.models.layers.dropout import dropout
 from gesso.models.layers.layers import (
-    LayerNorm,
     add_bias,
     constant,
     einsum_float32,
@@ -24,12 +28,12 @@ from gesso.models.layers.layers import (
     stack,
     truncated,
 )
-from gesso.models.seq2seq.attention import same_segment
-from gesso.models.seq2seq.seq2seq import Seq2SeqCache, SourceCache
+from gesso.models.layers.norms import make_norm
+from gesso.models.layers.stack import Reading, empty_cache, follow, run
+from gesso.models.layers.visibility import same_segment
 from gesso.partitioning.axes import einsum, shard
 
 Batch = Mapping[str, jax.Array]
-KeysValues = tuple[jax.Array, jax.Array]
 
 
 class CrossAttention(nnx.Module):
@@ -38,13 +42,14 @@ class CrossAttention(nnx.Module):
 
     def __init__(self, config: EncoderDecoderConfig, key: jax.Array):
         self.config, c = config, config.blocks
-        self.attention = Attention(c, key, out_std=residual_std(c), draw=_draw(config))
-        self.norm = LayerNorm(c.sizes, epsilon=c.epsilon)
+        self.attention = Attention(
+            c, key, std=c.hidden_std, out_std=c.residual_std, draw=_draw(config)
+        )
+        self.norm = make_norm(c)
 
     def keys_values(self, encoded_BSD: jax.Array) -> KeysValues:
-        """Of what the encoder ended with: BSNH, every place on every device."""
-        k_BSNH, v_BSNH = self.attention.keys_values(encoded_BSD)
-        return shard(k_BSNH, "BSNH"), shard(v_BSNH, "BSNH")
+        """Of what the encoder ended with: BSKH, every place on every device."""
+        return self.attention.all_keys_values(encoded_BSD)
 
     def __call__(
         self,
@@ -56,21 +61,11 @@ class CrossAttention(nnx.Module):
         key: jax.Array | None = None,
     ) -> jax.Array:
         """BLD. layer: the decoder layer's number from 0."""
-        c, attention = self.config.blocks, self.attention
+        c, seen = self.config.blocks, Seen(visible_BLS)
         keys = (None, None) if key is None else jax.random.split(key)
 
         def read(x_BLD: jax.Array) -> jax.Array:
-            y_BLNH = weigh(
-                attention.queries(x_BLD, layer=layer),
-                *source,
-                visible_BLS,
-                None,
-                scale=attention.scale,
-                logits=c.attention_logits,
-                rate=c.attention_dropout,
-                key=keys[0],
-            )
-            y_BLD = attention.project_out(checkpoint_name(y_BLNH, "attention"))
+            y_BLD = self.attention.read(x_BLD, *source, seen, layer=layer, key=keys[0])
             return dropout(y_BLD, c.residual_dropout, keys[1])
 
         if c.norm == "post":
@@ -162,12 +157,12 @@ class EncoderDecoder(nnx.Module):
         def one_layer(_: None, source: CrossAttention) -> tuple[None, KeysValues]:
             return None, source.keys_values(encoded_BSD)
 
-        _, (k_ZBSNH, v_ZBSNH) = jax.lax.scan(one_layer, None, self.source)
-        rows, dtype = batch["source"].shape[0], k_ZBSNH.dtype
+        _, (k_ZBSKH, v_ZBSKH) = jax.lax.scan(one_layer, None, self.source)
+        rows, dtype = batch["source"].shape[0], k_ZBSKH.dtype
         segments_BS = batch.get("source_segments", jnp.ones_like(batch["source"]))
         return Seq2SeqCache(
             empty_cache(self.config.blocks, rows, length, dtype),
-            SourceCache(k_ZBSNH, v_ZBSNH, segments_BS),
+            SourceCache(k_ZBSKH, v_ZBSKH, segments_BS),
         )
 
     def decode(self, cache: Seq2SeqCache, batch: Batch) -> tuple[jax.Array, Seq2SeqCache]:
@@ -188,7 +183,7 @@ class EncoderDecoder(nnx.Module):
             written,
             batch,
             kinds=self._kinds,
-            reading=Reading((self.source, (source.k_ZBSNH, source.v_ZBSNH)), attend),
+            reading=Reading((self.source, (source.k_ZBSKH, source.v_ZBSKH)), attend),
         )
         return self._end(x_BLD), Seq2SeqCache(written, source)
 

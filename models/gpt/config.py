@@ -1,20 +1,35 @@
 """The GPT decoder's settings."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-AttentionKind = Literal["global", "local"]
-Padding = Literal["row", "reach", "later"]
-Bias = Literal["qkv", "attention_out", "mlp", "head"]
-FUSED = ("cudnn", "splash")  # attention by a kernel, whose logits never leave the chip
-Remat = Literal["none", "full", "dots", "save_attention", "save_qkv_attention_mlp"]
+from gesso.models.facts import Facts
+from gesso.models.layers.settings import (
+    FUSED,
+    Activation,
+    AttentionKind,
+    AttentionScale,
+    Bias,
+    BlockShape,
+    Gating,
+    Logits,
+    NormKind,
+    NormPlace,
+    Padding,
+    Remat,
+    Rotation,
+    Way,
+)
+
 _DROPOUTS = ("embedding_dropout", "attention_dropout", "residual_dropout", "head_dropout")
 
 
 @dataclass(frozen=True, kw_only=True)
-class GPTConfig:
+class GPTConfig(Facts):
     """One decoder for GPT-1, GPT-2, GPT-Neo, GPT-J and GPT-NeoX; the fields are their
     differences."""
+
+    has_mup: ClassVar[bool] = True
 
     family: Literal["gpt"] = "gpt"
     """Names the family in a record; always "gpt" here."""
@@ -22,40 +37,53 @@ class GPTConfig:
     """Rows of the table of tokens; at least the ids of the tokenizer, more to divide over a
     mesh."""
     positions: int = 128
-    """Longest row in tokens, and the rows of the table of learned positions."""
+    """Rows of the table of learned positions; with rotary ones the longest row in tokens."""
+    first_position: int = 0
+    """Row of learned positions that a document's first token reads; a row of tokens may be as long
+    as what remains (OPT: 2)."""
     layers: int = 2
     """Number of blocks."""
     embed: int = 64
     """Width of the residual stream; a multiple of heads."""
+    word_embed: int = 0
+    """Width of the table of tokens where it is not embed: products without a bias go in and out of
+    the residual stream (OPT 350M); 0 = embed."""
     heads: int = 4
     """Attention heads of each layer; the head dim is embed / heads."""
+    key_heads: int = 0
+    """Heads of keys and values, each shared by heads / key_heads query heads (grouped queries,
+    https://arxiv.org/abs/2305.13245); 0 = one for each."""
     mlp: int = 256
     """Width between the two products of the mlp; usually 4 * embed."""
     position_encoding: Literal["learned", "rotary"] = "learned"
     """How a token knows its place: a table of "learned" positions, or "rotary" queries and keys."""
     rotary_dims: int = 0
     """Number of a head's dims that rotary positions turn; 0 with learned positions."""
-    rotation: Literal["interleaved", "half"] = "interleaved"
+    rotation: Rotation = "interleaved"
     """Dims that turn as a pair: 2i and 2i + 1 ("interleaved", GPT-J), or i and i + rotary_dims / 2
     ("half", GPT-NeoX)."""
     rotary_base: float = 10000.0
     """Base of the wavelengths of rotary positions; raise it for longer rows."""
-    block: Literal["sequential", "parallel", "parallel_shared_norm"] = "sequential"
+    block: BlockShape = "sequential"
     """How attention and mlp reach the residual: "sequential", "parallel" or "parallel_shared_norm".
     "parallel" adds both to the same residual, each behind its own norm (GPT-NeoX),
     "parallel_shared_norm" behind one (GPT-J)."""
-    norm: Literal["pre", "post"] = "pre"
+    norm: NormPlace = "pre"
     """Place of the norms: "pre" normalises what a sublayer reads and ends with a norm; "post"
     normalises the residual after each sublayer, without a last norm (GPT-1)."""
+    final_norm: Literal["pre", "none"] = "pre"
+    """Norm behind the last block: "pre" has one where the other norms are pre; "none" never."""
+    norm_kind: NormKind = "layer"
+    """Every norm: "layer", or "rms", the root mean square without a mean and a bias (Llama)."""
     pattern: tuple[AttentionKind, ...] = ("global",)
     """Kinds of attention, cycled over the layers: "global", or "local" for the `window` latest
     tokens."""
     window: int = 0
     """Tokens that a local layer sees, the current one included; 0 without local layers."""
-    attention_scale: Literal["head_dim", "head_dim_and_layer", "layer", "none"] = "head_dim"
+    attention_scale: AttentionScale = "head_dim"
     """Divisor of q.k: sqrt(head dim), that times the layer's number from 1 (GPT-2's
     scale_attn_by_inverse_layer_idx), the layer's number alone, or "none" (GPT-Neo)."""
-    attention_logits: Literal["compute", "float32"] = "float32"
+    attention_logits: Logits = "float32"
     """Dtype of q.k before the softmax, which is always float32; "compute" is precision.compute."""
     padding: Padding = "row"
     """Keys that a padding query averages: "row", "reach" or "later"; documents never read the
@@ -72,8 +100,11 @@ class GPTConfig:
     """Number of labels of "classify"; 1 = a number (regression), 0 without that head."""
     pooling: Literal["last", "concat"] = "last"
     """Features of a text that "classify" reads: "last" or "concat" (models/layers/text_head.py)."""
-    activation: Literal["gelu_tanh", "gelu", "relu"] = "gelu_tanh"
-    """Function between the two products of the mlp."""
+    activation: Activation = "gelu_tanh"
+    """Function between the products of the mlp."""
+    gating: Gating = "plain"
+    """Shape of the mlp: "plain" has two products, "gated" a third whose activation multiplies the
+    first (Llama's with silu)."""
     epsilon: float = 1e-5
     """Added to the variance in every norm."""
     embedding_dropout: float = 0.0
@@ -103,7 +134,7 @@ class GPTConfig:
     unroll: int = 1
     """Periods of the pattern in one turn of the scan over layers; more compile longer and may run
     faster."""
-    attention: Literal["dense", "blocks", "cudnn", "splash"] = "blocks"
+    attention: Way = "blocks"
     """Attention kernel; "blocks" runs everywhere. It takes 128 queries at a time and skips keys
     that none of them sees; "dense" takes all at once; "cudnn" is NVIDIA's fused kernel (16-bit
     compute), "splash" the TPU's (rows of a multiple of 128, elsewhere "blocks"). Both keep float32
@@ -130,8 +161,27 @@ class GPTConfig:
                 f"model.rotary_dims {self.rotary_dims} must be even, above 0 and at most the head"
                 f" dim {self.head_dim}"
             )
+        if self.key_heads < 0 or self.key_heads and self.heads % self.key_heads:
+            found.append(
+                f"model.key_heads {self.key_heads} must divide the {self.heads} heads, or be 0"
+            )
+        if not 0 <= self.first_position < max(1, self.positions):
+            found.append(
+                f"model.first_position {self.first_position} leaves no row of the"
+                f" {self.positions} positions"
+            )
+        if self.position_encoding == "rotary" and self.first_position:
+            found.append("model.first_position has no effect with position_encoding rotary")
+        if self.word_embed < 0 or self.word_embed == self.embed:
+            found.append("model.word_embed must be a width other than model.embed, or 0")
         if self.position_encoding == "learned" and self.rotary_dims:
             found.append(f"model.rotary_dims {self.rotary_dims} needs position_encoding rotary")
+        if self.word_embed and self.outputs:
+            found.append('model.outputs "classify" has no head for model.word_embed')
+        if self.word_embed and self.mup_base:
+            found.append("model.mup_base has no rule for model.word_embed; set one of them to 0")
+        if self.norm == "post" and self.final_norm == "none":
+            found.append("model.final_norm none has no effect with model.norm post")
         if self.norm == "post" and self.block != "sequential":
             found.append(f"model.norm post needs a sequential block, not {self.block}")
         if not self.pattern or ("local" in self.pattern) != (self.window > 0):
@@ -175,7 +225,7 @@ class GPTConfig:
     @property
     def longest(self) -> int:
         """The most tokens a row may have."""
-        return self.positions
+        return self.positions - self.first_position
 
     @property
     def narrowing(self) -> float:
@@ -193,13 +243,37 @@ class GPTConfig:
         return self.init_std * self.narrowing
 
     @property
+    def residual_std(self) -> float:
+        """The standard deviation of the products that write to the residual stream."""
+        return {
+            "same": self.hidden_std,
+            "layers": self.hidden_std / self.layers**0.5,
+            "depth": self.hidden_std / (2 * self.layers) ** 0.5,
+            "wang": 2 / (self.layers * self.embed**0.5),
+        }[self.residual_init]
+
+    @property
+    def key_letter(self) -> Literal["N", "K"]:
+        """The letter of keys' and values' heads: K where queries share them."""
+        return "K" if self.key_heads not in (0, self.heads) else "N"
+
+    @property
+    def word_letter(self) -> Literal["D", "E"]:
+        """The letter of the width of the table of tokens: E where it is its own."""
+        return "E" if self.word_embed else "D"
+
+    @property
     def head_dim(self) -> int:
         return self.embed // self.heads
 
     @property
+    def read_vocab(self) -> int:
+        return self.vocab
+
+    @property
     def sizes(self) -> dict[str, int]:
         """The size each letter of the alphabet has in this model's parameters (S: positions)."""
-        return {
+        sizes = {
             "V": self.vocab,
             "S": self.positions,
             "Z": self.layers,
@@ -207,7 +281,11 @@ class GPTConfig:
             "N": self.heads,
             "H": self.head_dim,
             "F": self.mlp,
-        } | ({"Y": self.labels} if self.labels else {})
+        }
+        own = {"Y": self.labels, "E": self.word_embed}
+        if self.key_letter == "K":
+            own["K"] = self.key_heads
+        return sizes | {letter: size for letter, size in own.items() if size}
 
     @property
     def kinds(self) -> tuple[AttentionKind, ...]:

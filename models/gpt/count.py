@@ -9,28 +9,35 @@ def parameters(config: GPTConfig) -> dict[str, int]:
     A tied table is in both of the latter and once in the total.
     """
     c, s = config, config.sizes
-    table, heads = s["V"] * s["D"], s["N"] * s["H"]
+    words = s[c.word_letter]
+    table, heads, keys = s["V"] * words, s["N"] * s["H"], s[c.key_letter] * s["H"]
+    ups = 2 if c.gating == "gated" else 1
     biases = {
-        "qkv": s["Z"] * 3 * heads,
+        "qkv": s["Z"] * (heads + 2 * keys),
         "attention_out": s["Z"] * s["D"],
-        "mlp": s["Z"] * (s["F"] + s["D"]),
+        "mlp": s["Z"] * (ups * s["F"] + s["D"]),
         "head": s["V"],
     }
     norms_per_layer = 1 if c.block == "parallel_shared_norm" else 2
-    norms = s["Z"] * norms_per_layer + (1 if c.norm == "pre" else 0)
-    blocks = s["Z"] * (4 * s["D"] * heads + 2 * s["D"] * s["F"])
+    norms = s["Z"] * norms_per_layer + (1 if c.norm == c.final_norm == "pre" else 0)
+    norm = s["D"] if c.norm_kind == "rms" else 2 * s["D"]
+    blocks = s["Z"] * (2 * s["D"] * (heads + keys) + (ups + 1) * s["D"] * s["F"])
+    around = 2 * words * s["D"] if c.word_embed else 0
     embedding = table + (s["S"] * s["D"] if c.position_encoding == "learned" else 0)
     untied = table if c.head == "untied" else 0
-    total = embedding + untied + blocks + 2 * s["D"] * norms + sum(biases[b] for b in set(c.biases))
-    return {"total": total, "embedding": embedding, "matmul": blocks + table}
+    beside = norm * norms + sum(biases[b] for b in set(c.biases))
+    total = embedding + untied + blocks + around + beside
+    return {"total": total, "embedding": embedding, "matmul": blocks + around + table}
 
 
 def products(config: GPTConfig) -> dict[str, float]:
     """{name of a weight of products: how many of a token's places meet it}; models/trained_count.py
     counts of which a gradient is taken."""
     head = "embed" if config.head == "tied" else "head_table"
-    layers = ("attention/q", "attention/k", "attention/v", "attention/out", "mlp/up", "mlp/down")
-    return {**{f"blocks/{name}": 1.0 for name in layers}, head: 1.0}
+    layers = ["attention/q", "attention/k", "attention/v", "attention/out", "mlp/up", "mlp/down"]
+    layers += ["mlp/gate"] if config.gating == "gated" else []
+    around = {"project_in": 1.0, "project_out": 1.0} if config.word_embed else {}
+    return {**{f"blocks/{name}": 1.0 for name in layers}, **around, head: 1.0}
 
 
 def attention_flops(config: GPTConfig, length: int) -> tuple[float, ...]:

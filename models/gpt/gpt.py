@@ -1,170 +1,37 @@
 """The GPT decoder: embed, a scan over blocks, a norm, logits."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 
 from gesso.models.gpt.config import GPTConfig
-from gesso.models.layers.attention import Attention, Cache, Kind, Rows
-from gesso.models.layers.blocks import empty_cache, follow, run, virtual_layers
-from gesso.models.layers.dropout import dropout
+from gesso.models.layers.attention import Cache, Rows
+from gesso.models.layers.block import Block
 from gesso.models.layers.hooks import NONE, Hooks, LayerHooks
 from gesso.models.layers.layers import (
-    LayerNorm,
-    add_bias,
     constant,
     einsum_float32,
     embedded,
     param,
     stack,
 )
+from gesso.models.layers.norms import make_norm
 from gesso.models.layers.rotary import angles
+from gesso.models.layers.stack import empty_cache, follow, run, virtual_layers
 from gesso.models.layers.text_head import TextHead
 from gesso.partitioning.axes import einsum, shard
 from gesso.partitioning.lookup import look_up
-
-ACTIVATIONS = {
-    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-    "relu": jax.nn.relu,
-}
-
-Between = Callable[[jax.Array], jax.Array]
-
-
-class MLP(nnx.Module):
-    """Two products with an activation between them."""
-
-    def __init__(
-        self, config: GPTConfig, key: jax.Array, *, out_std: float, draw: Callable = param
-    ):
-        self.config = config
-        sizes, has_bias = config.sizes, "mlp" in config.biases
-        up, down = jax.random.split(key)
-        self.up = draw(up, "DF", sizes=sizes, std=config.hidden_std)
-        self.down = draw(down, "FD", sizes=sizes, std=out_std)
-        self.up_bias = constant(0.0, "F", sizes=sizes) if has_bias else None
-        self.down_bias = constant(0.0, "D", sizes=sizes) if has_bias else None
-
-    def __call__(self, x_BLD: jax.Array) -> jax.Array:
-        h_BLF = add_bias(einsum("BLD,DF->BLF", x_BLD, self.up), self.up_bias, "F")
-        h_BLF = ACTIVATIONS[self.config.activation](checkpoint_name(h_BLF, "mlp"))
-        return add_bias(einsum("BLF,FD->BLD", h_BLF, self.down), self.down_bias, "D")
-
-
-class Block(nnx.Module):
-    """Attention and mlp around the residual stream.
-
-    sequential, pre-norm: GPT-2 and GPT-Neo; post-norm: GPT-1 and BERT. parallel: GPT-NeoX
-    (https://arxiv.org/abs/2204.06745), and with one shared norm GPT-J.
-
-    draw: as in Attention. between: what becomes of the residual stream (BLD) behind attention and
-    before the mlp, where an encoder-decoder reads its source; sequential blocks only.
-    """
-
-    def __init__(self, config: GPTConfig, key: jax.Array, *, draw: Callable = param):
-        self.config = config
-        attention, mlp = jax.random.split(key)
-        out_std = residual_std(config)
-        self.attention_norm = LayerNorm(config.sizes, epsilon=config.epsilon)
-        self.attention = Attention(config, attention, out_std=out_std, draw=draw)
-        shared = config.block == "parallel_shared_norm"
-        self.mlp_norm = None if shared else LayerNorm(config.sizes, epsilon=config.epsilon)
-        self.mlp = MLP(config, mlp, out_std=out_std, draw=draw)
-
-    def __call__(
-        self,
-        x_BLD: jax.Array,
-        rows: Rows,
-        *,
-        kind: Kind,
-        layer: jax.Array,
-        key: jax.Array | None = None,
-        between: Between = lambda x_BLD: x_BLD,
-    ) -> jax.Array:
-        keys = (None, None, None) if key is None else jax.random.split(key, 3)
-
-        def attend(x_BLD: jax.Array) -> jax.Array:
-            y_BLD = self.attention(x_BLD, rows, kind=kind, layer=layer, key=keys[0])
-            return dropout(y_BLD, self.config.residual_dropout, keys[1])
-
-        return self.combine(x_BLD, attend, keys[2], between)
-
-    def decode(
-        self,
-        x_BLD: jax.Array,
-        rows: Rows,
-        cache: Cache,
-        *,
-        kind: Kind,
-        layer: jax.Array,
-        between: Between = lambda x_BLD: x_BLD,
-    ) -> tuple[jax.Array, Cache]:
-        """The same for L tokens that follow those in the cache, which comes back with theirs."""
-        after: list[Cache] = []
-
-        def attend(x_BLD: jax.Array) -> jax.Array:
-            y_BLD, filled = self.attention.decode(x_BLD, rows, cache, kind=kind, layer=layer)
-            after.append(filled)
-            return y_BLD
-
-        return self.combine(x_BLD, attend, None, between), after[0]
-
-    def virtual(
-        self, x_1JD: jax.Array, rows: Rows, *, kind: Kind, layer: jax.Array
-    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        """The block's output, and its keys and values (JNH), of tokens in front of all rows."""
-        made: list[tuple[jax.Array, jax.Array]] = []
-
-        def attend(x_BLD: jax.Array) -> jax.Array:
-            _, k_BLNH, v_BLNH = self.attention.project(x_BLD, rows, layer=layer)
-            made.append((k_BLNH[0], v_BLNH[0]))
-            return self.attention(x_BLD, rows, kind=kind, layer=layer, key=None)
-
-        return self.combine(x_1JD, attend, None, lambda x_BLD: x_BLD), made[0]
-
-    def combine(
-        self, x_BLD: jax.Array, attend: Any, key: jax.Array | None, between: Between
-    ) -> jax.Array:
-        """The block's equation, given attention as a function of BLD."""
-
-        def mlp(x_BLD: jax.Array) -> jax.Array:
-            return dropout(self.mlp(x_BLD), self.config.residual_dropout, key)
-
-        norm, mlp_norm = self.attention_norm, self.mlp_norm
-        if mlp_norm is None:
-            normal_BLD = norm(x_BLD)
-            x_BLD = x_BLD + attend(normal_BLD) + mlp(normal_BLD)
-        elif self.config.block == "parallel":
-            x_BLD = x_BLD + attend(norm(x_BLD)) + mlp(mlp_norm(x_BLD))
-        elif self.config.norm == "post":
-            x_BLD = between(norm(x_BLD + attend(x_BLD)))
-            x_BLD = mlp_norm(x_BLD + mlp(x_BLD))
-        else:
-            x_BLD = between(x_BLD + attend(norm(x_BLD)))
-            x_BLD = x_BLD + mlp(mlp_norm(x_BLD))
-        return shard(x_BLD, "BLD")
-
-
-def residual_std(config: GPTConfig) -> float:
-    """The standard deviation of the products that write to the residual stream."""
-    return {
-        "same": config.hidden_std,
-        "layers": config.hidden_std / config.layers**0.5,
-        "depth": config.hidden_std / (2 * config.layers) ** 0.5,
-        "wang": 2 / (config.layers * config.embed**0.5),
-    }[config.residual_init]
 
 
 class GPT(nnx.Module):
     """GPT-1 (https://openai.com/research/language-unsupervised), GPT-2
     (https://openai.com/research/better-language-models), GPT-Neo
     (https://github.com/EleutherAI/gpt-neo), GPT-J (https://github.com/kingoflolz/mesh-transformer-jax)
-    and GPT-NeoX (https://arxiv.org/abs/2204.06745), by the fields of their config."""
+    GPT-NeoX (https://arxiv.org/abs/2204.06745), OPT (https://arxiv.org/abs/2205.01068) and Llama
+    (https://arxiv.org/abs/2302.13971), by the fields of their config."""
 
     hooks: Hooks = NONE
 
@@ -173,22 +40,28 @@ class GPT(nnx.Module):
         sizes, std = config.sizes, config.init_std
         embed, positions, blocks, head = jax.random.split(key, 4)
         learned = config.position_encoding == "learned"
-        self.embed = param(embed, "VD", sizes=sizes, std=std)
+        words = f"V{config.word_letter}"
+        self.embed = param(embed, words, sizes=sizes, std=std)
         self.positions = param(positions, "SD", sizes=sizes, std=std) if learned else None
         self.blocks = stack(lambda k: Block(config, k), jax.random.split(blocks, config.layers))
-        self.norm = LayerNorm(sizes, epsilon=config.epsilon) if config.norm == "pre" else None
-        self.head_table = (
-            param(head, "VD", sizes=sizes, std=config.head_std) if config.head == "untied" else None
-        )
+        ends = config.norm == "pre" and config.final_norm == "pre"
+        self.norm = make_norm(config) if ends else None
+        untied = config.head == "untied"
+        self.head_table = param(head, words, sizes=sizes, std=config.head_std) if untied else None
         self.head_bias = constant(0.0, "V", sizes=sizes) if "head" in config.biases else None
-        # A key of its own: with or without this head the other parameters have the same bits.
+        # Keys of their own: with or without these the other parameters have the same bits.
+        self.project_in = self.project_out = None
+        if config.word_embed:
+            into, out = jax.random.fold_in(key, 5), jax.random.fold_in(key, 6)
+            self.project_in = param(into, "ED", sizes=sizes, std=std)
+            self.project_out = param(out, "DE", sizes=sizes, std=std)
         labelled = "classify" in config.outputs
         self.classifier = TextHead(config, jax.random.fold_in(key, 4)) if labelled else None
 
     @staticmethod
     def inputs(config: GPTConfig) -> dict[str, int | None]:
         """{batch leaf: rows of the table it indexes}."""
-        return {"tokens": config.vocab, "positions": config.positions, "segments": None}
+        return {"tokens": config.vocab, "positions": config.longest, "segments": None}
 
     def outputs(
         self, batch: Mapping[str, jax.Array], key: jax.Array | None, *, hidden: bool
@@ -196,7 +69,7 @@ class GPT(nnx.Module):
         """{"logits": f32[B, L, V], "hidden"?: [Z + 1, B, L, D]} and, of a model with labels,
         "labels" [B, Y], of each row as one text."""
         made = {"hidden": self.hidden(batch, key)} if hidden else {}
-        x_BLD = made["hidden"][-1] if hidden else self.features(batch, key)
+        x_BLD = self._projected(made["hidden"][-1]) if hidden else self.features(batch, key)
         made["logits"] = self.logits(x_BLD)
         if self.classifier is not None:
             whole = (batch["segments"] > 0) if "segments" in batch else jnp.ones_like(x_BLD[..., 0])
@@ -215,8 +88,8 @@ class GPT(nnx.Module):
         return self._labels()(x_BPD, key)
 
     def features(self, batch: Mapping[str, jax.Array], key: jax.Array | None = None) -> jax.Array:
-        """What the head reads, BLD. No key, no dropout."""
-        return self._run(batch, key, lambda x_BLD: None)[0]
+        """What the head reads, BLD (BLE with word_embed). No key, no dropout."""
+        return self._projected(self._run(batch, key, lambda x_BLD: None)[0])
 
     def hidden(self, batch: Mapping[str, jax.Array], key: jax.Array | None = None) -> jax.Array:
         """The residual stream [Z + 1, B, L, D]: the embeddings, then each layer's output, the last
@@ -247,16 +120,19 @@ class GPT(nnx.Module):
         x_BLD, cache = follow(
             self.blocks, c, self.start, cache, batch, kinds=c.period, prefix=prefix
         )
-        return x_BLD if self.norm is None else self.norm(x_BLD), cache
+        return self._projected(x_BLD if self.norm is None else self.norm(x_BLD)), cache
 
     def start(self, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, Rows]:
         """The embeddings (BLD) and what attention needs to know of the rows."""
         c, tokens_BL, segments_BL = self.config, batch["tokens"], batch.get("segments")
         rows = c.positions if self.positions is None else self.positions.shape[0]
-        if (length := tokens_BL.shape[1]) > (room := rows - self.hooks.front):
+        before = c.first_position + self.hooks.front
+        if (length := tokens_BL.shape[1]) > (room := rows - before):
             raise ValueError(f"rows of {length} tokens exceed the model's {room} positions")
-        x_BLD = embedded(self.embed, tokens_BL, segments_BL)
-        x_BLD, turns = self._placed(x_BLD, self._places(batch) + self.hooks.front)
+        x_BLD = embedded(self.embed, tokens_BL, segments_BL, f"V{c.word_letter}")
+        if self.project_in is not None:
+            x_BLD = einsum("BLE,ED->BLD", x_BLD, self.project_in)
+        x_BLD, turns = self._placed(x_BLD, self._places(batch) + before)
         return shard(x_BLD, "BLD"), Rows(segments_BL, turns)
 
     def prefix(self) -> dict[str, jax.Array] | None:
@@ -264,7 +140,8 @@ class GPT(nnx.Module):
         c, prompt_JD = self.config, self.hooks.prompt
         if prompt_JD is None:
             return self.hooks.prefix
-        x_1JD, turns = self._placed(prompt_JD[None], jnp.arange(prompt_JD.shape[0])[None])
+        places_J = jnp.arange(c.first_position, c.first_position + prompt_JD.shape[0])
+        x_1JD, turns = self._placed(prompt_JD[None], places_J[None])
         return virtual_layers(self.blocks, c, x_1JD, Rows(None, turns), kinds=c.period)
 
     def _places(self, batch: Mapping[str, jax.Array]) -> jax.Array:
@@ -279,6 +156,12 @@ class GPT(nnx.Module):
         if self.positions is None:
             return x_BLD, angles(positions_BL, dims=c.rotary_dims, base=c.rotary_base)
         return x_BLD + look_up(self.positions[...], "SD", positions_BL), None
+
+    def _projected(self, x_BLD: jax.Array) -> jax.Array:
+        """Features in the width of the table of tokens."""
+        if self.project_out is None:
+            return x_BLD
+        return einsum("BLD,DE->BLE", x_BLD, self.project_out)
 
     def _labels(self) -> TextHead:
         if self.classifier is None:

@@ -66,8 +66,8 @@ class Prefix(NamedTuple):
     """Keys and values of the virtual tokens in one layer, and where in its document each of the
     row's tokens stands (they count from behind the virtual ones)."""
 
-    k_JNH: jax.Array
-    v_JNH: jax.Array
+    k_JKH: jax.Array
+    v_JKH: jax.Array
     places_BL: jax.Array
 
 
@@ -91,8 +91,8 @@ def focused(x_BLD: jax.Array, focus: Any, classes_BL: Any) -> jax.Array:
 
 def in_front(
     prefix: Prefix,
-    k_BSNH: jax.Array,
-    v_BSNH: jax.Array,
+    k_BSKH: jax.Array,
+    v_BSKH: jax.Array,
     visible_BLS: jax.Array,
     blind_BLS: jax.Array | None,
     *,
@@ -104,11 +104,11 @@ def in_front(
     Every document has virtual tokens of its own, which are the same for all: one copy in front of
     the row serves them. A token sees all of them, or those within its window; padding none.
     """
-    places_BL, count = prefix.places_BL, prefix.k_JNH.shape[0]
+    places_BL, count = prefix.places_BL, prefix.k_JKH.shape[0]
     rows, length = places_BL.shape
-    batch, dtype = k_BSNH.shape[0], k_BSNH.dtype
-    keys = jnp.broadcast_to(prefix.k_JNH.astype(dtype), (batch, *prefix.k_JNH.shape))
-    values = jnp.broadcast_to(prefix.v_JNH.astype(dtype), (batch, *prefix.v_JNH.shape))
+    batch, dtype = k_BSKH.shape[0], k_BSKH.dtype
+    keys = jnp.broadcast_to(prefix.k_JKH.astype(dtype), (batch, *prefix.k_JKH.shape))
+    values = jnp.broadcast_to(prefix.v_JKH.astype(dtype), (batch, *prefix.v_JKH.shape))
     seen_BLJ = jnp.ones((rows, length, count), bool)
     if window is not None:
         distance_BLJ = places_BL[:, :, None] + count - jnp.arange(count)
@@ -123,8 +123,8 @@ def in_front(
         none_BLJ = jnp.zeros((batch, length, count), bool)
         blind = jnp.concatenate([none_BLJ, jnp.broadcast_to(blind_BLS, wide)], axis=2)
     return (
-        shard(jnp.concatenate([keys, k_BSNH], axis=1), "BSNH"),
-        shard(jnp.concatenate([values, v_BSNH], axis=1), "BSNH"),
+        shard(jnp.concatenate([keys, k_BSKH], axis=1), "BSKH"),
+        shard(jnp.concatenate([values, v_BSKH], axis=1), "BSKH"),
         visible,
         blind,
     )

@@ -1,4 +1,4 @@
-"""What every model is built of: parameters with letters, layer norm, dropout, stacks of layers."""
+"""What every model is built of: parameters with letters, products, stacks of layers."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gesso.models.gpt.config import Remat
 from gesso.models.layers.layer_parts import chosen, runs
+from gesso.models.layers.settings import Remat
 from gesso.partitioning.axes import Operator, einsum, gathers, held, shard
 from gesso.partitioning.lookup import look_up
 
@@ -54,62 +54,14 @@ def add_bias(y: jax.Array, bias: nnx.Param | None, letters: str) -> jax.Array:
     return y if bias is None else y + shard(bias[...], letters)
 
 
-def embedded(table: Any, tokens_BL: jax.Array, segments_BL: jax.Array | None = None) -> jax.Array:
+def embedded(
+    table: Any, tokens_BL: jax.Array, segments_BL: jax.Array | None = None, letters: str = "VD"
+) -> jax.Array:
     """What a table of words (VD, or an adapter's Operator) holds for tokens, BLD."""
     words = held(table)
     if isinstance(words, Operator):
         return words.rows(tokens_BL, segments_BL)
-    return look_up(words, "VD", tokens_BL)
-
-
-class LayerNorm(nnx.Module):
-    """Layer normalisation (https://arxiv.org/abs/1607.06450), computed in float32."""
-
-    def __init__(self, sizes: Mapping[str, int], *, epsilon: float):
-        self.epsilon = epsilon
-        self.scale = constant(1.0, "D", sizes=sizes)
-        self.bias = constant(0.0, "D", sizes=sizes)
-
-    def __call__(self, x: jax.Array, letters: str = "BLD") -> jax.Array:
-        scale_D, bias_D = shard(self.scale[...], "D"), shard(self.bias[...], "D")
-        return shard(normalize(x, scale_D, bias_D, self.epsilon), letters)
-
-
-def normalize(x: jax.Array, scale_D: jax.Array, bias_D: jax.Array, epsilon: float) -> jax.Array:
-    """(x - mean) / sqrt(variance + epsilon) * scale + bias over the last dim.
-
-    The backward pass is written out so that it starts from the normalised values: XLA on CPU
-    otherwise computes the residual sum of all layers below again in every norm's backward pass.
-    """
-    return _normalize(x, scale_D, bias_D, epsilon)
-
-
-def _normalize_plain(x, scale_D, bias_D, epsilon):
-    return _normalize_forward(x, scale_D, bias_D, epsilon)[0]
-
-
-def _normalize_forward(x, scale_D, bias_D, epsilon):
-    wide = x.astype(jnp.float32)
-    centred = wide - wide.mean(-1, keepdims=True)
-    inverse = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + epsilon)
-    normal = centred * inverse
-    y = normal * scale_D.astype(jnp.float32) + bias_D.astype(jnp.float32)
-    return y.astype(x.dtype), (normal.astype(x.dtype), inverse, scale_D)
-
-
-def _normalize_backward(epsilon, saved, dy):
-    normal, inverse, scale_D = saved
-    dy32, normal32 = dy.astype(jnp.float32), normal.astype(jnp.float32)
-    g = dy32 * scale_D.astype(jnp.float32)
-    along = (g * normal32).mean(-1, keepdims=True)
-    dx = (g - g.mean(-1, keepdims=True) - normal32 * along) * inverse
-    rows = tuple(range(dy.ndim - 1))
-    dscale_D, dbias_D = (dy32 * normal32).sum(rows), dy32.sum(rows)
-    return dx.astype(dy.dtype), dscale_D.astype(scale_D.dtype), dbias_D.astype(scale_D.dtype)
-
-
-_normalize: Any = jax.custom_vjp(_normalize_plain, nondiff_argnums=(3,))
-_normalize.defvjp(_normalize_forward, _normalize_backward)
+    return look_up(words, letters, tokens_BL)
 
 
 def einsum_float32(equation: str, x: jax.Array, w: jax.Array) -> jax.Array:

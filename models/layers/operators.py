@@ -23,7 +23,9 @@ def inner_outer(letters: str) -> tuple[str, str]:
     """The letters a weight's product contracts and those it makes, without Z: ("D", "NH") of
     "ZDNH", ("F", "D") of "FD"."""
     plain = letters.removeprefix("Z")
-    return (plain[:1], plain[1:]) if plain in ("DNH", "DF", "VD") else (plain[:-1], plain[-1:])
+    return (
+        (plain[:1], plain[1:]) if plain in ("DNH", "DKH", "DF", "VD") else (plain[:-1], plain[-1:])
+    )
 
 
 @jax.tree_util.register_dataclass

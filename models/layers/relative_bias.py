@@ -2,16 +2,15 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from gesso.models.layers.layers import param
+from gesso.models.layers.visibility import Direction
 from gesso.partitioning.axes import in_use, shard
-
-Direction = Literal["both", "before"]
 
 
 class RelativeBias(nnx.Module):

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gesso.models.gpt.config import GPTConfig
 from gesso.models.layers.dropout import dropout
 from gesso.models.layers.layers import einsum_float32, param
+from gesso.models.layers.settings import TextHeadSettings
 from gesso.partitioning.axes import shard
 
 
@@ -20,7 +20,7 @@ class TextHead(nnx.Module):
     largest and the mean of all its tokens (ULMFiT, https://arxiv.org/abs/1801.06146).
     """
 
-    def __init__(self, config: GPTConfig, key: jax.Array, *, draw: Callable = param):
+    def __init__(self, config: TextHeadSettings, key: jax.Array, *, draw: Callable = param):
         self.config = config
         wide = config.embed * (3 if config.pooling == "concat" else 1)
         sizes = config.sizes | {"D": wide}

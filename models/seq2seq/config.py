@@ -1,15 +1,27 @@
 """The settings of the Transformer encoder-decoder and of T5."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from gesso.models.gpt.config import Bias, Remat
+from gesso.models.facts import Architecture, Facts, Stage
+from gesso.models.layers.settings import (
+    Activation,
+    Bias,
+    Gating,
+    NormKind,
+    NormPlace,
+    PlainAttention,
+    Remat,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seq2SeqConfig:
+class Seq2SeqConfig(PlainAttention, Facts):
     """One encoder-decoder for the Transformer (https://arxiv.org/abs/1706.03762) and T5
     (https://arxiv.org/abs/1910.10683); the fields are their differences."""
+
+    architecture: ClassVar[Architecture] = "encoder_decoder"
+    pretraining: ClassVar[Stage] = "denoise"
 
     family: Literal["seq2seq"] = "seq2seq"
     """Names the family in a record; always "seq2seq" here."""
@@ -50,17 +62,17 @@ class Seq2SeqConfig:
     """Factor of the embeddings: sqrt(embed) (Transformer), or "none" (T5)."""
     head_scale: Literal["none", "rsqrt_embed"] = "none"
     """Factor of the head's input: 1 / sqrt(embed) (T5 with a tied head), or "none"."""
-    norm: Literal["pre", "post"] = "pre"
+    norm: NormPlace = "pre"
     """Place of the norms: "post" normalises the residual after each sublayer; "pre" what a sublayer
     reads, and the end of each side."""
-    norm_kind: Literal["layer", "rms"] = "layer"
+    norm_kind: NormKind = "layer"
     """Kind of norm: "layer", or "rms" without mean and bias (T5)."""
     attention_scale: Literal["head_dim", "none"] = "head_dim"
     """Divisor of q.k: sqrt(head_dim), or "none" (T5)."""
-    gating: Literal["plain", "gated"] = "plain"
+    gating: Gating = "plain"
     """Form of the mlp: "plain", or "gated", where a second product multiplies the activation
     (https://arxiv.org/abs/2002.05202; T5 1.1 with gelu_tanh)."""
-    activation: Literal["relu", "gelu", "gelu_tanh", "silu"] = "relu"
+    activation: Activation = "relu"
     """Function between the products of the mlp."""
     biases: tuple[Bias, ...] = ()
     """Products with a bias: any of "qkv", "attention_out", "mlp", "head" (the logits)."""
@@ -146,6 +158,10 @@ class Seq2SeqConfig:
     def longest(self) -> int | None:
         """The most tokens a row of source or target may have; None: any number."""
         return self.positions or None
+
+    @property
+    def read_vocab(self) -> int:
+        return self.vocab
 
     @property
     def sizes(self) -> dict[str, int]:

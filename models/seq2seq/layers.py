@@ -6,62 +6,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 
-from gesso.models.layers.attention import Cache, reach
+from gesso.models.layers.attention import Attention, Cache, Seen
 from gesso.models.layers.dropout import dropout
-from gesso.models.layers.layers import LayerNorm, add_bias, constant, param, scan, stack
-from gesso.models.layers.relative_bias import Direction, RelativeBias
-from gesso.models.layers.rms_norm import RMSNorm
-from gesso.models.seq2seq.attention import Attention, Seen, product_std, same_segment
+from gesso.models.layers.layers import param, scan, stack
+from gesso.models.layers.mlp import MLP
+from gesso.models.layers.norms import Norm, make_norm
+from gesso.models.layers.relative_bias import RelativeBias
+from gesso.models.layers.visibility import Direction, reach, same_segment
 from gesso.models.seq2seq.config import Seq2SeqConfig
-from gesso.partitioning.axes import einsum, shard
+from gesso.partitioning.axes import shard
 from gesso.partitioning.lookup import look_up
 
-ACTIVATIONS = {
-    "relu": jax.nn.relu,
-    "gelu": lambda x: jax.nn.gelu(x, approximate=False),
-    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),
-    "silu": jax.nn.silu,
-}
 Sublayer = Callable[[jax.Array], jax.Array]
-
-
-def make_norm(config: Seq2SeqConfig) -> LayerNorm | RMSNorm:
-    made = RMSNorm if config.norm_kind == "rms" else LayerNorm
-    return made(config.sizes, epsilon=config.epsilon)
-
-
-class MLP(nnx.Module):
-    """Two products with an activation between them; gated, the activation of a third multiplies
-    the first (https://arxiv.org/abs/2002.05202)."""
-
-    def __init__(self, config: Seq2SeqConfig, key: jax.Array):
-        self.config = config
-        sizes, has_bias = config.sizes, "mlp" in config.biases
-        up, gate, down = jax.random.split(key, 3)
-        std = product_std(config, config.embed, config.mlp)
-        gated = config.gating == "gated"
-        self.up = param(up, "DF", sizes=sizes, std=std)
-        self.gate = param(gate, "DF", sizes=sizes, std=std) if gated else None
-        self.down = param(
-            down, "FD", sizes=sizes, std=product_std(config, config.mlp, config.embed)
-        )
-        self.up_bias = constant(0.0, "F", sizes=sizes) if has_bias else None
-        self.gate_bias = constant(0.0, "F", sizes=sizes) if has_bias and gated else None
-        self.down_bias = constant(0.0, "D", sizes=sizes) if has_bias else None
-
-    def __call__(self, x_BLD: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        activation = ACTIVATIONS[self.config.activation]
-        h_BLF = add_bias(einsum("BLD,DF->BLF", x_BLD, self.up), self.up_bias, "F")
-        h_BLF = checkpoint_name(h_BLF, "mlp")
-        if self.gate is None:
-            h_BLF = activation(h_BLF)
-        else:
-            gate_BLF = add_bias(einsum("BLD,DF->BLF", x_BLD, self.gate), self.gate_bias, "F")
-            h_BLF = activation(checkpoint_name(gate_BLF, "mlp")) * h_BLF
-        h_BLF = dropout(h_BLF, self.config.mlp_dropout, key)
-        return add_bias(einsum("BLF,FD->BLD", h_BLF, self.down), self.down_bias, "D")
 
 
 class EncoderLayer(nnx.Module):
@@ -71,15 +28,17 @@ class EncoderLayer(nnx.Module):
         self.config = config
         attention, mlp = jax.random.split(key)
         self.attention_norm = make_norm(config)
-        self.attention = Attention(config, attention)
+        self.attention = make_attention(config, attention)
         self.mlp_norm = make_norm(config)
-        self.mlp = MLP(config, mlp)
+        self.mlp = make_mlp(config, mlp)
 
     def __call__(self, x_BLD: jax.Array, seen: Seen, *, key: jax.Array | None) -> jax.Array:
         c, keys = self.config, [None] * 4 if key is None else jax.random.split(key, 4)
 
         def attend(y_BLD: jax.Array) -> jax.Array:
-            return self.attention(y_BLD, *self.attention.keys_values(y_BLD), seen, key=keys[0])
+            return self.attention.read(
+                y_BLD, *self.attention.all_keys_values(y_BLD), seen, key=keys[0]
+            )
 
         x_BLD = residual(c, x_BLD, self.attention_norm, attend, keys[1])
         x_BLD = residual(c, x_BLD, self.mlp_norm, lambda y: self.mlp(y, keys[2]), keys[3])
@@ -93,11 +52,11 @@ class DecoderLayer(nnx.Module):
         self.config = config
         attention, source, mlp = jax.random.split(key, 3)
         self.attention_norm = make_norm(config)
-        self.attention = Attention(config, attention)
+        self.attention = make_attention(config, attention)
         self.source_norm = make_norm(config)
-        self.source_attention = Attention(config, source)
+        self.source_attention = make_attention(config, source)
         self.mlp_norm = make_norm(config)
-        self.mlp = MLP(config, mlp)
+        self.mlp = make_mlp(config, mlp)
 
     def __call__(
         self,
@@ -111,11 +70,13 @@ class DecoderLayer(nnx.Module):
         keys = [None] * 6 if key is None else jax.random.split(key, 6)
 
         def attend(y_BLD: jax.Array) -> jax.Array:
-            return self.attention(y_BLD, *self.attention.keys_values(y_BLD), seen, key=keys[4])
+            return self.attention.read(
+                y_BLD, *self.attention.all_keys_values(y_BLD), seen, key=keys[4]
+            )
 
         def read(y_BLD: jax.Array) -> jax.Array:
-            keys_values = self.source_attention.keys_values(encoded_BSD)
-            return self.source_attention(y_BLD, *keys_values, source_seen, key=keys[5])
+            keys_values = self.source_attention.all_keys_values(encoded_BSD)
+            return self.source_attention.read(y_BLD, *keys_values, source_seen, key=keys[5])
 
         return self.combine(x_BLD, attend, read, keys)
 
@@ -134,18 +95,14 @@ class DecoderLayer(nnx.Module):
         after: list[Cache] = []
 
         def attend(y_BLD: jax.Array) -> jax.Array:
-            new_k_BLNH, new_v_BLNH = self.attention.keys_values(y_BLD)
-            filled = cache._replace(
-                k_ZBSNH=_write(cache.k_ZBSNH, new_k_BLNH, layer, cache.length),
-                v_ZBSNH=_write(cache.v_ZBSNH, new_v_BLNH, layer, cache.length),
-            )
+            filled = cache.filled(*self.attention.all_keys_values(y_BLD), layer)
             after.append(filled)
-            k_BSNH, v_BSNH = filled.k_ZBSNH[layer], filled.v_ZBSNH[layer]
+            k_BSKH, v_BSKH = filled.k_ZBSKH[layer], filled.v_ZBSKH[layer]
             dtype = y_BLD.dtype
-            return self.attention(y_BLD, k_BSNH.astype(dtype), v_BSNH.astype(dtype), seen)
+            return self.attention.read(y_BLD, k_BSKH.astype(dtype), v_BSKH.astype(dtype), seen)
 
         def read(y_BLD: jax.Array) -> jax.Array:
-            return self.source_attention(y_BLD, *source_kv, source_seen)
+            return self.source_attention.read(y_BLD, *source_kv, source_seen)
 
         return self.combine(x_BLD, attend, read, [None] * 6), after[0]
 
@@ -159,7 +116,7 @@ class DecoderLayer(nnx.Module):
 
 
 def residual(
-    config: Seq2SeqConfig, x_BLD: jax.Array, norm: Any, sublayer: Sublayer, key: jax.Array | None
+    config: Seq2SeqConfig, x_BLD: jax.Array, norm: Norm, sublayer: Sublayer, key: jax.Array | None
 ) -> jax.Array:
     """A sublayer around which the residual stream goes, normalised before or after."""
     if config.norm == "post":
@@ -256,6 +213,37 @@ def sinusoid(positions_BL: jax.Array, *, dims: int) -> jax.Array:
     return pairs.reshape(*positions_BL.shape, dims)
 
 
-def _write(cache_ZBSNH: jax.Array, new_BLNH: jax.Array, layer: Any, place: Any) -> jax.Array:
-    new = new_BLNH[None].astype(cache_ZBSNH.dtype)
-    return jax.lax.dynamic_update_slice(cache_ZBSNH, new, (layer, 0, place, 0, 0))
+def make_attention(config: Seq2SeqConfig, key: jax.Array) -> Attention:
+    """Of one layer, its weights drawn by their fan. Without a scale of q.k, queries start as much
+    smaller."""
+    inner = config.heads * config.head_dim
+    std = product_std(config, config.embed, inner)
+    unscaled = config.attention_scale == "none"
+    return Attention(
+        config,
+        key,
+        std=std,
+        out_std=product_std(config, inner, config.embed),
+        q_std=std * config.head_dim**-0.5 if unscaled else std,
+    )
+
+
+def make_mlp(config: Seq2SeqConfig, key: jax.Array) -> MLP:
+    """Of one layer, its weights drawn by their fan."""
+    up, gate, down = jax.random.split(key, 3)
+    return MLP(
+        config.sizes,
+        (up, gate, down),
+        activation=config.activation,
+        gating=config.gating,
+        has_bias="mlp" in config.biases,
+        std=product_std(config, config.embed, config.mlp),
+        out_std=product_std(config, config.mlp, config.embed),
+        rate=config.mlp_dropout,
+    )
+
+
+def product_std(config: Seq2SeqConfig, fan_in: int, fan_out: int) -> float:
+    """The standard deviation of a product's weights before training."""
+    fan = fan_in if config.init == "fan_in" else (fan_in + fan_out) / 2
+    return config.init_factor * fan**-0.5

@@ -1,36 +1,21 @@
 """The encoder-decoder: a source is read whole, a target written token by token."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from gesso.models.layers.attention import Cache
+from gesso.models.layers.attention import Cache, Seen, Seq2SeqCache, SourceCache
 from gesso.models.layers.hooks import NONE, Hooks, focused
 from gesso.models.layers.layers import constant, einsum_float32, embedded, param, scan
-from gesso.models.seq2seq.attention import Seen, same_segment
+from gesso.models.layers.visibility import same_segment
 from gesso.models.seq2seq.config import Seq2SeqConfig
 from gesso.models.seq2seq.layers import Side
 from gesso.partitioning.axes import shard
 
 Batch = Mapping[str, jax.Array]
-
-
-class SourceCache(NamedTuple):
-    """Keys and values of the source for every decoder layer, and the source's segments."""
-
-    k_ZBSNH: jax.Array
-    v_ZBSNH: jax.Array
-    segments_BS: jax.Array
-
-
-class Seq2SeqCache(NamedTuple):
-    """What the decoder has written so far, and what the encoder has read (computed once)."""
-
-    written: Cache
-    source: SourceCache
 
 
 class Seq2Seq(nnx.Module):
@@ -103,18 +88,18 @@ class Seq2Seq(nnx.Module):
         *_, encoded_BSD = self._encode(batch, None, lambda x: None)
 
         def one_layer(_: None, layer: Any) -> tuple[None, Any]:
-            return None, layer.source_attention.keys_values(encoded_BSD)
+            return None, layer.source_attention.all_keys_values(encoded_BSD)
 
-        _, (k_ZBSNH, v_ZBSNH) = jax.lax.scan(one_layer, None, self.decoder.layers)
+        _, (k_ZBSKH, v_ZBSKH) = jax.lax.scan(one_layer, None, self.decoder.layers)
         rows = source_BS.shape[0]
         shape = (c.decoder_layers, rows, length, c.heads, c.head_dim)
         written = Cache(
-            k_ZBSNH=jnp.zeros(shape, k_ZBSNH.dtype),
-            v_ZBSNH=jnp.zeros(shape, k_ZBSNH.dtype),
+            k_ZBSKH=jnp.zeros(shape, k_ZBSKH.dtype),
+            v_ZBSKH=jnp.zeros(shape, k_ZBSKH.dtype),
             segments_BS=jnp.zeros((rows, length), jnp.int32),
             length=jnp.zeros((), jnp.int32),
         )
-        source = SourceCache(k_ZBSNH, v_ZBSNH, _segments(batch, "source"))
+        source = SourceCache(k_ZBSKH, v_ZBSKH, _segments(batch, "source"))
         return Seq2SeqCache(written, source)
 
     def decode(self, cache: Seq2SeqCache, batch: Batch) -> tuple[jax.Array, Seq2SeqCache]:
@@ -141,7 +126,7 @@ class Seq2Seq(nnx.Module):
 
         words_BLD = embedded(self.embed, tokens_BL, segments_BL)
         x_BLD = self.decoder.start(words_BLD, positions_BL)
-        kv = (source.k_ZBSNH, source.v_ZBSNH)
+        kv = (source.k_ZBSKH, source.v_ZBSKH)
         (x_BLD, written), _ = scan(
             one_layer,
             (x_BLD, written),

@@ -158,8 +158,8 @@ def test_rows_of_a_cache_are_found_by_their_letters():
     kept, taken = (
         take_rows(cache, np.array([1, 1, 0]), source=source) for source in ("keep", "take")
     )
-    assert kept.source is not None and kept.source.k_ZBSNH.shape[1] == 2
-    assert kept.written.k_ZBSNH.shape[1] == taken.source.k_ZBSNH.shape[1] == 3
+    assert kept.source is not None and kept.source.k_ZBSKH.shape[1] == 2
+    assert kept.written.k_ZBSKH.shape[1] == taken.source.k_ZBSKH.shape[1] == 3
     assert (taken.source.segments_BS == cache.source.segments_BS[np.array([1, 1, 0])]).all()
     assert taken.written.length.shape == ()
 

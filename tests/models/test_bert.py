@@ -13,7 +13,7 @@ from suffixes import checked
 from gesso import models
 from gesso.models import BERTConfig, build
 from gesso.models.count import flops_per_token, parameters
-from gesso.models.layers.attention import cudnn, dense
+from gesso.models.layers.kernels import cudnn, dense
 
 SHAPE = {"vocab": 64, "positions": 48, "embed": 32, "heads": 4, "mlp": 64}
 ALL = BERTConfig(**SHAPE, outputs=("mlm", "nsp", "classify", "tag", "span"), labels=3)
@@ -55,7 +55,7 @@ def packed_and_alone():
 def test_packed_equals_unpacked(config, monkeypatch):
     """All outputs, pooled at each text's own first token, and gradients; texts begin and end
     inside blocks of attention."""
-    monkeypatch.setattr("gesso.models.layers.attention.BLOCK", 8)
+    monkeypatch.setattr("gesso.models.layers.kernels.BLOCK", 8)
     model, params, _ = made(config)
 
     @jax.jit
@@ -102,7 +102,7 @@ def test_a_token_sees_its_whole_text_and_no_other():
 
 @pytest.mark.parametrize("change", [{"attention": "dense"}, {"remat": "full", "unroll": 2}])
 def test_how_it_is_computed_changes_nothing(change, monkeypatch):
-    monkeypatch.setattr("gesso.models.layers.attention.BLOCK", 16)
+    monkeypatch.setattr("gesso.models.layers.kernels.BLOCK", 16)
     _, params, _ = made(ALL)
     batch, _ = packed_and_alone()
     configs = [dataclasses.replace(ALL, init_std=0.3, **each) for each in ({}, change)]

@@ -51,7 +51,7 @@ def packed_and_alone():
 
 def test_packed_equals_unpacked(made, monkeypatch):
     """Logits and gradients, with documents that begin and end inside blocks."""
-    monkeypatch.setattr("gesso.models.layers.attention.BLOCK", 8)
+    monkeypatch.setattr("gesso.models.layers.kernels.BLOCK", 8)
     model, params = made
 
     @jax.jit
@@ -86,7 +86,7 @@ def test_no_token_sees_the_future(made):
 
 @pytest.mark.parametrize("family", ["gpt2", "gpt_neo"])
 def test_blocks_equal_dense(family, monkeypatch):
-    monkeypatch.setattr("gesso.models.layers.attention.BLOCK", 16)
+    monkeypatch.setattr("gesso.models.layers.kernels.BLOCK", 16)
     config = dataclasses.replace(FAMILIES[family], init_std=0.3)
     params = build(config).init(jax.random.key(0))
     packed, _ = packed_and_alone()
@@ -102,7 +102,7 @@ def test_blocks_equal_dense(family, monkeypatch):
 
 @pytest.mark.parametrize("padding", ["reach", "later"])
 def test_padding_averages_the_same_in_blocks(padding, monkeypatch):
-    monkeypatch.setattr("gesso.models.layers.attention.BLOCK", 16)
+    monkeypatch.setattr("gesso.models.layers.kernels.BLOCK", 16)
     config = dataclasses.replace(FAMILIES["gpt_neo"], init_std=0.3, padding=padding)
     params = build(config).init(jax.random.key(0))
     batch = {"tokens": tokens_of(2, 41), "segments": np.ones((2, 41), np.int32)}

@@ -73,7 +73,7 @@ def slow_or_not(layout, mesh, family):
 
 @pytest.mark.parametrize(("layout", "mesh", "family"), [slow_or_not(*case) for case in CASES])
 def test_sharded_equals_single_device(layout, mesh, family, monkeypatch):
-    monkeypatch.setattr("gesso.models.layers.attention.BLOCK", 8)
+    monkeypatch.setattr("gesso.models.layers.kernels.BLOCK", 8)
     with jax.default_matmul_precision("highest"):
         model, batch, params, (want, want_gradient) = single_device(family)
         devices, rules = make_mesh(mesh), LAYOUTS[layout]

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from gesso.configs import experiment
 from gesso.models import GPTConfig, build
-from gesso.models.layers import attention, splash
+from gesso.models.layers import kernels, splash
 from gesso.partitioning.axes import partition
 from gesso.partitioning.config import AXES
 from gesso.partitioning.layouts import LAYOUTS
@@ -79,17 +79,17 @@ def test_documents_and_windows_are_those_of_dense(remat):
 def test_a_kept_result_is_not_computed_again(monkeypatch):
     """Lowered for a TPU: where a policy saves attention, no forward kernel runs backwards."""
     monkeypatch.setattr(splash, "INTERPRET", False)
-    monkeypatch.setattr(attention, "runs_here", lambda length: True)
+    monkeypatch.setattr(kernels, "runs_here", lambda length: True)
     batch = packed(1)
 
-    def kernels(remat: str) -> int:
+    def forwards(remat: str) -> int:
         model = build(dataclasses.replace(CONFIG, remat=remat))
         params = jax.eval_shape(model.init, jax.random.key(1))
         gradient = jax.jit(jax.grad(lambda params: model.apply(params, batch)["logits"].sum()))
         program = gradient.trace(params).lower(lowering_platforms=("tpu",)).as_text()
         return len(re.findall('kernel_name = "splash_mha_fwd', program))
 
-    assert kernels("full") == 2 * kernels("save_attention") > 0
+    assert forwards("full") == 2 * forwards("save_attention") > 0
 
 
 @pytest.mark.parametrize("shape", [[1, 2, 2, 1, 2], [1, 1, 2, 2, 2]])

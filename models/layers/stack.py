@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gesso.models.gpt.config import GPTConfig
 from gesso.models.layers.attention import Cache, Kind, Rows
 from gesso.models.layers.dropout import dropout
 from gesso.models.layers.hooks import LayerHooks, Prefix, focused
 from gesso.models.layers.layers import scan
+from gesso.models.layers.settings import BlockSettings
 from gesso.partitioning.axes import unplaced
 
 
@@ -29,7 +29,7 @@ UNHOOKED = LayerHooks()
 
 def run(
     blocks: Any,
-    config: GPTConfig,
+    config: BlockSettings,
     x_BLD: jax.Array,
     rows: Rows,
     key: jax.Array | None,
@@ -76,7 +76,7 @@ def run(
 
 def follow(
     blocks: Any,
-    config: GPTConfig,
+    config: BlockSettings,
     start: Callable[[Mapping[str, jax.Array]], tuple[jax.Array, Rows]],
     cache: Cache,
     batch: Mapping[str, jax.Array],
@@ -86,7 +86,7 @@ def follow(
     prefix: Any = None,
 ) -> tuple[jax.Array, Cache]:
     """What the last block gives of L tokens that follow the `cache.length` before them, and the
-    cache with them in it. start: a batch's embeddings and rows. prefix: {"k", "v"}, ZJNH, of the
+    cache with them in it. start: a batch's embeddings and rows. prefix: {"k", "v"}, ZJKH, of the
     virtual tokens in front of the row, which the cache does not hold."""
     tokens_BL = batch["tokens"]
     if (length := tokens_BL.shape[1]) > (room := cache.segments_BS.shape[1]):
@@ -123,9 +123,9 @@ def follow(
 
 
 def virtual_layers(
-    blocks: Any, config: GPTConfig, x_1JD: jax.Array, rows: Rows, *, kinds: tuple[Kind, ...]
+    blocks: Any, config: BlockSettings, x_1JD: jax.Array, rows: Rows, *, kinds: tuple[Kind, ...]
 ) -> dict[str, jax.Array]:
-    """The keys and values, {"k", "v"} ZJNH, that virtual tokens have in every layer of a decoder.
+    """The keys and values, {"k", "v"} ZJKH, that virtual tokens have in every layer of a decoder.
 
     Nothing before them depends on a document, so they are read once for all rows. No dropout.
     """
@@ -135,10 +135,10 @@ def virtual_layers(
         x_1JD, keys_values = block.virtual(carry[0], rows, kind=kind, layer=number)
         return x_1JD, keys_values
 
-    shape = (x_1JD.shape[1], config.heads, config.head_dim)
+    shape = (x_1JD.shape[1], config.sizes[config.key_letter], config.head_dim)
     empty = jnp.zeros(shape, x_1JD.dtype)
     with unplaced():
-        _, (k_ZJNH, v_ZJNH) = scan(
+        _, (k_ZJKH, v_ZJKH) = scan(
             one_layer,
             (x_1JD, (empty, empty)),
             (blocks, jnp.arange(config.layers)),
@@ -147,7 +147,7 @@ def virtual_layers(
             unroll=config.unroll,
             output=lambda carry: carry[1],
         )
-    return {"k": k_ZJNH, "v": v_ZJNH}
+    return {"k": k_ZJKH, "v": v_ZJKH}
 
 
 def _hooked(hooks: LayerHooks, hook: Any, x_BLD: jax.Array, rows: Rows) -> tuple[jax.Array, Rows]:
@@ -162,12 +162,12 @@ def _hooked(hooks: LayerHooks, hook: Any, x_BLD: jax.Array, rows: Rows) -> tuple
     return x_BLD, rows
 
 
-def empty_cache(config: GPTConfig, rows: int, length: int, dtype: Any) -> Cache:
+def empty_cache(config: BlockSettings, rows: int, length: int, dtype: Any) -> Cache:
     """Room for `length` tokens of every row, none of them filled."""
-    shape = (config.layers, rows, length, config.heads, config.head_dim)
+    shape = (config.layers, rows, length, config.sizes[config.key_letter], config.head_dim)
     return Cache(
-        k_ZBSNH=jnp.zeros(shape, dtype),
-        v_ZBSNH=jnp.zeros(shape, dtype),
+        k_ZBSKH=jnp.zeros(shape, dtype),
+        v_ZBSKH=jnp.zeros(shape, dtype),
         segments_BS=jnp.zeros((rows, length), jnp.int32),
         length=jnp.zeros((), jnp.int32),
     )
