@@ -5,6 +5,7 @@ not ours.
 """
 
 import importlib
+import inspect
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -91,7 +92,8 @@ def experiment(name: str, overrides: Mapping[str, Any] | None = None) -> Experim
 
 def describe(name: str) -> str:
     """The docstring of an experiment's function: numbers, source, command, expected result."""
-    return (_ours(name) if name in _EXPERIMENTS else _loaded(_entry(name))).__doc__ or ""
+    function = _ours(name) if name in _EXPERIMENTS else _loaded(_entry(name))
+    return inspect.getdoc(function) or ""
 
 
 def _ours(name: str) -> Callable[[], Experiment]:

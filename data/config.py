@@ -83,9 +83,9 @@ class DataConfig:
     comes with Python (no internet) and is tokenized by a tokenizer of that kind (bytes,
     wordpiece...)."""
     packing: Literal["best_fit", "concat", "stream"] = "best_fit"
-    """How documents fill rows: "best_fit", "concat" or "stream". "best_fit" cuts no document that
-    fits in a row; "concat" is the published baseline; "stream" is concat, read on: each place of a
-    batch continues that place of the batch before, for a model that carries its state."""
+    """How documents fill rows: best_fit, concat or stream. "best_fit" cuts no document that fits in
+    a row; "concat" is the published baseline; "stream" is concat, read on: each place of a batch
+    continues that place of the batch before, for a model that carries its state."""
     mixture: MixtureConfig = MixtureConfig()
     """How rows are shared among the components of the store."""
     examples: ExamplesConfig = ExamplesConfig()

@@ -8,7 +8,7 @@ class EvaluationConfig:
     """Held-out loss, samples and tasks during training."""
 
     every_steps: int = 0
-    """Updates between measurements of the held-out loss; 0 = off."""
+    """Updates between held-out losses; 0 = off."""
     rows: int = 64
     """Held-out rows per component, evenly spread over all of them; 0 = all."""
     sample_every_steps: int = 0

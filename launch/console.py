@@ -6,15 +6,20 @@ import io
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from rich.console import Console
 
+from gesso.settings.explain import Group
+from gesso.settings.explain import groups as settings_of
 from gesso.settings.nearest import did_you_mean
 
-Options = TypeVar("Options")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Options = TypeVar("Options", bound="DataclassInstance")
 
 
 class Refused(ValueError):
@@ -68,16 +73,29 @@ def parse(
     arguments: Sequence[str],
     *,
     prog: str,
-    description: str | None = None,
-    default: Any = None,
+    description: str = "",
+    groups: Iterable[Group] = (),
+    everyday: Sequence[str] = (),
 ) -> Options:
     """`arguments` read into the dataclass `options` by tyro.
 
-    Exits with 0 after --help, with 2 after a message on stderr when the arguments do not fit.
+    groups: the settings that --help explains, by default those of `options`; everyday: those of
+    them that a short help shows, by default all. Exits with 0 after --help, with 2 after a message
+    on stderr when the arguments do not fit.
     """
+    # Here, so that commands which parse nothing start without them.
     import tyro
 
-    extra = {} if default is None else {"default": default}
+    from gesso.launch import help as pages
+
+    if wanted := pages.asked(arguments):
+        explained = tuple(groups) or tuple(settings_of(options))
+        width = pages.width_of(sys.stdout)
+        told = pages.page(
+            explained, wanted, prog=prog, description=description, everyday=everyday, width=width
+        )
+        pages.show(output(), told)
+        raise SystemExit(0)
     markers = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
     with _one_wording(options):
         return tyro.cli(
@@ -86,7 +104,6 @@ def parse(
             args=list(arguments),
             description=description,
             config=markers,
-            **extra,
         )
 
 

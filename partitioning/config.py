@@ -29,14 +29,15 @@ class MeshConfig:
     replica: int = 1
     """Copies of everything across slices (data-centre network)."""
     data: int = -1
-    """Copies of everything inside a slice, each with its own rows."""
+    """Copies of everything inside a slice; -1 = all that remain."""
     fsdp: int = 1
-    """Copies with rows of their own whose parameters and optimizer state are split, or the latter
-    alone (layout fsdp_optimizer). Raise it when the state does not fit on one device."""
+    """Copies whose parameters and optimizer state are split. Each has rows of its own; in layout
+    fsdp_optimizer the optimizer state alone is split. Raise it when the state does not fit on one
+    device."""
     sequence: int = 1
     """Ways the length of a row is split; raise it for rows that do not fit on one device."""
     tensor: int = 1
-    """Ways heads, mlp and vocab are split; keep it inside one fast network."""
+    """Ways that heads, mlp and vocab are split. Keep it inside one fast network."""
 
     def sizes(self, devices: int) -> dict[str, int]:
         """{axis: size} for this many devices. Raises ValueError when they cannot be laid out."""
@@ -87,8 +88,8 @@ class HostsConfig:
     """How the processes of one run find each other, and when a silent one is given up."""
 
     scheduler: Literal["auto", "single", "env", "slurm", "jobset", "tpu"] = "auto"
-    """Source of the processes' addresses: "auto" looks for each; "single", "env", "slurm", "jobset"
-    or "tpu"."""
+    """Environment that names the run's processes: "auto" takes the first of env, jobset, tpu and
+    slurm whose variables are set, else "single"."""
     start_timeout_seconds: int = 300
     """Seconds to wait at the start for all processes to be there."""
     peer_timeout_seconds: int = 30

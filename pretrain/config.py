@@ -12,11 +12,11 @@ class ScheduleConfig:
     kind: Literal[
         "constant", "cosine", "linear", "wsd", "inverse_sqrt", "inverse_sqrt_held", "stlr"
     ] = "constant"
-    """Shape after the warmup: constant, cosine, linear, wsd, inverse_sqrt, inverse_sqrt_held or
-    stlr. wsd is warmup, stable, decay; inverse_sqrt_held is T5's, at the peak through the
-    warmup_steps, too; stlr is slanted triangular (ULMFiT)."""
+    """Shape after the warmup: constant, cosine, linear, wsd (warmup, stable, decay), inverse_sqrt,
+    inverse_sqrt_held or stlr. Of these inverse_sqrt_held is T5's, at the peak through the
+    warmup_steps, too, and stlr is slanted triangular (ULMFiT)."""
     warmup_steps: int = 0
-    """Updates of linear warmup: the first takes peak / warmup_steps, the last the peak (Megatron's
+    """Updates of linear warmup. The first takes peak / warmup_steps, the last the peak (Megatron's
     count)."""
     decay_steps: int = 0
     """Updates of the decay; 0 = up to the last step."""
@@ -41,7 +41,7 @@ class OptimizerConfig:
     learn."""
 
     name: Literal["adamw", "adamw_bert", "adagrad", "lion", "adafactor", "muon"] = "adamw"
-    """Update rule; adamw_bert is AdamW without bias correction, as BERT was trained."""
+    """Update rule. Of these adamw_bert is AdamW without bias correction, as BERT was trained."""
     learning_rate: float = 1e-3
     """Peak learning rate."""
     schedule: ScheduleConfig = ScheduleConfig()
@@ -58,7 +58,8 @@ class OptimizerConfig:
     initial_accumulator: float = 0.1
     """Start of adagrad's sums of squared gradients (adagrad alone)."""
     weight_decay: float = 0.0
-    """Decoupled weight decay, times the learning rate, of what `decay` names; 0 = off."""
+    """Decoupled weight decay of what `decay` names; 0 = off. It is multiplied by the learning
+    rate."""
     decay: tuple[str, ...] = ("*",)
     """Parameters with weight decay, as patterns (fnmatch) over names such as "blocks/attention/q";
     a pattern must match some parameter."""
@@ -182,7 +183,7 @@ class PrecisionConfig:
     params: Literal["float32", "bfloat16"] = "float32"
     """Dtype in which parameters are stored and updated."""
     compute: Literal["float32", "bfloat16"] = "float32"
-    """Dtype in which the model multiplies; bfloat16 is faster on TPUs and recent GPUs."""
+    """Dtype in which the model multiplies. On TPUs and recent GPUs bfloat16 is faster."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,4 +215,4 @@ class LoggingConfig:
     tensorboard: bool = True
     """Whether TensorBoard events are written too."""
     wandb: str = ""
-    """Weights & Biases project that gets the metrics too (pip install -e .[wandb]); "" = off."""
+    """Weights & Biases project; "" = off. It needs pip install -e .[wandb]."""

@@ -48,9 +48,9 @@ class Experiment:
     mesh: MeshConfig = MeshConfig()
     """How many ways each mesh axis splits the devices."""
     layout: LayoutName = "fsdp"
-    """Mesh axes that split the parameters and the optimizer's state (docs/alphabet.md)."""
+    """How the mesh splits parameters and optimizer state. See docs/alphabet.md."""
     hosts: HostsConfig = HostsConfig()
-    """How the processes of a run find each other, and their time limits."""
+    """How a run's processes find each other, and their time limits."""
     steps: int = 100
     """Updates of the whole run."""
     batch: int = 8
@@ -63,8 +63,9 @@ class Experiment:
     """Earlier parts of the run with rows and batches of their own, in order (BERT's 128 tokens
     before 512); after the last one `length` and `batch` hold."""
     trainable: tuple[str, ...] = ()
-    """Trained parameters, as patterns (fnmatch) over names such as "blocks/attention/q"; "!embed"
-    takes out, () = all. A frozen parameter has no gradient and no optimizer memory."""
+    """Trained parameters, as patterns (fnmatch) over their names; () = all. Names are such as
+    "blocks/attention/q"; "!embed" takes out. A frozen parameter has no gradient and no optimizer
+    memory."""
     first_layer: int = 0
     """First trained layer, in every stack; those below it are frozen. -1 = the last layer only, -4
     = the four uppermost."""
@@ -73,12 +74,12 @@ class Experiment:
     last one `trainable`, `first_layer`, the learning rate and its schedule hold, and the schedule
     counts from there."""
     adapter: AdapterConfig = AdapterConfig()
-    """A small trained addition to the model, which is frozen but for what `trainable` names
-    (docs/adapters.md)."""
+    """A small trained addition to a frozen model (docs/adapters.md). What `trainable` names is
+    trained beside it."""
     start: StartConfig = StartConfig()
-    """The run or checkpoint a new run begins with (docs/finetuning.md)."""
+    """The run or checkpoint that a new run starts from. See docs/finetuning.md."""
     seed: int = 0
-    """Seed of the parameters and of dropout; the data has its own."""
+    """Seed of parameters and dropout; the data has its own."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     """When to save, and what to keep."""
     evaluation: EvaluationConfig = EvaluationConfig()

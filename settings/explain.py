@@ -47,6 +47,8 @@ class Setting:
     """Its explanation; "" where none is written."""
     by_option: bool = True
     """Whether the command line can set it: it cannot begin a list of configs that is empty."""
+    marks: tuple[object, ...] = ()
+    """What its type is annotated with, such as tyro's Positional."""
 
     @property
     def default(self) -> str:
@@ -72,6 +74,8 @@ class Group:
 
     path: str
     """Dotted name, such as "optimizer.schedule"; "" for the outermost."""
+    about: str
+    """A few words for a list of groups: the sentence under the field that holds the config."""
     text: str
     """What they are for: the explanation of the config's class."""
     settings: tuple[Setting, ...]
@@ -100,12 +104,12 @@ def explanations(config: type) -> dict[str, str]:
 
 
 def groups(
-    config: "DataclassInstance | type[DataclassInstance]", path: str = ""
+    config: "DataclassInstance | type[DataclassInstance]", path: str = "", about: str = ""
 ) -> Iterator[Group]:
     """The settings of `config`, a dataclass or an instance of one, whose values are the defaults;
     first its own, then those of the configs inside it, in their order."""
     kind = config if isinstance(config, type) else type(config)
-    hints, texts = typing.get_type_hints(kind), explanations(kind)
+    hints, texts = typing.get_type_hints(kind, include_extras=True), explanations(kind)
     own: list[Setting] = []
     inside: list[Group] = []
     for field in dataclasses.fields(kind):
@@ -113,7 +117,7 @@ def groups(
         at = f"{path}.{field.name}" if path else field.name
         for name, each in _parts(at, value):
             if dataclasses.is_dataclass(each):
-                inside += groups(each, name)
+                inside += groups(each, name, first_sentence(texts[field.name]))
             else:
                 inside.append(_entries(name, each, hints[field.name], texts[field.name]))
         if not _parts(at, value):
@@ -127,9 +131,10 @@ def groups(
                     value=value,
                     text=text,
                     by_option=word != _CONFIGS,
+                    marks=_marks(hints[field.name]),
                 )
             )
-    yield Group(path=path, text=summary(kind), settings=tuple(own))
+    yield Group(path=path, about=about, text=summary(kind), settings=tuple(own))
     yield from inside
 
 
@@ -184,12 +189,19 @@ def _entries(path: str, value: Value, hint: object, text: str) -> Group:
     word, choices = _type(typing.get_args(hint)[1])
     return Group(
         path=path,
-        text=first_sentence(text),
+        about=first_sentence(text),
+        text=text,
         settings=tuple(
             Setting(path=f"{path}.{key}", type=word, choices=choices, value=each, text=text)
             for key, each in value.items()
         ),
     )
+
+
+def _marks(hint: object) -> tuple[object, ...]:
+    if typing.get_origin(hint) is not typing.Annotated:
+        return ()
+    return typing.get_args(hint)[1:]
 
 
 def _type(hint: object) -> tuple[str, tuple[str, ...]]:

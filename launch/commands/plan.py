@@ -1,6 +1,7 @@
 """`gesso plan EXPERIMENT --topology T`: does it fit, how fast, what bounds it, which mesh."""
 
 import dataclasses
+import itertools
 import json
 import os
 from pathlib import Path
@@ -10,8 +11,10 @@ import tyro
 from rich.table import Table
 
 from gesso.launch.console import Refused, narration, output, parse, print_json
+from gesso.launch.help import PLANNED
 from gesso.pretrain.exits import DONE
 from gesso.pretrain.experiment import Experiment
+from gesso.settings.explain import groups
 
 _HELP = """\
 usage: gesso plan EXPERIMENT --topology KIND:SHAPE [--search yes] [--SETTING VALUE ...]
@@ -174,7 +177,9 @@ def read(arguments: list[str]) -> tuple[Experiment, Planned]:
         options,
         settings,
         prog=f"gesso plan {name}",
-        description="(gesso plan --help says how to use it.)",
+        description=registry.describe(name),
+        groups=itertools.chain(groups(Planned), groups(experiment)),
+        everyday=(*(each.name for each in dataclasses.fields(Planned)), *PLANNED),
     )
     return found.experiment, found.asked
 

@@ -1,6 +1,7 @@
 """`gesso pretrain EXPERIMENT`: run an experiment, or continue it, with any setting changed."""
 
 import dataclasses
+import itertools
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,9 +9,11 @@ from typing import Annotated, Any
 import tyro
 
 from gesso.launch.console import Refused, output, parse
+from gesso.launch.help import EVERYDAY
 from gesso.partitioning.machines.compiler_flags import apply
 from gesso.pretrain.exits import DONE
 from gesso.pretrain.experiment import Experiment
+from gesso.settings.explain import groups
 
 _HELP = """\
 usage: gesso pretrain EXPERIMENT [--folder RUN] [--SETTING VALUE ...]
@@ -75,18 +78,22 @@ def read(
         experiment = _stored(Path(name)) if recorded.is_file() else registry.experiment(name)
     folder = name if recorded.is_file() else f"runs/{experiment.name}"
     about = f"The run in {name}." if recorded.is_file() else registry.describe(name)
-    asked = parse(
-        _options(experiment, folder),
+    run = Run(folder=folder)
+    asked: Any = parse(
+        _options(experiment, run),
         settings,
         prog=f"gesso {command} {name}",
-        description=about + f"\n\n(gesso {command} --help says how to use it.)",
+        description=about,
+        groups=itertools.chain(groups(run), groups(experiment)),
+        everyday=EVERYDAY,
     )
     named = frozenset(
         each.removeprefix("--").partition("=")[0].replace("-", "_")
         for each in settings
         if each.startswith("--")
     )
-    return Asked(experiment=asked.experiment, folder=Path(asked.folder), named=named - {"folder"})
+    folder = asked.run.folder
+    return Asked(experiment=asked.experiment, folder=Path(folder), named=named - {"folder"})
 
 
 def _stored(folder: Path) -> Experiment:
@@ -95,16 +102,27 @@ def _stored(folder: Path) -> Experiment:
     return stored_experiment(folder)
 
 
-def _options(experiment: Experiment, run_folder: str) -> Any:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Run:
+    """Where the run goes."""
+
+    folder: str
+    """Run folder; it is made, or continued where it exists."""
+
+
+def _options(experiment: Experiment, run: Run) -> type:
     """A dataclass of the experiment's settings, beside the folder of the run."""
-    folder = Annotated[str, tyro.conf.arg(help="the run folder; it is made or continued")]
     # name="" puts the settings on top: --steps, not --experiment.steps
-    settings = Annotated[type(experiment), tyro.conf.arg(name="")]
+    on_top = tyro.conf.arg(name="")
     return dataclasses.make_dataclass(
         "Pretrain",
         [
-            ("folder", folder, dataclasses.field(default=run_folder)),
-            ("experiment", settings, dataclasses.field(default_factory=lambda: experiment)),
+            ("run", Annotated[Run, on_top], dataclasses.field(default=run)),
+            (
+                "experiment",
+                Annotated[type(experiment), on_top],
+                dataclasses.field(default_factory=lambda: experiment),
+            ),
         ],
         frozen=True,
         kw_only=True,

@@ -21,8 +21,8 @@ class BERTConfig(Facts):
     family: Literal["bert"] = "bert"
     """Names the family in a record; always "bert" here."""
     vocab: int = 256
-    """Rows of the table of tokens; at least the ids of the tokenizer, more to divide over a
-    mesh."""
+    """Rows of the table of tokens: the tokenizer's ids, or more. More divide over a mesh, or take
+    new tokens."""
     positions: int = 128
     """Rows of the table of learned positions; the longest row is positions - first_position."""
     first_position: int = 0
@@ -35,7 +35,7 @@ class BERTConfig(Facts):
     embed: int = 64
     """Width of the residual stream; a multiple of heads."""
     heads: int = 4
-    """Attention heads of each layer; the head dim is embed / heads."""
+    """Attention heads of a layer; embed / heads is the head dim."""
     mlp: int = 256
     """Width between the two products of the mlp; usually 4 * embed."""
     outputs: tuple[Output, ...] = ("mlm",)

@@ -34,8 +34,8 @@ class GPTConfig(Facts):
     family: Literal["gpt"] = "gpt"
     """Names the family in a record; always "gpt" here."""
     vocab: int = 256
-    """Rows of the table of tokens; at least the ids of the tokenizer, more to divide over a
-    mesh."""
+    """Rows of the table of tokens: the tokenizer's ids, or more. More divide over a mesh, or take
+    new tokens."""
     positions: int = 128
     """Rows of the table of learned positions; with rotary ones the longest row in tokens."""
     first_position: int = 0
@@ -49,7 +49,7 @@ class GPTConfig(Facts):
     """Width of the table of tokens where it is not embed: products without a bias go in and out of
     the residual stream (OPT 350M); 0 = embed."""
     heads: int = 4
-    """Attention heads of each layer; the head dim is embed / heads."""
+    """Attention heads of a layer; embed / heads is the head dim."""
     key_heads: int = 0
     """Heads of keys and values, each shared by heads / key_heads query heads (grouped queries,
     https://arxiv.org/abs/2305.13245); 0 = one for each."""

@@ -26,8 +26,8 @@ class Seq2SeqConfig(PlainAttention, Facts):
     family: Literal["seq2seq"] = "seq2seq"
     """Names the family in a record; always "seq2seq" here."""
     vocab: int = 256
-    """Rows of the tables of tokens; at least the ids of the tokenizer, more to divide over a
-    mesh."""
+    """Rows of the tables of tokens: the tokenizer's ids, or more. More divide over a mesh, or take
+    new tokens."""
     positions: int = 0
     """Longest row in tokens of "learned" positions, on either side; 0 with the others, which have
     no limit."""
