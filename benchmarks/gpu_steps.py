@@ -22,7 +22,7 @@ from gesso.models.count import flops_per_token, parameters
 from gesso.objectives.causal import CausalLM
 from gesso.partitioning.config import MeshConfig
 from gesso.partitioning.layouts import LAYOUTS
-from gesso.partitioning.machines.hardware import peak_flops
+from gesso.partitioning.machines.chips import peak_flops
 from gesso.partitioning.mesh import make_mesh
 from gesso.pretrain.batch import batch_sharding
 from gesso.pretrain.optimizer.optimizer import make_optimizer

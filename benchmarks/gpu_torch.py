@@ -19,7 +19,7 @@ from benchmarks.gpu_shapes import attention_flops, attention_sizes, experiment_o
 from benchmarks.record import Record, job, timed
 from gesso.models.config import GPTConfig
 from gesso.models.count import flops_per_token
-from gesso.partitioning.machines.hardware import peak_flops
+from gesso.partitioning.machines.chips import peak_flops
 
 
 class Block(nn.Module):

@@ -5,9 +5,8 @@ parametrisation some grow with it (https://arxiv.org/abs/2203.03466, appendix D.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,21 +16,7 @@ from gesso.partitioning.axes import partition
 from gesso.partitioning.mesh import settle
 from gesso.pretrain.experiment import Experiment, ExperimentError
 from gesso.pretrain.setup import compiled_step, set_up
-
-FLAT = 0.25  # of the power of the width; the standard parametrisation's logits grow by 0.5 to 1
-Parametrisation = Literal["standard", "muP"]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Coordinates:
-    """One model's activations: root mean squares over a batch that is not trained on, averaged over
-    seeds. start: at initialisation. change: of their difference to it after the last update. Both
-    by name: "embedding", "block 1", ..., "features" (what the head reads), "logits"."""
-
-    parametrisation: Parametrisation
-    width: int
-    start: dict[str, float]
-    change: dict[str, float]
+from gesso.reports.sweep.coordinates import Coordinates, Parametrisation
 
 
 def coordinates(
@@ -92,28 +77,6 @@ def widened(experiment: Experiment, width: int, *, base: int, steps: int) -> Exp
         experiment.optimizer, schedule=schedule, weight_decay=0.0, no_decay=()
     )
     return dataclasses.replace(experiment, model=wide, optimizer=optimizer, steps=steps, phases=())
-
-
-def slopes(found: Sequence[Coordinates]) -> dict[Parametrisation, dict[str, float]]:
-    """By parametrisation and activation: the power of the width that the change grows with, 0 where
-    it is flat."""
-    made: dict[Parametrisation, dict[str, float]] = {}
-    kinds: tuple[Parametrisation, ...] = ("standard", "muP")
-    for kind in kinds:
-        rows = [each for each in found if each.parametrisation == kind]
-        widths = np.log([each.width for each in rows])
-        made[kind] = {
-            name: float(np.polyfit(widths, np.log([each.change[name] for each in rows]), 1)[0])
-            if len(rows) > 1
-            else math.nan
-            for name in rows[0].change
-        }
-    return made
-
-
-def is_flat(found: Sequence[Coordinates]) -> bool:
-    """Whether no activation under muP grows with the width, within what a few seeds can tell."""
-    return max(abs(power) for power in slopes(found)["muP"].values()) < FLAT
 
 
 def _measured(

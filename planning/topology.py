@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gesso.partitioning.machines import compiler_flags
-from gesso.partitioning.machines.chips import CHIPS, Chip, chip
+from gesso.partitioning.machines.chips import Chip, chip
 from gesso.partitioning.machines.slices import check_shape, near, of_type
 
 
@@ -107,8 +107,3 @@ def describe(where: Topology) -> list[Any]:
             f" ({' '.join(str(error).split())[:120]}); near it: {near(where.kind, where.shape)}"
         ) from None
     return list(found.devices)
-
-
-def known_kinds() -> str:
-    """All kinds, for messages."""
-    return ", ".join([*CHIPS, "cpu"])

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+from gesso.records.config import LoggingConfig as LoggingConfig  # a setting of a run, too
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleConfig:
@@ -204,15 +206,3 @@ class CheckpointConfig:
     def __post_init__(self) -> None:
         if self.keep_last < 1:
             raise ValueError(f"keep_last must be at least 1, not {self.keep_last}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoggingConfig:
-    """Where a run's metrics go, and how often."""
-
-    every_steps: int = 10
-    """Updates between lines of metrics.jsonl."""
-    tensorboard: bool = True
-    """Whether TensorBoard events are written too."""
-    wandb: str = ""
-    """Weights & Biases project; "" = off. It needs pip install -e .[wandb]."""

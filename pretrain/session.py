@@ -16,6 +16,7 @@ import jax
 from gesso.data import ensure_store, open_store
 from gesso.data.loader import Loader
 from gesso.partitioning.hosts.processes import Hosts, start
+from gesso.partitioning.machines.probe import time_devices
 from gesso.pretrain.checkpoints.checkpoints import Checkpoints
 from gesso.pretrain.checks import validate
 from gesso.pretrain.exits import DONE, PREEMPTED
@@ -34,7 +35,7 @@ from gesso.pretrain.start import Saver, choose_start, find_warm_start, initial_p
 from gesso.pretrain.state import Position
 from gesso.records.metrics import Metrics, read_metrics
 from gesso.records.progress import Progress
-from gesso.records.spans import Spans, probe
+from gesso.records.spans import Spans
 
 LOG = logging.getLogger("gesso")
 
@@ -132,7 +133,9 @@ class _Session:
         """All phases or stages that are left, the last evaluation and the report."""
         e, step = setups[-1].experiment, position.step
         with (
-            Metrics(self.folder, e.logging, resume_step=step) as metrics,
+            Metrics(
+                self.folder, e.logging, resume_step=step, process=self.hosts.process
+            ) as metrics,
             record_failure(metrics, step),
             Progress(steps=e.steps, start=step, name=e.name) as progress,
         ):
@@ -223,7 +226,7 @@ class _Session:
             overlapped=devices[0].platform != "cpu" or len(devices) == 1,
         )
         if self.hosts.count > 1:
-            spans.write({"step": 0, "probe": probe()})
+            spans.write({"step": 0, "probe": time_devices()})
         return spans
 
     def _finish(

@@ -16,7 +16,7 @@ from gesso.objectives.base import Objective
 from gesso.objectives.base import build as build_objective
 from gesso.partitioning.axes import Layout, partition
 from gesso.partitioning.layouts import LAYOUTS
-from gesso.partitioning.machines.hardware import model_flops_utilization
+from gesso.partitioning.machines.chips import model_flops_utilization
 from gesso.partitioning.mesh import make_mesh
 from gesso.pretrain.batch import abstract_batch
 from gesso.pretrain.checks import validate

@@ -8,12 +8,11 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
-import jax
 import numpy as np
 
-from gesso.pretrain.config import LoggingConfig
+from gesso.records.config import LoggingConfig
 
 Kind = Literal["train", "evaluation", "harness", "sample", "event"]
 Record = dict[str, Any]
@@ -22,12 +21,20 @@ Record = dict[str, Any]
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
+@runtime_checkable
+class SupportsArray(Protocol):
+    """What numpy makes an array of: numpy's own numbers and arrays, and JAX's."""
+
+    def __array__(self) -> np.ndarray: ...
+
+
 class Metrics:
     """Writes one run's records (docs/metrics.md has every key) to FOLDER/metrics.jsonl, to
     TensorBoard in FOLDER/events and, where asked, to Weights & Biases.
 
     A record is on disk as one whole line before `write` returns, or it raises OSError and the
-    file is as before. Only process 0 writes; elsewhere every method does nothing.
+    file is as before. process: this one's number; only process 0 writes, in others every method
+    does nothing.
 
     resume_step: updates already made. Records past it are of a run that was killed after its last
     checkpoint: they are dropped, for the run writes them again. Events are history and stay.
@@ -35,13 +42,18 @@ class Metrics:
     """
 
     def __init__(
-        self, folder: str | os.PathLike[str], config: LoggingConfig, *, resume_step: int
+        self,
+        folder: str | os.PathLike[str],
+        config: LoggingConfig,
+        *,
+        resume_step: int,
+        process: int = 0,
     ) -> None:
         self.folder = Path(folder)
         self._file = -1
         self._tensorboard: Any = None
         self._wandb: Any = None
-        if jax.process_index() != 0:
+        if process != 0:
             return
         folder = self.folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -181,7 +193,7 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
-    if isinstance(value, np.ndarray | np.generic | jax.Array):
+    if isinstance(value, SupportsArray):
         return np.asarray(value).tolist()
     return value
 

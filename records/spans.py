@@ -2,13 +2,23 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from gesso.partitioning.hosts.processes import Hosts
+from typing import Any, Protocol
 
 WAIT = "wait"  # for the devices, and so for the other hosts
+
+
+class Processes(Protocol):
+    """The processes of a run (partitioning.hosts): this one's number, how many there are, and the
+    names of their machines."""
+
+    @property
+    def process(self) -> int: ...
+    @property
+    def count(self) -> int: ...
+    @property
+    def names(self) -> Sequence[str]: ...
 
 
 class Spans:
@@ -23,7 +33,7 @@ class Spans:
     def __init__(
         self,
         folder: Path,
-        hosts: Hosts,
+        hosts: Processes,
         *,
         progress: Callable[[str], None],
         record: Callable[[dict[str, Any]], None],
@@ -68,28 +78,6 @@ class Spans:
         if self._file:
             self._file.close()
             self._file = None
-
-
-def probe() -> list[float]:
-    """Seconds that each of this process's devices takes for the same products, one after the
-    other: a device much slower than the rest (hot, throttled, shared) slows every step of a run."""
-    import jax
-    import jax.numpy as jnp
-
-    size = 128 if jax.local_devices()[0].platform == "cpu" else 4096
-
-    @jax.jit
-    def products(x: jax.Array) -> jax.Array:
-        return jax.lax.fori_loop(0, 16, lambda _, y: (y @ x) / size, x)
-
-    found = []
-    for device in jax.local_devices():
-        x = jax.device_put(jnp.ones((size, size), jnp.bfloat16), device)
-        products(x).block_until_ready()  # compiles
-        began = time.perf_counter()
-        products(x).block_until_ready()
-        found.append(time.perf_counter() - began)
-    return found
 
 
 def read_spans(folder: Path) -> dict[int, list[dict[str, Any]]]:

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from gesso.evaluation.generation.decoder import Prompt, generate
-from gesso.evaluation.generation.seq2seq import framing_of
+from gesso.evaluation.generation.decoder import generate
+from gesso.evaluation.generation.prompts import Prompt, framing_of
 from gesso.models.model import Model
 
 

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from gesso.evaluation.generation.decoder import BUCKET
 from gesso.evaluation.generation.decoding import begin, over_rows, replicated, take_rows
+from gesso.evaluation.generation.prompts import BUCKET
 from gesso.models.model import Model, build
 
 # Options are padded to a power of two from this on, so that few lengths are compiled.

@@ -10,21 +10,14 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from gesso.evaluation.generation.beam import NO_PENALTY, LengthPenalty, beam_search
-from gesso.evaluation.generation.decoding import over_rows, replicated
+from gesso.evaluation.generation.decoding import over_rows, replicated, restrict, until
+from gesso.evaluation.generation.prompts import BUCKET, Prompt, PromptError, framing_of
+from gesso.evaluation.generation.seq2seq import write_targets
 from gesso.evaluation.generation.writing import Stream, Writer, before
 from gesso.models.config import GPTConfig
 from gesso.models.model import Model, build
 
-# A text, or the ids that it is to the model.
-Prompt = str | Sequence[int]
-
-# Prompts are padded to a multiple of this, so that few lengths are compiled; and as many tokens are
-# made per dispatch where nobody watches.
-BUCKET, CHUNK = 64, 16
-
-
-class PromptError(ValueError):
-    """A prompt this model cannot continue. The message says what to do."""
+CHUNK = 16  # tokens made per dispatch where nobody watches
 
 
 class _State(NamedTuple):
@@ -96,11 +89,9 @@ def generate(
         search: dict[str, Any] = {"max_tokens": max_tokens, "compute": compute}
         search |= {"beams": beams, "penalty": penalty}
         if model.has_encoder:
-            from gesso.evaluation.generation.seq2seq import framing_of, written
-
             search["framing"] = framing_of(objective, model.config)
             search |= {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-            texts = written(model, params, tokenizer, prompts, **search)
+            texts = write_targets(model, params, tokenizer, prompts, **search)
         else:
             texts = _searched(model, params, tokenizer, prompts, **search)
         texts = [before(text, stops) for text in texts]
@@ -152,11 +143,6 @@ def _searched(
     )
     best = found.ids[:, 0].tolist()
     return [tokenizer.decode(until(row, int(tokenizer.eos))) for row in best]
-
-
-def until(ids: list[int], end: int) -> list[int]:
-    """The ids before the first `end`."""
-    return ids[: ids.index(end)] if end in ids else ids
 
 
 def _ids(prompt: Prompt, tokenizer: Any) -> Sequence[int]:
@@ -225,20 +211,6 @@ def _draw(logits_BV: jax.Array, s: _Sampling, made: jax.Array, top_k: int) -> ja
 def _within(logits_BV: jax.Array, s: _Sampling) -> jax.Array:
     """Without the ids that a model has and its tokenizer has not (padded vocabularies)."""
     return jnp.where(jnp.arange(logits_BV.shape[-1]) < s.vocab, logits_BV, -jnp.inf)
-
-
-def restrict(logits_BV: jax.Array, *, top_k: int, top_p: jax.Array | float) -> jax.Array:
-    """-inf for all but the `top_k` likeliest (0: all), and of those for all but the fewest
-    likeliest whose probability reaches `top_p`; the likeliest always stays."""
-    if top_k:
-        kth_B1 = jax.lax.top_k(logits_BV, min(top_k, logits_BV.shape[-1]))[0][:, -1:]
-        logits_BV = jnp.where(logits_BV < kth_B1, -jnp.inf, logits_BV)
-    ordered_BV = -jnp.sort(-logits_BV, axis=-1)
-    share_BV = jax.nn.softmax(ordered_BV, axis=-1)
-    before_BV = jnp.cumsum(share_BV, axis=-1) - share_BV
-    first = jnp.arange(logits_BV.shape[-1]) == 0
-    floor_BV = jnp.where((before_BV < top_p) | first, ordered_BV, jnp.inf)
-    return jnp.where(logits_BV < floor_BV.min(-1, keepdims=True), -jnp.inf, logits_BV)
 
 
 def _check(

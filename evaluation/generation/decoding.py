@@ -1,4 +1,4 @@
-"""What all ways of decoding with a cache share: where it begins, rows of a cache, placement."""
+"""What all ways of decoding with a cache share: the start, rows of a cache, sampling, placement."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -63,6 +63,25 @@ def take_rows(cache: Any, rows_R: jax.Array, *, source: Literal["take", "keep"])
         return jnp.take(leaf, rows_R, axis=letters.index("B"))
 
     return jax.tree_util.tree_map_with_path(taken, cache)
+
+
+def restrict(logits_BV: jax.Array, *, top_k: int, top_p: jax.Array | float) -> jax.Array:
+    """-inf for all but the `top_k` likeliest (0: all), and of those for all but the fewest
+    likeliest whose probability reaches `top_p`; the likeliest always stays."""
+    if top_k:
+        kth_B1 = jax.lax.top_k(logits_BV, min(top_k, logits_BV.shape[-1]))[0][:, -1:]
+        logits_BV = jnp.where(logits_BV < kth_B1, -jnp.inf, logits_BV)
+    ordered_BV = -jnp.sort(-logits_BV, axis=-1)
+    share_BV = jax.nn.softmax(ordered_BV, axis=-1)
+    before_BV = jnp.cumsum(share_BV, axis=-1) - share_BV
+    first = jnp.arange(logits_BV.shape[-1]) == 0
+    floor_BV = jnp.where((before_BV < top_p) | first, ordered_BV, jnp.inf)
+    return jnp.where(logits_BV < floor_BV.min(-1, keepdims=True), -jnp.inf, logits_BV)
+
+
+def until(ids: list[int], end: int) -> list[int]:
+    """The ids before the first `end`."""
+    return ids[: ids.index(end)] if end in ids else ids
 
 
 def replicated(params: Any) -> NamedSharding | None:

@@ -119,7 +119,8 @@ def _written(
     max_tokens: int,
     compute: str,
 ) -> list[Sample]:
-    from gesso.evaluation.generation.seq2seq import continuations, framing_of
+    from gesso.evaluation.generation.prompts import framing_of
+    from gesso.evaluation.generation.seq2seq import continuations
 
     framing = framing_of(objective.config, model.config)
     given = {name: np.zeros_like(batch[name]) for name in ("source", "source_segments")}

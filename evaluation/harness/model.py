@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from gesso.evaluation.generation.answering import write_answers
 from gesso.evaluation.generation.continuations import Asked, Likelihood, likelihoods
-from gesso.evaluation.generation.seq2seq import framing_of
+from gesso.evaluation.generation.prompts import framing_of
 from gesso.models.model import Model
 
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from gesso.evaluation.generation.continuations import Asked, likelihoods
-from gesso.evaluation.generation.seq2seq import framing_of
+from gesso.evaluation.generation.prompts import framing_of
 from gesso.models.model import Model
 
 Rule = Literal["raw", "token", "byte", "pmi"]

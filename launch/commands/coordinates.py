@@ -56,9 +56,9 @@ class Coordinates:
         asked = registry.experiment(
             self.experiment, {name: value for name, value in changes.items() if value}
         )
-        from gesso.planning.coordinates import coordinates, is_flat, slopes, widened
+        from gesso.planning.coordinates import coordinates, widened
         from gesso.pretrain.open import store_of
-        from gesso.reports.sweep.coordinates import write_coordinates
+        from gesso.reports.sweep.coordinates import is_flat, slopes, write_coordinates
 
         for width in self.widths:
             widened(asked, width, base=0, steps=self.steps)

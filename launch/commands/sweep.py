@@ -114,6 +114,18 @@ def _results(asked: Any, study: Any, folder: Path) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row[asked.metric] is None, row[asked.metric]))
 
 
+def _parameters(run: Path) -> int:
+    """The parameters of a trial's model that multiply; 0 where it has not begun, or is not ours."""
+    from gesso.models.count import parameters
+    from gesso.pretrain.experiment import ExperimentError
+    from gesso.pretrain.folder.claim import stored_experiment
+
+    try:
+        return parameters(stored_experiment(run).model)["matmul"]
+    except ExperimentError:
+        return 0
+
+
 def _page(asked: Any, results: list[dict[str, Any]], folder: Path) -> Path:
     from gesso.reports.sweep.coordinates import coordinates_section, read_coordinates
     from gesso.reports.sweep.sweep import Trial, write_sweep_report
@@ -126,6 +138,7 @@ def _page(asked: Any, results: list[dict[str, Any]], folder: Path) -> Path:
             choice=row["choice"],
             folder=Path(row["folder"]),
             command=row["command"],
+            parameters=_parameters(Path(row["folder"])),
         )
         for row in results
     ]

@@ -2,20 +2,36 @@
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from gesso.planning.coordinates import Coordinates, Parametrisation, is_flat, slopes
 from gesso.reports.figures import COLORS, Figure, color, sketch, tick
 from gesso.reports.page import Page, Row, Section, Table
 from gesso.reports.report import gesso_version, render
 from gesso.storage.files import write_durably
 
 _FILE = "coordinates.json"
+FLAT = 0.25  # of the power of the width; the standard parametrisation's logits grow by 0.5 to 1
+Parametrisation = Literal["standard", "muP"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Coordinates:
+    """One model's activations: root mean squares over a batch that is not trained on, averaged over
+    seeds. start: at initialisation. change: of their difference to it after the last update. Both
+    by name: "embedding", "block 1", ..., "features" (what the head reads), "logits"."""
+
+    parametrisation: Parametrisation
+    width: int
+    start: dict[str, float]
+    change: dict[str, float]
 
 
 def write_coordinates(
@@ -44,6 +60,28 @@ def read_coordinates(folder: Path) -> list[Coordinates]:
     if not path.is_file():
         return []
     return [Coordinates(**each) for each in json.loads(path.read_text(encoding="utf-8"))]
+
+
+def slopes(found: Sequence[Coordinates]) -> dict[Parametrisation, dict[str, float]]:
+    """By parametrisation and activation: the power of the width that the change grows with, 0 where
+    it is flat."""
+    made: dict[Parametrisation, dict[str, float]] = {}
+    kinds: tuple[Parametrisation, ...] = ("standard", "muP")
+    for kind in kinds:
+        rows = [each for each in found if each.parametrisation == kind]
+        widths = np.log([each.width for each in rows])
+        made[kind] = {
+            name: float(np.polyfit(widths, np.log([each.change[name] for each in rows]), 1)[0])
+            if len(rows) > 1
+            else math.nan
+            for name in rows[0].change
+        }
+    return made
+
+
+def is_flat(found: Sequence[Coordinates]) -> bool:
+    """Whether no activation under muP grows with the width, within what a few seeds can tell."""
+    return max(abs(power) for power in slopes(found)["muP"].values()) < FLAT
 
 
 def coordinates_section(found: Sequence[Coordinates]) -> Section:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gesso.models.count import parameters
-from gesso.pretrain.experiment import ExperimentError, from_json
 from gesso.records.progress import short
 from gesso.reports.facts import NotARun, RunFacts, read_run, tokens_seen
 from gesso.reports.figures import COLORS, Figure, written
@@ -38,7 +36,8 @@ _TOLD = {
 @dataclass(frozen=True, kw_only=True)
 class Trial:
     """One run of a sweep. state: complete, pruned, fail, running. value: of the metric, if any.
-    choice: {setting, or name of a bundle: value}."""
+    choice: {setting, or name of a bundle: value}. parameters: those that multiply (models.count's
+    "matmul"), which a scaling law needs; 0: not known."""
 
     number: int
     state: str
@@ -46,6 +45,7 @@ class Trial:
     choice: Mapping[str, Any]
     folder: Path
     command: str = ""
+    parameters: int = 0
 
 
 def write_sweep_report(
@@ -115,15 +115,11 @@ def points(trials: Sequence[Trial], runs: Mapping[int, RunFacts]) -> list[Point]
     found = []
     for trial in trials:
         run = runs.get(trial.number)
-        if trial.state != "complete" or run is None or not run.evaluations:
-            continue
-        try:
-            size = parameters(from_json(run.experiment).model)["matmul"]
-        except ExperimentError:
+        if trial.state != "complete" or run is None or not run.evaluations or not trial.parameters:
             continue
         tokens, loss = tokens_seen(run), float(run.evaluations[-1]["loss"])
         if tokens > 0 and math.isfinite(loss):
-            found.append(Point(parameters=float(size), tokens=tokens, loss=loss))
+            found.append(Point(parameters=float(trial.parameters), tokens=tokens, loss=loss))
     return found
 
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from gesso.data.tokenizers.load import load_tokenizer
-from gesso.evaluation.generation.decoder import PromptError, generate, restrict
+from gesso.evaluation.generation.decoder import generate
+from gesso.evaluation.generation.decoding import restrict
+from gesso.evaluation.generation.prompts import PromptError
 from gesso.models import BERTConfig, GPTConfig, build
 from gesso.partitioning.axes import placements
 from gesso.partitioning.config import MeshConfig

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from gesso.evaluation.generation.beam import LengthPenalty
-from gesso.evaluation.generation.decoder import PromptError, generate
-from gesso.evaluation.generation.seq2seq import Framing, Sentinels, continuations, framing_of
+from gesso.evaluation.generation.decoder import generate
+from gesso.evaluation.generation.prompts import Framing, PromptError, Sentinels, framing_of
+from gesso.evaluation.generation.seq2seq import continuations
 from gesso.models import GPTConfig, Seq2SeqConfig, build
 from gesso.objectives import CausalLMConfig, DenoiseConfig, Seq2SeqLMConfig
 from gesso.objectives.config import MixedConfig, MixedPart

@@ -101,6 +101,9 @@ def test_settings_are_read_without_jax():
 def test_a_run_continues_itself_and_refuses_another_experiment(tmp_path):
     made = configs.experiment("debug-gpt-neo")
     assert claim(tmp_path / "run", made) == "new"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "experiment.json.17-42.tmp").write_text("{")  # killed while it wrote
+    assert claim(tmp_path / "run", made) == "new"
     write_json(tmp_path / "run/experiment.json", to_json(made))
     assert claim(tmp_path / "run", made) == "continued"
     assert claim(tmp_path / "run", override(made, {"mesh.data": 1, "microbatches": 2}))

@@ -120,9 +120,8 @@ def test_records_without_step_or_known_kind_are_refused(tmp_path, record):
         metrics.write(record)
 
 
-def test_only_the_first_process_writes(tmp_path, monkeypatch):
-    monkeypatch.setattr(jax, "process_index", lambda: 1)
-    with Metrics(tmp_path / "run", LoggingConfig(), resume_step=0) as metrics:
+def test_only_the_first_process_writes(tmp_path):
+    with Metrics(tmp_path / "run", LoggingConfig(), resume_step=0, process=1) as metrics:
         metrics.write(train(1))
     assert not (tmp_path / "run").exists()
 

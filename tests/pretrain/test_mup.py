@@ -7,11 +7,18 @@ import pytest
 from gesso.configs.registry import experiment
 from gesso.models import build
 from gesso.models.trees import flat
-from gesso.planning.coordinates import Coordinates, coordinates, is_flat, slopes, widened
+from gesso.planning.coordinates import coordinates, widened
 from gesso.pretrain.checks import validate
 from gesso.pretrain.experiment import ExperimentError
 from gesso.pretrain.optimizer.mup import grows, rates
-from gesso.reports.sweep.coordinates import coordinates_section, read_coordinates, write_coordinates
+from gesso.reports.sweep.coordinates import (
+    Coordinates,
+    coordinates_section,
+    is_flat,
+    read_coordinates,
+    slopes,
+    write_coordinates,
+)
 
 TINY = {
     "data.store": "embedded:bytes:0.3", "length": 16, "model.positions": 16, "batch": 16,

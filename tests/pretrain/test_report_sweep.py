@@ -6,6 +6,7 @@ import re
 import pytest
 
 from gesso.configs.registry import experiment
+from gesso.models.count import parameters
 from gesso.pretrain.experiment import to_json
 from gesso.reports.sweep.sweep import Trial, write_sweep_report
 
@@ -30,6 +31,7 @@ def fabricated(folder, number, choice):
     return Trial(
         number=number, state="complete", value=loss, choice=choice, folder=run,
         command=f"gesso pretrain x --steps {choice['steps']}",
+        parameters=parameters(made.model)["matmul"],
     )  # fmt: skip
 
 

@@ -7,8 +7,9 @@ import pytest
 from processes import run_processes
 
 from gesso.partitioning.hosts.processes import SINGLE, Hosts
+from gesso.partitioning.machines.probe import time_devices
 from gesso.pretrain.exits import DONE
-from gesso.records.spans import Spans, probe, read_spans
+from gesso.records.spans import Spans, read_spans
 from gesso.records.stragglers import host_times, verdicts
 
 WORKER = str(Path(__file__).with_name("straggler_worker.py"))
@@ -87,7 +88,7 @@ def test_a_slow_device_is_named():
 def test_the_probe_times_every_local_device():
     import jax
 
-    assert len(probe()) == jax.local_device_count() and min(probe()) > 0
+    assert len(time_devices()) == jax.local_device_count() and min(time_devices()) > 0
 
 
 @pytest.mark.slow
