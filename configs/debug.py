@@ -110,7 +110,8 @@ def debug_gpt_neox() -> Experiment:
 def quickstart() -> Experiment:
     """A small GPT-Neo on the whole embedded corpus with a sentencepiece tokenizer of 4096 pieces.
 
-        gesso quickstart        (or: gesso pretrain quickstart)
+        gesso quickstart                 # the run and what is around it
+        gesso pretrain quickstart        # the run alone
 
     About two minutes on 2 cores; the held-out bits per byte fall below a byte 3-gram's.
     """

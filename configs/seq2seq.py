@@ -79,7 +79,7 @@ def _transformer(name: str, model: Seq2SeqConfig, *, steps: int) -> Experiment:
 def transformer_base() -> Experiment:
     """The Transformer's base model, 6 + 6 layers of 512, post-norm, one table in three places.
 
-        gesso corpus build data/wmt14.en-de.txt stores/wmt14-en-de --tokenizer TOKENIZER
+        gesso corpus build wmt14.en-de.txt --folder stores/wmt14-en-de --tokenizer TOKENIZER
         gesso pretrain transformer-base --data.store stores/wmt14-en-de
 
     Vaswani et al. 2017 (https://arxiv.org/abs/1706.03762): table 3 (base), section 5: a shared

@@ -13,20 +13,28 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 from gesso.launch.console import Refused, narration, output, parse
 from gesso.pretrain.exits import DONE, FAILED, REFUSED
 from gesso.settings.nearest import did_you_mean
 
 
+class Runnable(Protocol):
+    """The options of a command, read."""
+
+    def run(self) -> int: ...
+
+
 @dataclass(frozen=True)
 class Command:
     """entry: "module:name" in launch/commands: a dataclass with run(), or a function of the
-    arguments.
+    arguments. reader: of a function, the one that only reads the arguments.
     """
 
     entry: str
     summary: str
+    reader: str = ""
 
 
 COMMANDS = {
@@ -59,10 +67,13 @@ COMMANDS = {
         "take over a published vocabulary (GPT-2, NeoX, ...)",
     ),
     "tokenizer inspect": Command("tokenizer:Inspect", "what a tokenizer does to a text"),
-    "pretrain": Command("pretrain:pretrain", "run an experiment, or continue it"),
+    "pretrain": Command(
+        "pretrain:pretrain", "run an experiment, or continue it", reader="pretrain:read"
+    ),
     "finetune": Command(
         "finetune:finetune",
         "the same training, begun with another run's model",
+        reader="finetune:read_arguments",
     ),
     "adapter merge": Command("adapter:Merge", "a LoRA and its base as one model: a run folder"),
     "adapter export": Command("adapter:Export", "a LoRA or a prompt as a folder that peft loads"),
@@ -75,6 +86,7 @@ COMMANDS = {
     "plan": Command(
         "plan:plan",
         "before chips are rented: does it fit, how fast, which mesh",
+        reader="plan:read",
     ),
     "evaluate": Command(
         "evaluate.command:Evaluate",
@@ -127,6 +139,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
 
 
+def read(arguments: Sequence[str]) -> object:
+    """What a command line asks for, not run: a command's options, or what its reader returns.
+
+    Options are read by the command's own parser. No folder that they name is looked at. Raises
+    Refused or ExperimentError for a name that there is not, SystemExit(2) for other arguments.
+    """
+    name, rest = _named(list(arguments))
+    command = _command(name)
+    if command.reader:
+        return _loaded(command.reader)(rest)
+    return _parsed(name, _loaded(command.entry), rest)
+
+
 def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in _HELP:
         _overview("")
@@ -136,27 +161,44 @@ def _dispatch(arguments: list[str]) -> int:
 
         print(f"gesso {version('gesso')}")
         return DONE
-    group = arguments[0]
-    if group not in COMMANDS and any(name.startswith(f"{group} ") for name in COMMANDS):
-        if len(arguments) == 1 or arguments[1] in _HELP:
-            _overview(group)
-            return DONE if len(arguments) > 1 else REFUSED
-        return _run(" ".join(arguments[:2]), arguments[2:])
-    return _run(group, arguments[1:])
+    if _is_group(arguments[0]) and (len(arguments) == 1 or arguments[1] in _HELP):
+        _overview(arguments[0])
+        return DONE if len(arguments) > 1 else REFUSED
+    name, rest = _named(arguments)
+    command = _command(name)
+    entry = _loaded(command.entry)
+    if not isinstance(entry, type):
+        return entry(rest)
+    return _parsed(name, entry, rest).run()
 
 
-def _run(name: str, arguments: list[str]) -> int:
-    command = COMMANDS.get(name)
-    if command is None:
+def _is_group(name: str) -> bool:
+    return name not in COMMANDS and any(each.startswith(f"{name} ") for each in COMMANDS)
+
+
+def _named(arguments: list[str]) -> tuple[str, list[str]]:
+    """("corpus build", the arguments after it)."""
+    words = 2 if _is_group(arguments[0]) else 1
+    return " ".join(arguments[:words]), arguments[words:]
+
+
+def _command(name: str) -> Command:
+    if name not in COMMANDS:
         known = {*COMMANDS, *(each.split()[0] for each in COMMANDS)}
         near = did_you_mean(name, known, most=3, show=str)
         raise Refused(f"there is no command {name!r}{near} (gesso --help lists them all)")
-    module, _, attribute = command.entry.partition(":")
-    entry = getattr(importlib.import_module(f"gesso.launch.commands.{module}"), attribute)
-    if not isinstance(entry, type):
-        return entry(arguments)
-    description = inspect.cleandoc(entry.__doc__ or command.summary)
-    return parse(entry, arguments, prog=f"gesso {name}", description=description).run()
+    return COMMANDS[name]
+
+
+def _loaded(entry: str) -> Any:
+    """The dataclass or function that "module:name" names."""
+    module, _, attribute = entry.partition(":")
+    return getattr(importlib.import_module(f"gesso.launch.commands.{module}"), attribute)
+
+
+def _parsed(name: str, entry: type[Runnable], arguments: list[str]) -> Runnable:
+    description = inspect.cleandoc(entry.__doc__ or COMMANDS[name].summary)
+    return parse(entry, arguments, prog=f"gesso {name}", description=description)
 
 
 def _overview(group: str) -> None:

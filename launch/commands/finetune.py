@@ -69,17 +69,8 @@ def request(arguments: list[str]) -> Asked:
     Imports no JAX. Raises ValueError for what cannot be, SystemExit(2) for an unknown setting."""
     from gesso.configs import registry
 
-    if arguments[0].startswith("-"):
-        raise Refused(
-            "the experiment's name comes first: gesso finetune EXPERIMENT --start SOURCE"
-            f" (you gave {arguments[0]} first)"
-        )
-    name, *rest = arguments
+    name, sources, rest = _split(arguments)
     experiment = registry.experiment(name)
-    sources, rest = _sources(rest)
-    if rest and not rest[0].startswith("-"):
-        folder, *rest = rest
-        rest = ["--folder", folder, *rest]
     if not sources:
         if {"-h", "--help"} & set(rest):
             return read([name, *rest], command="finetune")
@@ -96,6 +87,28 @@ def request(arguments: list[str]) -> Asked:
     return dataclasses.replace(
         asked, named=frozenset(each for each in asked.named if not each.startswith("start"))
     )
+
+
+def read_arguments(arguments: list[str]) -> tuple[dict[str, str], Asked]:
+    """({"source": folder} as named, the settings over the experiment's own model): the source is
+    not looked at. Raises as `request` does."""
+    name, sources, rest = _split(arguments)
+    return sources, read([name, *rest], command="finetune")
+
+
+def _split(arguments: list[str]) -> tuple[str, dict[str, str], list[str]]:
+    """(the experiment's name, its sources, the other arguments with the folder as an option)."""
+    if arguments[0].startswith("-"):
+        raise Refused(
+            "the experiment's name comes first: gesso finetune EXPERIMENT --start SOURCE"
+            f" (you gave {arguments[0]} first)"
+        )
+    name, *rest = arguments
+    sources, rest = _sources(rest)
+    if rest and not rest[0].startswith("-"):
+        folder, *rest = rest
+        rest = ["--folder", folder, *rest]
+    return name, sources, rest
 
 
 def _recorded(folder: Path, experiment, start: StartConfig):
