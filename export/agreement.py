@@ -14,7 +14,7 @@ from gesso.export.files.tensors import FolderError
 from gesso.export.reading import open_folder, parameters_of
 from gesso.export.tables.tables import by_path
 from gesso.models import build
-from gesso.models.model import module_of
+from gesso.models.families import family
 from gesso.models.trees import nest
 
 # How far outputs may be apart, as a share of the largest: rounding of the weights to the files'
@@ -88,7 +88,7 @@ def probe(config: Any, *, rows: int = 2, length: int = 16, seed: int = 0) -> dic
     sides = (config, getattr(config, "encoder", None), getattr(config, "decoder", None))
     lowest = max(getattr(side, "first_position", 0) for side in sides)
     batch: dict[str, np.ndarray] = {}
-    for name, size in module_of(config).inputs(config).items():
+    for name, size in family(config.family).network().inputs(config).items():
         if name in ("tokens", "source"):
             batch[name] = random.integers(lowest, size, (rows, length), np.int32)
         elif name == "token_types":

@@ -26,7 +26,7 @@ def adopt(experiment: Experiment, start: StartConfig) -> Experiment:
         model = _adopted(experiment, model, start.source, "start.source")
     for side in ("encoder", "decoder"):
         if source := getattr(start, side):
-            if model.family != "encoder_decoder":
+            if not model.has_sides:
                 raise ExperimentError(
                     f"--start.{side}: experiment {experiment.name!r} trains a {model.family}, which"
                     " has no such side; choose one of an encoder-decoder, or use --start"

@@ -3,14 +3,14 @@
 import importlib
 from typing import Any
 
-_HOME = {
-    "BERTConfig": "gesso.models.config",
-    "ELMoConfig": "gesso.models.config",
-    "EncoderDecoderConfig": "gesso.models.config",
-    "GPTConfig": "gesso.models.config",
+from gesso.models.families import FAMILIES
+
+# class name -> the module it is in; each family's config is beside its equations.
+_HOME: dict[str, str] = {
+    name: module for module, _, name in (each.config.partition(":") for each in FAMILIES.values())
+} | {
     "Model": "gesso.models.model",
     "ModelConfig": "gesso.models.config",
-    "Seq2SeqConfig": "gesso.models.config",
     "build": "gesso.models.model",
     "flops_per_token": "gesso.models.count",
     "parameters": "gesso.models.count",

@@ -9,10 +9,8 @@ their window. Norms, softmax and activations are not counted. What a mask throws
 rematerialisation computes again is not either.
 """
 
-import importlib
-from typing import Any
-
 from gesso.models.config import ModelConfig
+from gesso.models.families import family
 
 
 def parameters(config: ModelConfig) -> dict[str, int]:
@@ -20,14 +18,10 @@ def parameters(config: ModelConfig) -> dict[str, int]:
 
     A tied table is in both of the latter and once in the total.
     """
-    return _home(config).parameters(config)
+    return family(config.family).counts().parameters(config)
 
 
 def flops_per_token(config: ModelConfig, length: int) -> float:
     """Training FLOPs (forward and backward) per token of rows of `length` tokens; of an
     encoder-decoder, per token of source and target together."""
-    return _home(config).flops_per_token(config, length)
-
-
-def _home(config: ModelConfig) -> Any:
-    return importlib.import_module(f"gesso.models.{config.family}.count")
+    return family(config.family).counts().flops_per_token(config, length)

@@ -26,8 +26,8 @@ class Facts:
     """Whether it reads a row one token after another, which no mesh axis can split."""
     has_sides: ClassVar[bool] = False
     """Whether its encoder and decoder are configs of other families, each started by itself."""
-    has_mup: ClassVar[bool] = False
-    """Whether it has muP's parametrisation (mup_base)."""
+    adapters: ClassVar[tuple[str, ...]] = ()
+    """The kinds of adapters it can have."""
     letter_fields: ClassVar[Mapping[str, str]] = {}
     """{letter: field that is its size} where these are called otherwise than by most families."""
 

@@ -1,6 +1,5 @@
 """A model as functions of a nested dict of arrays: the NNX module exists only inside a trace."""
 
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,30 +11,13 @@ from flax import nnx
 from jax.core import Tracer
 
 from gesso.models.config import ModelConfig
+from gesso.models.families import family
 from gesso.models.layers.hooks import Hooks
 from gesso.models.layers.hooks import letters_of as hook_letters
+from gesso.models.network import Network
 from gesso.partitioning.axes import Operator
 
 Params = dict[str, Any]
-
-# family -> (module, class). A class has `__init__(config, key)`, which declares the parameters;
-# `inputs(config)`, {batch leaf it reads: rows of the table the leaf indexes, or None};
-# `outputs(batch, key, *, hidden)`, what `Model.apply` returns; the functions its objectives call
-# (features, head, ...); and, where it generates, `init_cache` (with an encoder: `encode`) and
-# `decode`.
-_HOME = {
-    "gpt": ("gesso.models.gpt.gpt", "GPT"),
-    "bert": ("gesso.models.bert.bert", "BERT"),
-    "elmo": ("gesso.models.elmo.elmo", "ELMo"),
-    "seq2seq": ("gesso.models.seq2seq.seq2seq", "Seq2Seq"),
-    "encoder_decoder": ("gesso.models.encoder_decoder.encoder_decoder", "EncoderDecoder"),
-}
-
-
-def module_of(config: ModelConfig) -> Any:
-    """The NNX module class of a config's family."""
-    module, name = _HOME[config.family]
-    return getattr(importlib.import_module(module), name)
 
 
 @dataclass(frozen=True)
@@ -47,19 +29,19 @@ class Model:
 
     config: Any
     letters: dict[str, Any]
-    _class: Any
+    _class: type[Network]
     _graph: Any
     _state: Any
 
     @property
     def has_encoder(self) -> bool:
         """Whether the model writes what it decodes after reading a source: see `encode`."""
-        return hasattr(self._class, "encode")
+        return self._class.has_encoder
 
     @property
     def writes(self) -> bool:
         """Whether the model predicts the next token: see `decode`."""
-        return hasattr(self._class, "decode")
+        return self._class.writes
 
     def init(self, key: jax.Array) -> Params:
         """float32 params, the same on any mesh. May be jitted with output shardings.
@@ -178,7 +160,7 @@ def build(config: ModelConfig) -> Model:
     """The model of a config; nothing is computed. Raises ValueError for a contradictory config."""
     if problems := config.problems():
         raise ValueError("; ".join(problems))
-    made = module_of(config)
+    made = family(config.family).network()
     graph, state = nnx.split(jax.eval_shape(lambda key: made(config, key), jax.random.key(0)))
     letters: dict[str, Any] = {}
     for path, variable in nnx.to_flat_state(state):

@@ -9,13 +9,13 @@ products inside attention 4 of 12 are the forward pass.
 """
 
 import fnmatch
-import importlib
 import math
 from collections.abc import Mapping, Sequence
 
 from gesso.models.adapters.config import AdapterConfig
 from gesso.models.config import ModelConfig
 from gesso.models.count import flops_per_token
+from gesso.models.families import family
 
 Shapes = Mapping[str, Sequence[int]]
 # Parameters that are looked up or added below the first layer.
@@ -36,11 +36,10 @@ def trained_flops_per_token(
     """
     if not frozen:
         return flops_per_token(config, length)
-    home = importlib.import_module(f"gesso.models.{config.family}.count")
-    if not hasattr(home, "products"):
+    counts = family(config.family).layer_counts()
+    if counts is None:
         return None
-    met: dict[str, float] = home.products(config)
-    attention: tuple[float, ...] = home.attention_flops(config, length)
+    met, attention = counts.products(config), counts.attention_flops(config, length)
     layers = len(attention)
     lowest = min(_layer(name, trained, layers) for name in trained)
     total = sum(
@@ -76,8 +75,8 @@ def _layer(name: str, trained: Shapes, layers: int) -> int:
 def adapter_shapes(config: ModelConfig, adapter: AdapterConfig) -> tuple[Shapes, Shapes] | None:
     """(trained, frozen) of a run that trains an adapter alone, as far as FLOPs depend on them;
     None of a family that is not counted."""
-    home = importlib.import_module(f"gesso.models.{config.family}.count")
-    if not hasattr(home, "products"):
+    counts = family(config.family).layer_counts()
+    if counts is None:
         return None
     s = config.sizes
     layers, inner, wide = s["Z"], (s["N"], s["H"]), (s["F"],)
@@ -91,7 +90,7 @@ def adapter_shapes(config: ModelConfig, adapter: AdapterConfig) -> tuple[Shapes,
     made |= {"q": (embed, inner), "k": (embed, keys), "v": (embed, keys)}
     around = {"project_in": (words, s["D"]), "project_out": (s["D"], words)}
     frozen, trained = {}, {}
-    for name in home.products(config):
+    for name in counts.products(config):
         if not name.startswith(_STACK):
             square = "mlm/dense" in name
             frozen[name] = around.get(name, (s["D"] if square else s["V"], words))

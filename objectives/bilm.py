@@ -37,10 +37,10 @@ class BiLM:
 
     def __init__(self, config: BiLMConfig, *, tokenizer: Any = None, model: Any = None):
         self.config, self.model = config, model
-        if getattr(model, "family", None) != "elmo":
+        if model is None or model.architecture != "two_directions":
             raise ValueError(
                 "objective bilm needs a model that reads both ways, family elmo, not"
-                f" {getattr(model, 'family', 'none')}"
+                f" {'none' if model is None else model.family}"
             )
         if model.head == "none":
             raise ValueError("objective bilm needs a softmax; use model.head shared or separate")

@@ -32,13 +32,12 @@ class _OfTexts(Labelled):
 
     def __init__(self, config: Any, *, tokenizer: Any = None, model: Any = None, store: Any = None):
         super().__init__(config, tokenizer=tokenizer, model=model, store=store)
-        decoder = getattr(model, "family", "gpt") == "gpt"
-        if config.lm and not decoder:
+        if config.lm and model is not None and model.architecture != "decoder":
             raise ValueError(
                 f"objective.lm predicts the next token, which a {model.family} model does not: set"
                 " --objective.lm 0"
             )
-        if config.chunks > 1 and getattr(model, "pooling", "last") == "concat":
+        if config.chunks > 1 and model is not None and model.pooling == "concat":
             raise ValueError(
                 "objective.chunks pools the features of one token per window: set --model.pooling"
                 " last"

@@ -76,7 +76,7 @@ def check_store(kind: str, store: Any, model: Any) -> None:
     if model is None:
         return
     head = {"classify": "classify", "regress": "classify", "tag": "tag", "qa": "span"}[kind]
-    if head not in getattr(model, "outputs", ()):
+    if head not in model.outputs:
         raise ValueError(
             f"objective {kind} reads the head {head!r}, which this {model.family} model has not:"
             f" name it in --model.outputs {head}"
@@ -93,7 +93,7 @@ def check_store(kind: str, store: Any, model: Any) -> None:
 def special_ids(config: Any, tokenizer: Any, model: Any) -> dict[str, int]:
     """{"cls", "sep", "end"}: the config's ids, or the tokenizer's own."""
     own = getattr(tokenizer, "special", {})
-    encoder = getattr(model, "family", "") == "bert"
+    encoder = model is not None and model.architecture == "encoder"
     ids = {}
     for name, special in (("cls", "cls"), ("sep", "sep"), ("end", "sep")):
         asked = getattr(config, name)

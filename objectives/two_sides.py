@@ -14,7 +14,6 @@ from gesso.objectives.base import Term
 from gesso.objectives.cross_entropy import Scored, cross_entropy
 
 LETTERS = {"source": "BS", "source_segments": "BS", "source_positions": "BS"}
-FAMILIES = ("seq2seq", "encoder_decoder")
 LONGEST = 1 << 15  # tokens of a row for which room is computed
 _TYPICAL_PIECE = 256  # tokens; decides only what is fast, never what fits
 
@@ -181,13 +180,13 @@ class TwoSided:
         source, or no start id for the decoder."""
         if tokenizer is None or model is None:
             raise ValueError(f"objective {config.kind} needs the store's tokenizer and a model")
-        if model.family not in FAMILIES:
+        if model.architecture != "encoder_decoder":
             raise ValueError(
                 f"objective {config.kind} needs an encoder and a decoder (model.family"
-                f" {' or '.join(FAMILIES)}), not a model of family {model.family}"
+                f" seq2seq or encoder_decoder), not a model of family {model.family}"
             )
         self.config, self.end, self.vocab = config, int(tokenizer.eos), int(model.vocab)
-        self.start = config.start if config.start >= 0 else int(getattr(model, "start", -1))
+        self.start = config.start if config.start >= 0 else model.start
         if not 0 <= self.start < self.vocab:
             raise ValueError(
                 f"the decoder's first input is id {self.start}, which the model's vocab of"

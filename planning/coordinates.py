@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gesso.models.config import GPTConfig
 from gesso.partitioning.axes import partition
 from gesso.partitioning.mesh import settle
 from gesso.pretrain.experiment import Experiment, ExperimentError
@@ -55,7 +56,7 @@ def widened(experiment: Experiment, width: int, *, base: int, steps: int) -> Exp
     """The experiment at another width, with as many more heads and as much more mlp, an untied
     head, a constant rate and no decay. base: model.mup_base."""
     model = experiment.model
-    if model.family != "gpt":
+    if not isinstance(model, GPTConfig):
         raise ExperimentError(f"muP is for the gpt family, not {model.family}")
     if width < 1 or width % model.head_dim:
         raise ExperimentError(

@@ -224,9 +224,9 @@ def _weights_bytes(e: Experiment) -> float:
     """Bytes per token of one layer's attention weights, kept for the backward pass: in float32, and
     as the compute type multiplies them; after dropout again, with its mask."""
     heads = e.model.sizes.get("N", 0)
-    if not heads or getattr(e.model, "attention", "dense") in FUSED:
+    if not heads or e.model.attention in FUSED:
         return 0.0
-    seen = 0.5 if e.model.family == "gpt" else 1.0
+    seen = 0.5 if e.model.architecture == "decoder" else 1.0
     width = BYTES[e.precision.compute]
     return heads * e.length * seen * (4 + width + (1 + width if e.model.drops else 0))
 
@@ -245,10 +245,11 @@ def _saved(e: Experiment, tensor: int) -> float:
     }
     # Twice and a half as many, and the blocks: GPT-J was refused at 97 GiB of temporaries where
     # its products alone are 31, BERT-large at 23 with 10.
-    blocks = e.length / 128 if e.model.family == "gpt" and e.model.attention == "blocks" else 0
+    decoder = e.model.architecture == "decoder"
+    blocks = e.length / 128 if decoder and e.model.attention == "blocks" else 0
     everything = 2.5 * (4 * embed + 2 * mlp) + embed * blocks
     return embed + named.get(_remat(e), everything) / tensor
 
 
 def _remat(e: Experiment) -> str:
-    return getattr(e.model, "remat", "none")
+    return e.model.remat

@@ -86,7 +86,7 @@ def _rise(ends: list[int], steps: int) -> bool:
 
 
 def _start(e: Experiment) -> list[str]:
-    if (e.start.encoder or e.start.decoder) and e.model.family != "encoder_decoder":
+    if (e.start.encoder or e.start.decoder) and not e.model.has_sides:
         return [
             f"start.encoder and start.decoder are the sides of a model of the family"
             f" encoder_decoder, not of {e.model.family}: use start.source"
@@ -185,7 +185,7 @@ def _split(e: Experiment, sizes: dict[str, int]) -> list[str]:
             f"batch {e.batch} does not divide over {rows} rows of mesh axes {spelled}{parts};"
             f" try {_near(e.batch, rows * e.microbatches)}"
         )
-    fields = _FIELDS | ({"F": "cell"} if e.model.family == "elmo" else {})
+    fields = {**_FIELDS, **e.model.letter_fields}
     dims = [("length", e.length, "sequence")] + [
         (f"model.{fields[letter]}", e.model.sizes[letter], axis)
         for letter, axis in _AXES.items()

@@ -8,7 +8,7 @@ import numpy as np
 
 from gesso.export.stacks.stablehlo import batch_of
 from gesso.models import build
-from gesso.models.model import module_of
+from gesso.models.families import family
 
 ROWS, LENGTH = 3, 13
 
@@ -16,7 +16,7 @@ ROWS, LENGTH = 3, 13
 def batch_for(config: Any) -> dict[str, np.ndarray]:
     """Random ids without padding, int32 [ROWS, LENGTH, ...], for every leaf but positions."""
     random, batch = np.random.default_rng(1), {}
-    sizes = module_of(config).inputs(config)
+    sizes = family(config.family).network().inputs(config)
     for leaf, like in batch_of(config).items():
         shape = (ROWS, LENGTH, *like.shape[2:])
         if leaf.endswith("segments"):

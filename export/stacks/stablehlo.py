@@ -34,7 +34,8 @@ from gesso.export.stacks.shared import (
 from gesso.export.tables.expressible import Declared, EveryField, refuse
 from gesso.export.tables.tables import slots
 from gesso.models import build
-from gesso.models.model import Model, module_of
+from gesso.models.families import family
+from gesso.models.model import Model
 from gesso.models.trees import flat, nest
 
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -137,7 +138,7 @@ def weights_of(model: Model, dtype: str) -> dict[str, jax.ShapeDtypeStruct]:
 
 def batch_of(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
     """What the model reads, its rows `b` and lengths `l` (of a source `s`) left open."""
-    leaves, longest = module_of(config).inputs(config), config.longest
+    leaves, longest = family(config.family).network().inputs(config), config.longest
     letters = "bls" if "source" in leaves else "bl"
     limits = [f"{each} <= {longest}" for each in letters[1:]] if longest else []
     open_sizes = jax_export.symbolic_shape(", ".join(letters), constraints=limits)
@@ -154,7 +155,7 @@ def batch_of(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
 def whole_batch(config: Any, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A batch with every leaf the program reads; what `Model.apply` would take where absent."""
     made = dict(batch)
-    for name in module_of(config).inputs(config):
+    for name in family(config.family).network().inputs(config):
         like = batch["source" if name.startswith("source") else "tokens"]
         if name.endswith("positions") and name not in made:
             made[name] = np.broadcast_to(np.arange(like.shape[1], dtype=np.int32), like.shape)

@@ -133,18 +133,18 @@ def _experiment(options: Import, config: Any) -> Any:
     from gesso.objectives import config as objectives
     from gesso.pretrain.experiment import Experiment
 
-    by_family = {
-        "gpt": objectives.CausalLMConfig,
-        "bert": objectives.MaskedLMConfig,
-        "elmo": objectives.BiLMConfig,
-        "seq2seq": objectives.DenoiseConfig,
-        "encoder_decoder": objectives.Seq2SeqLMConfig,
+    usual = {
+        "causal": objectives.CausalLMConfig,
+        "masked": objectives.MaskedLMConfig,
+        "bilm": objectives.BiLMConfig,
+        "denoise": objectives.DenoiseConfig,
+        "seq2seq": objectives.Seq2SeqLMConfig,
     }
     data = DataConfig(store=options.store) if options.store else DataConfig()
     return Experiment(
         name=f"imported-{config.family}",
         model=config,
-        objective=by_family[config.family](),
+        objective=usual[config.pretraining](),
         data=data,
         length=min(config.longest or 512, 1024),
         steps=1000,

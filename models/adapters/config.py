@@ -2,8 +2,9 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from gesso.models.facts import Facts
 from gesso.models.layers.settings import FUSED
 
 Kind = Literal["none", "lora", "prompt", "p_tuning", "prefix", "ia3", "focus"]
@@ -18,18 +19,15 @@ _READ: dict[str, tuple[str, ...]] = {
     "ia3": ("targets",),
     "focus": ("marks",),
 }
-# kind -> the families it works on, and what to do instead on another.
-FAMILIES: dict[str, tuple[tuple[str, ...], str]] = {
-    "lora": (("gpt", "bert", "seq2seq", "encoder_decoder"), "train it whole, or freeze by name"),
-    "ia3": (("gpt", "bert", "seq2seq", "encoder_decoder"), "train it whole, or freeze by name"),
-    "prompt": (
-        ("gpt",),
-        "use p_tuning, with the placeholders at the front of the text: tokens that see each other"
-        " both ways cannot share one prompt",
-    ),
-    "p_tuning": (("gpt", "bert", "seq2seq", "encoder_decoder"), "use lora"),
-    "prefix": (("gpt", "bert"), "use lora or p_tuning"),
-    "focus": (("bert", "seq2seq"), "use lora; focus vectors are for what an encoder reads"),
+# kind -> what to do instead where a family does not have it (Facts.adapters).
+_INSTEAD: dict[Kind, str] = {
+    "lora": "train it whole, or freeze by name",
+    "ia3": "train it whole, or freeze by name",
+    "prompt": "use p_tuning, with the placeholders at the front of the text: tokens that see each"
+    " other both ways cannot share one prompt",
+    "p_tuning": "use lora",
+    "prefix": "use lora or p_tuning",
+    "focus": "use lora; focus vectors are for what an encoder reads",
 }
 
 
@@ -103,23 +101,24 @@ class AdapterConfig:
             )
         return found
 
-    def misfits(self, model: Any) -> list[str]:
+    def misfits(self, model: Facts) -> list[str]:
         """What is wrong with these fields for a model's config."""
         if self.kind == "none":
             return []
-        families, instead = FAMILIES[self.kind]
-        if model.family not in families:
+        if self.kind not in model.adapters:
+            instead = _INSTEAD[self.kind]
             return [f"adapter.kind {self.kind} is not for a model of {model.family}: {instead}"]
         found = []
-        if self.front and getattr(model, "attention", "") in FUSED:
+        if self.front and model.attention in FUSED:
             found.append(f"adapter.kind {self.kind} needs model.attention blocks or dense")
-        if self.kind == "prefix" and model.family == "bert" and model.longest <= self.tokens:
+        room = model.longest is None or model.longest > self.tokens
+        if self.kind == "prefix" and model.architecture == "encoder" and not room:
             found.append(f"adapter.tokens {self.tokens} leave no room in {model.longest} positions")
         if model.word_embed and self.kind in ("prompt", "p_tuning"):
             found.append(f"adapter.kind {self.kind} has no virtual tokens of model.word_embed")
         ids = [each for each in (self.placeholder, *self.marks) if each >= 0]
-        if ids and max(ids) >= self._vocab(model):
-            found.append(f"adapter: token id {max(ids)} is over the model's {self._vocab(model)}")
+        if ids and max(ids) >= model.read_vocab:
+            found.append(f"adapter: token id {max(ids)} is over the model's {model.read_vocab}")
         return found
 
     @property
@@ -131,7 +130,3 @@ class AdapterConfig:
     def scale(self) -> float:
         """What the product of a LoRA's two matrices is multiplied by."""
         return self.alpha / (self.rank if self.scaling == "rank" else self.rank**0.5)
-
-    @staticmethod
-    def _vocab(model: Any) -> int:
-        return model.encoder.vocab if model.family == "encoder_decoder" else model.vocab

@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from gesso.models.bert.config import BERTConfig
 from gesso.models.bert.heads import MaskedHead
@@ -13,26 +12,25 @@ from gesso.models.layers.attention import Kind, Rows
 from gesso.models.layers.block import Block
 from gesso.models.layers.dense import Dense
 from gesso.models.layers.dropout import dropout
-from gesso.models.layers.hooks import NONE, Hooks, LayerHooks
+from gesso.models.layers.hooks import LayerHooks
 from gesso.models.layers.layers import einsum_float32, embedded, param, stack, truncated
 from gesso.models.layers.norms import LayerNorm
 from gesso.models.layers.stack import run
 from gesso.models.layers.text_head import at_places
+from gesso.models.network import Network
 from gesso.partitioning.axes import shard
 from gesso.partitioning.lookup import look_up
 
 Batch = Mapping[str, jax.Array]
 
 
-class BERT(nnx.Module):
+class BERT(Network):
     """BERT (https://arxiv.org/abs/1810.04805) and RoBERTa (https://arxiv.org/abs/1907.11692), by
     the fields of their config.
 
     A row may hold several documents (its segments): a token sees all of its own and none of
     another. Texts are pooled at their first token, wherever in the row it stands.
     """
-
-    hooks: Hooks = NONE
 
     def __init__(self, config: BERTConfig, key: jax.Array):
         self.config = config

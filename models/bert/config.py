@@ -17,6 +17,7 @@ class BERTConfig(Facts):
 
     architecture: ClassVar[Architecture] = "encoder"
     pretraining: ClassVar[Stage] = "masked"
+    adapters: ClassVar[tuple[str, ...]] = ("lora", "ia3", "p_tuning", "prefix", "focus")
 
     family: Literal["bert"] = "bert"
     """Names the family in a record; always "bert" here."""

@@ -5,13 +5,13 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from gesso.models.elmo.characters import Characters
 from gesso.models.elmo.config import ELMoConfig
 from gesso.models.elmo.lstm import BiLSTM, Marks, State
 from gesso.models.layers.dropout import dropout
 from gesso.models.layers.layers import constant, einsum_float32, param, scan, stack
+from gesso.models.network import Network
 from gesso.partitioning.axes import shard
 from gesso.partitioning.lookup import look_up
 
@@ -19,7 +19,7 @@ DIRECTIONS = ("forward", "backward")
 Direction = Literal["forward", "backward"]
 
 
-class ELMo(nnx.Module):
+class ELMo(Network):
     """ELMo (https://arxiv.org/abs/1802.05365) as bilm-tf trained it
     (https://github.com/allenai/bilm-tf): the directions share how a word is read and, unless the
     config says otherwise, the softmax, and nothing else."""

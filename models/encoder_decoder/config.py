@@ -16,6 +16,7 @@ class EncoderDecoderConfig(Facts):
 
     architecture: ClassVar[Architecture] = "encoder_decoder"
     pretraining: ClassVar[Stage] = "seq2seq"
+    adapters: ClassVar[tuple[str, ...]] = ("lora", "ia3", "p_tuning")
     has_sides: ClassVar[bool] = True
 
     family: Literal["encoder_decoder"] = "encoder_decoder"

@@ -31,6 +31,7 @@ from gesso.models.layers.layers import (
 from gesso.models.layers.norms import make_norm
 from gesso.models.layers.stack import Reading, empty_cache, follow, run
 from gesso.models.layers.visibility import same_segment
+from gesso.models.network import Network
 from gesso.partitioning.axes import einsum, shard
 
 Batch = Mapping[str, jax.Array]
@@ -85,12 +86,15 @@ class Projection(nnx.Module):
         return add_bias(einsum("BSE,ED->BSD", x_BSE, self.weight), self.bias, "D")
 
 
-class EncoderDecoder(nnx.Module):
+class EncoderDecoder(Network):
     """BERT2BERT and its relatives (https://arxiv.org/abs/1907.12461).
 
     `encoder` and `decoder` are those families' own parameters. A token reads the places of the
     source that have its segment, as in attention.
     """
+
+    writes = True
+    has_encoder = True
 
     def __init__(self, config: EncoderDecoderConfig, key: jax.Array):
         self.config = config

@@ -29,7 +29,7 @@ class GPTConfig(Facts):
     """One decoder for GPT-1, GPT-2, GPT-Neo, GPT-J and GPT-NeoX; the fields are their
     differences."""
 
-    has_mup: ClassVar[bool] = True
+    adapters: ClassVar[tuple[str, ...]] = ("lora", "ia3", "prompt", "p_tuning", "prefix")
 
     family: Literal["gpt"] = "gpt"
     """Names the family in a record; always "gpt" here."""

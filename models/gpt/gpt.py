@@ -5,12 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from gesso.models.gpt.config import GPTConfig
 from gesso.models.layers.attention import Cache, Rows
 from gesso.models.layers.block import Block
-from gesso.models.layers.hooks import NONE, Hooks, LayerHooks
+from gesso.models.layers.hooks import LayerHooks
 from gesso.models.layers.layers import (
     constant,
     einsum_float32,
@@ -22,18 +21,19 @@ from gesso.models.layers.norms import make_norm
 from gesso.models.layers.rotary import angles
 from gesso.models.layers.stack import empty_cache, follow, run, virtual_layers
 from gesso.models.layers.text_head import TextHead
+from gesso.models.network import Network
 from gesso.partitioning.axes import einsum, shard
 from gesso.partitioning.lookup import look_up
 
 
-class GPT(nnx.Module):
+class GPT(Network):
     """GPT-1 (https://openai.com/research/language-unsupervised), GPT-2
     (https://openai.com/research/better-language-models), GPT-Neo
     (https://github.com/EleutherAI/gpt-neo), GPT-J (https://github.com/kingoflolz/mesh-transformer-jax)
     GPT-NeoX (https://arxiv.org/abs/2204.06745), OPT (https://arxiv.org/abs/2205.01068) and Llama
     (https://arxiv.org/abs/2302.13971), by the fields of their config."""
 
-    hooks: Hooks = NONE
+    writes = True
 
     def __init__(self, config: GPTConfig, key: jax.Array):
         self.config = config

@@ -22,6 +22,7 @@ class Seq2SeqConfig(PlainAttention, Facts):
 
     architecture: ClassVar[Architecture] = "encoder_decoder"
     pretraining: ClassVar[Stage] = "denoise"
+    adapters: ClassVar[tuple[str, ...]] = ("lora", "ia3", "p_tuning", "focus")
 
     family: Literal["seq2seq"] = "seq2seq"
     """Names the family in a record; always "seq2seq" here."""

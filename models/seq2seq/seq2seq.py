@@ -5,12 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from gesso.models.layers.attention import Cache, Seen, Seq2SeqCache, SourceCache
-from gesso.models.layers.hooks import NONE, Hooks, focused
+from gesso.models.layers.hooks import focused
 from gesso.models.layers.layers import constant, einsum_float32, embedded, param, scan
 from gesso.models.layers.visibility import same_segment
+from gesso.models.network import Network
 from gesso.models.seq2seq.config import Seq2SeqConfig
 from gesso.models.seq2seq.layers import Side
 from gesso.partitioning.axes import shard
@@ -18,11 +18,12 @@ from gesso.partitioning.axes import shard
 Batch = Mapping[str, jax.Array]
 
 
-class Seq2Seq(nnx.Module):
+class Seq2Seq(Network):
     """The Transformer (https://arxiv.org/abs/1706.03762), T5 (https://arxiv.org/abs/1910.10683) and
     T5 1.1 (https://arxiv.org/abs/2002.05202), by the fields of their config."""
 
-    hooks: Hooks = NONE
+    writes = True
+    has_encoder = True
 
     def __init__(self, config: Seq2SeqConfig, key: jax.Array):
         self.config = config

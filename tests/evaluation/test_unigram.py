@@ -42,7 +42,7 @@ class Training:
 
 
 def measured(config):
-    model = SimpleNamespace(family="seq2seq", vocab=VOCAB, start=0)
+    model = SimpleNamespace(family="seq2seq", architecture="encoder_decoder", vocab=VOCAB, start=0)
     objective = build(config, tokenizer=BytesTokenizer(), model=model)
     shape = {
         "length": objective.row_length(LENGTH),

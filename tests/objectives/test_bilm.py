@@ -168,7 +168,12 @@ def test_what_cannot_be_is_refused():
         (BiLMConfig(), bytes_like, SMALL, "kind bytes, has no words to spell"),
         (BiLMConfig(), words, dataclasses.replace(SMALL, vocab=63), "--model.vocab 64"),
         (BiLMConfig(), words, dataclasses.replace(SMALL, head="none"), "needs a softmax"),
-        (BiLMConfig(), words, SimpleNamespace(family="gpt"), "family elmo, not gpt"),
+        (
+            BiLMConfig(),
+            words,
+            SimpleNamespace(family="gpt", architecture="decoder"),
+            "family elmo, not gpt",
+        ),
     ):
         with pytest.raises(ValueError, match=told):
             build_objective(config, tokenizer=given, model=model)

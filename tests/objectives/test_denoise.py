@@ -194,7 +194,11 @@ def test_padding_rows_are_padding():
         (DenoiseConfig(mode=512), {}, "mode 512 is outside"),
         (DenoiseConfig(start=511), {}, "start id 511 is a sentinel"),
         (DenoiseConfig(), {"start": -1}, "set --objective.start"),
-        (DenoiseConfig(), {"family": "gpt"}, "not a model of family gpt"),
+        (
+            DenoiseConfig(),
+            {"family": "gpt", "architecture": "decoder"},
+            "not a model of family gpt",
+        ),
         (DenoiseConfig(noise_density=1.0), {}, "noise_density is a share"),
         (DenoiseConfig(mean_span=0.0), {}, "mean_span must be positive"),
         (DenoiseConfig(sentinels=0), {}, "sentinels must be 1 or more"),

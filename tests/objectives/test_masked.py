@@ -1,7 +1,6 @@
 """Masked-token prediction on a model: only predicted places reach the vocabulary, rows and pieces
 are apart, and any mesh or number of microbatches gives the same update."""
 
-import dataclasses
 import re
 
 import jax
@@ -28,7 +27,7 @@ SPECIAL = {"mask": 4, "cls": 2, "sep": 3}
 
 def objective_of(pairs="nsp", **settings):
     config = MaskedLMConfig(pairs=pairs, pair_tokens=2, mask_rate=0.3, **SPECIAL, **settings)
-    model = dataclasses.make_dataclass("Config", [("vocab", int, VOCAB)])()
+    model = BERTConfig(vocab=VOCAB, outputs=("mlm", "nsp"))
     return MaskedLM(config, model=model)
 
 
@@ -264,7 +263,7 @@ class Plain:
 
 
 def test_special_tokens_beyond_the_tokenizers():
-    model = dataclasses.make_dataclass("Config", [("vocab", int, 260)])()
+    model = BERTConfig(vocab=260, outputs=("mlm", "nsp"))
     objective = build(MaskedLMConfig(mask=257, cls=258, sep=259), tokenizer=Plain(), model=model)
     assert objective.masking.mask == 257 and objective.frame.cls == 258
     assert objective.masking.others.tolist() == list(range(256))
@@ -286,7 +285,7 @@ def test_special_tokens_beyond_the_tokenizers():
     ],
 )
 def test_refused(fields, vocab, message):
-    model = dataclasses.make_dataclass("Config", [("vocab", int, vocab)])()
+    model = BERTConfig(vocab=vocab, outputs=("mlm", "nsp"))
     with pytest.raises(ValueError, match=message):
         build(MaskedLMConfig(**fields), tokenizer=Plain(), model=model)
 

@@ -10,7 +10,7 @@ from gesso.objectives.base import build
 
 TOKENIZER = BytesTokenizer()
 EOS = TOKENIZER.eos
-MODEL = SimpleNamespace(family="seq2seq", vocab=512, start=0)
+MODEL = SimpleNamespace(family="seq2seq", architecture="encoder_decoder", vocab=512, start=0)
 MODE = 300
 
 

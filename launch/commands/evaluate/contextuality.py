@@ -55,7 +55,7 @@ def contextuality(
         opened = named_store(store) if store else run.store()
         texts = list(heldout_sentences(opened, components=components, most=sentences))
     longest = min(run.model.config.longest or run.experiment.length, 512)
-    framed = run.experiment.model.family == "bert"
+    framed = run.experiment.model.architecture == "encoder"
     read = read_sentences(texts, run.tokenizer, longest=longest, framed=framed)
     if len(read.sentences) < 2:
         raise Refused(
