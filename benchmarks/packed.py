@@ -31,8 +31,9 @@ from benchmarks.bench import ROOT, machine, versions
 from benchmarks.downstream.commands import Commands
 from benchmarks.page import table, write_section
 from gesso.configs import experiment
-from gesso.data.instructions.rows import fitting, packed, rows_of
+from gesso.data.instructions.rows import fit, rows_of
 from gesso.data.instructions.store import InstructionStore
+from gesso.data.order.pack import best_fit_grouped
 from gesso.pretrain.setup import Setup, compiled_step, set_up
 from gesso.pretrain.state import init_state
 
@@ -149,7 +150,7 @@ def _sizes(length: int) -> list[int]:
 def _packed(s: Setup, batch: int) -> Iterator[Arrays]:
     """As runs have them: best fit, each cluster in rows of its own."""
     pieces, component = _drawn(s)
-    row, rows = packed(_kept(s, pieces), component, length=_length(s), overhead=0)
+    row, rows = best_fit_grouped(_kept(s, pieces), component, length=_length(s))
     by_row = np.argsort(row, kind="stable")
     count = np.bincount(row, minlength=len(rows))
     last = np.cumsum(count)
@@ -188,7 +189,7 @@ def _drawn(s: Setup) -> tuple[np.ndarray, np.ndarray]:
 
 def _kept(s: Setup, pieces: np.ndarray) -> np.ndarray:
     heads, lengths = s.store.heads[pieces], s.store.lengths[pieces]
-    return fitting(heads, lengths, length=_length(s)).lengths
+    return fit(heads, lengths, length=_length(s)).lengths
 
 
 def _rows(s: Setup, pieces: np.ndarray, count: np.ndarray, *, length: int) -> Arrays:

@@ -2,9 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import cast
 
 from gesso.data.config import OrderConfig
 from gesso.data.instructions.heldout import InstructionHeldout
@@ -12,16 +10,19 @@ from gesso.data.instructions.order import InstructionOrder
 from gesso.data.instructions.store import InstructionStore, is_instruction_store
 from gesso.data.labelled.order import TaskOrder
 from gesso.data.labelled.store import TaskStore, is_task_store
+from gesso.data.order.base import HeldoutRows, RowOrder, Rows
 from gesso.data.order.heldout import Heldout
 from gesso.data.order.order import Order
-from gesso.data.store.tokens import Store
+from gesso.data.order.pack import Shape
+from gesso.data.store.base import Store, TextStore
+from gesso.data.store.tokens import TokenStore
 from gesso.settings.nearest import did_you_mean
 
 _POLL_SECONDS = 0.2
 
 
-def open_store(folder: str | Path, *, wait_seconds: float = 0.0) -> Any:
-    """Open a token store, finished or not: a Store, or one of examples (InstructionStore,
+def open_store(folder: str | Path, *, wait_seconds: float = 0.0) -> Store:
+    """Open a store: a TokenStore, finished or not, or one of examples (InstructionStore,
     TaskStore), which finetune makes.
 
     wait_seconds: how long to wait for a builder that is only starting.
@@ -37,34 +38,28 @@ def open_store(folder: str | Path, *, wait_seconds: float = 0.0) -> Any:
         if time.monotonic() >= deadline:
             raise ValueError(_not_a_store(folder))
         time.sleep(_POLL_SECONDS)
-    return Store(folder)
+    return TokenStore(folder)
 
 
-def order_of(store: Any, config: OrderConfig) -> Any:
+def order_of(store: Store, config: OrderConfig) -> RowOrder:
     """The training rows of a store: an InstructionOrder, a TaskOrder or an Order, by its kind.
 
-    Raises ValueError for settings that do not fit the store; for instruction examples also for an
-    objective that would pass over which tokens are to be predicted (overlap 0).
+    Raises ValueError for settings that do not fit the store.
     """
     if isinstance(store, TaskStore):
         return TaskOrder(store, config)
-    if not isinstance(store, InstructionStore):
-        return Order(store, config)
-    if not config.overlap:
-        raise ValueError(
-            f"{store.folder} holds instruction examples, for a model that predicts the next"
-            " token (objective causal); masked and denoising objectives take text"
-        )
-    return InstructionOrder(store, config)
+    if isinstance(store, InstructionStore):
+        return InstructionOrder(store, config)
+    return Order(cast(TextStore, store), config)
 
 
-def rows(store: Any, order: OrderConfig, i: int, n: int) -> dict[str, np.ndarray]:
+def rows(store: Store, order: OrderConfig, i: int, n: int) -> Rows:
     """n training rows from row i on, as Order.rows gives them."""
     return order_of(store, order).rows(i, n)
 
 
 def heldout(
-    store: Any,
+    store: Store,
     component: str,
     *,
     length: int,
@@ -72,7 +67,7 @@ def heldout(
     eras: int = 0,
     overhead: int = 0,
     companions: bool = False,
-) -> Any:
+) -> HeldoutRows:
     """All held-out rows of a component, best-fit packed, `length` tokens each.
 
     eras: only the first so many eras, for a store that is still being built (era e never changes
@@ -94,8 +89,8 @@ def heldout(
         )
     if store.complete and component not in store.components:
         raise ValueError(f"component {component!r} is not in the store: {list(store.components)}")
-    shape = {"length": length, "overlap": overlap, "packing": "best_fit", "overhead": overhead}
-    return Heldout(store, component, shape=shape, eras=eras, companions=companions)
+    shape = Shape(length=length, overlap=overlap, packing="best_fit", overhead=overhead)
+    return Heldout(cast(TextStore, store), component, shape=shape, eras=eras, companions=companions)
 
 
 def _not_a_store(folder: Path) -> str:

@@ -1,12 +1,13 @@
 """Instruction examples in rows: what is cut where they do not fit, and what each token weighs."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from gesso.data.config import ExamplesConfig
-from gesso.data.order.pack import assemble, best_fit
+from gesso.data.instructions.store import InstructionStore
+from gesso.data.order.base import Rows
+from gesso.data.order.pack import assemble
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Kept:
         return self.head + self.tail
 
 
-def fitting(heads: np.ndarray, lengths: np.ndarray, *, length: int) -> Kept:
+def fit(heads: np.ndarray, lengths: np.ndarray, *, length: int) -> Kept:
     """What of pieces of so many tokens (heads: of the prompt) fits in `length` tokens.
 
     A prompt that is too long is cut; its target survives whole as long as one token of the prompt
@@ -36,29 +37,15 @@ def fitting(heads: np.ndarray, lengths: np.ndarray, *, length: int) -> Kept:
     return Kept(head, np.where(over, length - head, tails))
 
 
-def packed(
-    kept: np.ndarray, group: np.ndarray, *, length: int, overhead: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pieces of kept tokens (i64[n]), those of one group (i64[n]) in rows of their own, best fit:
-    (row of each piece i64[n], group of each row i64[rows])."""
-    row, groups = np.empty(len(kept), np.int64), []
-    for each in np.unique(group):
-        mine = np.flatnonzero(group == each)
-        placed, rows = best_fit(kept[mine] + overhead, length=length)
-        row[mine] = placed + sum(map(len, groups))
-        groups.append(np.full(rows, each))
-    return row, np.concatenate(groups) if groups else np.zeros(0, np.int64)
-
-
 def rows_of(
-    store: Any,
+    store: InstructionStore,
     pieces: np.ndarray,
     count: np.ndarray,
     *,
     length: int,
     room: int,
     examples: ExamplesConfig,
-) -> dict[str, np.ndarray]:
+) -> Rows:
     """Rows out of pieces (i64[p], row by row, count i64[n] to a row): "tokens", "segments",
     "positions" i32[n, length] as data.order.pack.assemble gives them, "lm_weight" f32[n, length].
 
@@ -66,7 +53,7 @@ def rows_of(
     first token of every piece and in padding.
     """  # fmt: skip
     heads, lengths = store.heads[pieces].astype(np.int64), store.lengths[pieces]
-    kept = fitting(heads, lengths, length=room)
+    kept = fit(heads, lengths, length=room)
     begin = {"start": np.zeros_like(heads), "middle": (kept.head + 1) // 2, "end": kept.head}
     before = np.where(kept.head < heads, begin[examples.cut], 0)
     after = kept.head - before

@@ -5,11 +5,11 @@ of one that is longer. Every word to be tagged and every token that may be an an
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from gesso.data.config import FrameConfig
+from gesso.data.labelled.store import TaskStore
 from gesso.data.store.base import Split
 
 
@@ -30,7 +30,7 @@ class Items:
         return len(self.example)
 
 
-def items_of(store: Any, split: Split, frame: FrameConfig, *, length: int) -> Items:
+def items_of(store: TaskStore, split: Split, frame: FrameConfig, *, length: int) -> Items:
     """The items of a split's examples, in their order, for rows of `length` tokens (of all chunks).
 
     Raises ValueError for a length that leaves no room, and settings that this task does not have.
@@ -108,7 +108,7 @@ def _windows(
     return example, runs
 
 
-def _check(store: Any, frame: FrameConfig, length: int) -> None:
+def _check(store: TaskStore, frame: FrameConfig, length: int) -> None:
     room = length // frame.chunks - frame.overhead(store.texts)
     least = 8 + (frame.question if store.kind == "qa" else 0)
     if room < least:

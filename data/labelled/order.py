@@ -1,32 +1,33 @@
-"""The rows of a task store: every training row is a pure function of one integer, as those of
-instruction examples (data/instructions/order.py), each item once per epoch."""
+"""The rows of a task store: data/order/passes.py with items in frames, each item once per epoch."""
 
 import dataclasses
-import functools
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
 from gesso.data.config import ExamplesConfig, FrameConfig, OrderConfig
-from gesso.data.instructions.order import InstructionOrder
-from gesso.data.instructions.rows import Kept, packed
-from gesso.data.instructions.store import Tasks
 from gesso.data.labelled.items import Items, items_of
 from gesso.data.labelled.rows import rows_of, sizes
+from gesso.data.labelled.store import TaskStore
+from gesso.data.order.base import Rows
+from gesso.data.order.draws import Tasks
+from gesso.data.order.pack import best_fit
+from gesso.data.order.passes import ExampleHeldout, ExampleOrder
+from gesso.data.order.resume import DataState
 from gesso.data.store.base import Split
 
 
-class TaskOrder(InstructionOrder):
+class TaskOrder(ExampleOrder):
     """The training rows of a task store, numbered from 0 without end.
 
-    The surface of data.order.Order; rows are those of data.labelled.rows.rows_of with "component"
-    and "row". `cut` says how many examples lose something at this length. Raises ValueError for
+    Rows are those of data.labelled.rows.rows_of with "component" and "row". Raises ValueError for
     settings that do not fit the task.
     """
 
-    _proved = (("tokens", "<i4"), ("segments", "<i4"))
+    _proof = (("tokens", "<i4"), ("segments", "<i4"))
 
-    def __init__(self, store: Any, config: OrderConfig) -> None:
+    def __init__(self, store: TaskStore, config: OrderConfig) -> None:
         if config.frame is None:
             raise ValueError(
                 f"{store.folder} holds the examples of a task ({store.kind}): train on it with"
@@ -34,85 +35,69 @@ class TaskOrder(InstructionOrder):
             )
         if config.examples != ExamplesConfig():
             raise ValueError("data.examples is for instruction examples; a task store takes none")
-        self._frame: FrameConfig = config.frame
+        if config.overhead:
+            raise ValueError("what an example of a task takes beside its tokens is in its frame")
+        self._examples, self._frame = store, config.frame
         self._items = items_of(store, "train", config.frame, length=config.length)
-        super().__init__(_Pieces(store, self._items, config), config)
+        self._size = sizes(self._items, config.frame, length=config.length)
+        source = _Drawn(store.folder, _one_task(store, self._items))
+        super().__init__(store, config, source=source)
 
     @property
-    def cut(self) -> dict[str, int]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def cut(self) -> Mapping[str, int]:
         """{"examples", "windows", "cut", "tokens"}: the training examples, the windows they are
         read in, how many are cut at this length, and the tokens lost."""
         return self._items.lost
 
-    def _used(self, pieces: np.ndarray, kept: Kept) -> np.ndarray:
+    def _sizes(self, pieces: np.ndarray) -> np.ndarray:
+        return self._size[pieces]
+
+    def _tokens_of(self, pieces: np.ndarray) -> np.ndarray:
         return self._items.size[pieces]
 
-    def _laid_out(self, pieces: np.ndarray, counts: np.ndarray) -> dict[str, np.ndarray]:
-        store, length = self.store.examples, self.config.length
+    def _lay_out(self, pieces: np.ndarray, counts: np.ndarray) -> Rows:
+        store, length = self._examples, self.config.length
         return rows_of(store, self._items, pieces, counts, length=length, frame=self._frame)
 
-    @functools.cached_property
-    def _settings(self) -> dict[str, Any]:
-        of_instructions = ("weigh", "prompt_weight", "cut")
-        kept = {k: v for k, v in super()._settings.items() if k not in of_instructions}
+    def _describe(self) -> DataState:
         frame = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in dataclasses.asdict(self._frame).items()
         }
-        return kept | {"frame": frame}
+        return super()._describe() | {"frame": frame}
 
 
-class TaskHeldout:
+class TaskHeldout(ExampleHeldout):
     """len() rows of a split's examples, each item once, packed as training rows are; `rows(start,
     n)` gives them as TaskOrder.take does. items: "item" numbers these."""
 
     def __init__(
-        self, store: Any, *, length: int, frame: FrameConfig, split: Split = "holdout"
+        self, store: TaskStore, *, length: int, frame: FrameConfig, split: Split = "holdout"
     ) -> None:
         self._store, self._length, self.frame = store, length, frame
         self.items: Items = items_of(store, split, frame, length=length)
-        size = sizes(self.items, frame, length=length)
-        row, rows = packed(size, np.zeros_like(size), length=length, overhead=0)
-        self._pieces = np.argsort(row, kind="stable")
-        self._count = np.bincount(row, minlength=len(rows))
-        self._first = np.concatenate(([0], np.cumsum(self._count)))
+        row, _ = best_fit(sizes(self.items, frame, length=length), length=length)
+        super().__init__(np.arange(len(row)), row, component=0)
 
-    def __len__(self) -> int:
-        return len(self._count)
-
-    def rows(self, start: int, n: int) -> dict[str, np.ndarray]:
-        """Rows [start, start + n). Raises IndexError beyond len()."""
-        if start < 0 or n < 1 or start + n > len(self):
-            raise IndexError(f"rows [{start}, {start + n}) of {len(self)} held-out rows")
-        made = rows_of(
-            self._store,
-            self.items,
-            self._pieces[self._first[start] : self._first[start + n]],
-            self._count[start : start + n],
-            length=self._length,
-            frame=self.frame,
-        )
-        return made | {"component": np.zeros(n, np.int32), "row": np.arange(start, start + n)}
+    def _lay_out(self, pieces: np.ndarray, counts: np.ndarray) -> Rows:
+        length = self._length
+        return rows_of(self._store, self.items, pieces, counts, length=length, frame=self.frame)
 
 
-class _Pieces:
-    """A task store as InstructionOrder reads stores: one task, its items as pieces."""
+@dataclasses.dataclass(frozen=True)
+class _Drawn:
+    """A task store as draws see it: one task, its items as pieces of one rendering."""
 
-    renderings = 1
+    folder: Path
+    tasks: Tasks
+    renderings: int = 1
 
-    def __init__(self, store: Any, items: Items, config: OrderConfig) -> None:
-        assert config.frame is not None
-        self.examples, self.folder, self.fingerprint = store, store.folder, store.fingerprint
-        self.components = store.components
-        self.tasks = Tasks(
-            names=store.components,
-            components=store.components,
-            train=np.array([len(items)]),
-            holdout=np.array([0]),
-            first=np.array([0]),
-        )
-        # All head and no target: `fitting` keeps it whole.
-        self.heads = self.lengths = sizes(items, config.frame, length=config.length)
 
-    def tokenizer(self) -> Any:
-        return self.examples.tokenizer()
+def _one_task(store: TaskStore, items: Items) -> Tasks:
+    return Tasks(
+        names=store.components,
+        components=store.components,
+        train=np.array([len(items)]),
+        holdout=np.array([0]),
+        first=np.array([0]),
+    )

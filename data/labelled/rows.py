@@ -1,13 +1,11 @@
-"""Labelled examples in rows: framed, each a segment of its own, and what is to be said of them."""
-
-from typing import Any
+"""Labelled examples in rows: framed, each a segment of its own, and their targets."""
 
 import numpy as np
 
 from gesso.data.config import FrameConfig
 from gesso.data.labelled.items import Items
-
-Rows = dict[str, np.ndarray]
+from gesso.data.labelled.store import TaskStore
+from gesso.data.order.base import Rows
 
 
 def sizes(items: Items, frame: FrameConfig, *, length: int) -> np.ndarray:
@@ -19,7 +17,7 @@ def sizes(items: Items, frame: FrameConfig, *, length: int) -> np.ndarray:
 
 
 def rows_of(
-    store: Any,
+    store: TaskStore,
     items: Items,
     chosen: np.ndarray,
     count: np.ndarray,
@@ -64,7 +62,7 @@ def rows_of(
 
 
 def _segment(
-    store: Any, items: Items, item: int, made: Rows, row: int, place: int, at: int,
+    store: TaskStore, items: Items, item: int, made: Rows, row: int, place: int, at: int,
     frame: FrameConfig,
 ) -> int:  # fmt: skip
     """Write an item from place `at` of a row on; the place behind it."""
@@ -98,7 +96,14 @@ def _segment(
 
 
 def _answer(
-    store: Any, items: Items, item: int, made: Rows, row: int, place: int, begin: int, context: int
+    store: TaskStore,
+    items: Items,
+    item: int,
+    made: Rows,
+    row: int,
+    place: int,
+    begin: int,
+    context: int,
 ) -> None:
     start, size = items.runs[item, 1, 0].tolist()
     first, last = store.leaves["answers"][items.example[item]].tolist()
@@ -127,7 +132,14 @@ def _widest(items: Items, item: int) -> np.ndarray:
 
 
 def _chunks(
-    store: Any, items: Items, item: int, made: Rows, row: int, *, length: int, frame: FrameConfig
+    store: TaskStore,
+    items: Items,
+    item: int,
+    made: Rows,
+    row: int,
+    *,
+    length: int,
+    frame: FrameConfig,
 ) -> None:
     """A long text's windows, each from a multiple of the window's length on."""
     example, width = int(items.example[item]), length // frame.chunks

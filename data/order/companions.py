@@ -4,13 +4,13 @@ Which text is a pure function of the seed, the row's number and the piece's numb
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from gesso.data.order.counter_hash import draw
 from gesso.data.order.eras import Recent
 from gesso.data.order.permutation import make_key
+from gesso.data.store.base import Era, Split, Totals
 
 
 class NoOtherDocumentError(ValueError):
@@ -24,11 +24,12 @@ class Companions:
     """
 
     def __init__(
-        self, open_era: Callable[[int], Any], *, component: str, split: str, seed: int
+        self, open_era: Callable[[int], Era | None], *, component: str, split: Split, seed: int
     ) -> None:
-        self._open_era, self._component, self._split = open_era, component, split
+        self._open_era, self._component = open_era, component
+        self._split: Split = split
         self._key = make_key("companion", seed, component)[0]
-        self._ends = Recent(4)
+        self._ends: Recent[int, tuple[Era, np.ndarray]] = Recent(4)
 
     def beside(
         self,
@@ -56,7 +57,7 @@ class Companions:
             token = _below(drawn, ends[-1] - own)
             token += np.where(token >= begins[home], own, 0)
         else:
-            source, ends = self._borrowed(era)
+            source, ends = self._borrow(era)
             begins = np.concatenate(([0], ends[:-1]))
             token = _below(drawn, np.full(len(drawn), ends[-1]))
         other = np.searchsorted(ends, token, "right")
@@ -64,16 +65,17 @@ class Companions:
         first = np.minimum(token, ends[other] - size)
         return source.read(self._component, self._split, first, size), size
 
-    def _documents(self, era: int) -> tuple[Any, np.ndarray]:
+    def _documents(self, era: int) -> tuple[Era, np.ndarray]:
         """An era and the end of each of its documents, in tokens from the era's first."""
 
-        def make() -> tuple[Any, np.ndarray]:
+        def make() -> tuple[Era, np.ndarray]:
             source = self._open_era(era)
+            assert source is not None, "an era that has rows is gone"
             return source, np.cumsum(source.lengths(self._component, self._split))
 
         return self._ends.get(era, make)
 
-    def _borrowed(self, era: int) -> tuple[Any, np.ndarray]:
+    def _borrow(self, era: int) -> tuple[Era, np.ndarray]:
         for number in range(era - 1, -1, -1):
             source, ends = self._documents(number)
             if len(ends) and ends[-1]:
@@ -90,9 +92,7 @@ class Companions:
         )
 
 
-def check_documents(
-    components: tuple[str, ...], totals: dict[str, dict[str, dict[str, int]]]
-) -> None:
+def check_documents(components: tuple[str, ...], totals: Totals) -> None:
     """Raises NoOtherDocumentError for components with fewer than two training documents; totals:
     those of a finished store."""
     lone = [name for name in components if totals[name]["train"]["documents"] < 2]

@@ -9,17 +9,22 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Generic, TypeVar
 
 import numpy as np
 
-from gesso.data.order.pack import Plan, make_plan, measure
+from gesso.data.order.pack import Packing, Plan, Shape, make_plan, measure
+from gesso.data.store.base import Era, TextStore
 from gesso.data.store.counts import CountsFile
 from gesso.data.store.errors import StoreBehind
 
 # Raise when the rows of data/order/pack.py (stream: or their order) change.
 FORMAT = {"best_fit": "best_fit/1", "concat": "concat/1", "stream": "stream/1"}
 _SLICE_SECONDS = 0.25  # a waiting thread looks this often whether it was told to stop
+
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 class Stopped(RuntimeError):
@@ -38,22 +43,17 @@ class Eras:
 
     def __init__(
         self,
-        store: Any,
+        store: TextStore,
         *,
         components: Sequence[str],
         length: int,
         overlap: int,
-        packing: str,
+        packing: Packing,
         wait_seconds: float,
         overhead: int = 0,
     ) -> None:
         self.store, self.components = store, tuple(components)
-        self.shape: dict[str, Any] = {
-            "length": length,
-            "overlap": overlap,
-            "packing": packing,
-            "overhead": overhead,
-        }
+        self.shape = Shape(length=length, overlap=overlap, packing=packing, overhead=overhead)
         self.wait_seconds, self.waited_seconds = wait_seconds, 0.0
         name = f"{packing}-{length}-{overlap}" + (f"-{overhead}" if overhead else "")
         self._counts = CountsFile(store, name=f"{name}.json", form=FORMAT[packing])
@@ -62,7 +62,9 @@ class Eras:
         self._tokens = np.zeros(len(self.components), np.int64)
         self._complete = False
         self._lock = threading.Lock()
-        self._plans = Recent(2 * len(self.components) + 4)
+        self._plans: Recent[tuple[int, int], tuple[Plan, Era]] = Recent(
+            2 * len(self.components) + 4
+        )
 
     def locate(
         self, component: int, index: np.ndarray, *, stop: threading.Event | None = None
@@ -111,12 +113,13 @@ class Eras:
             if held[c]
         }
 
-    def plan(self, component: int, era: int) -> tuple[Plan, Any]:
+    def plan(self, component: int, era: int) -> tuple[Plan, Era]:
         """The rows of a component in an era, and the era to read them from."""
         return self._plans.get((component, era), lambda: self._make_plan(component, era))
 
-    def _make_plan(self, component: int, era: int) -> tuple[Plan, Any]:
+    def _make_plan(self, component: int, era: int) -> tuple[Plan, Era]:
         name, source = self.components[component], self.store.era(era)
+        assert source is not None, "an era that rows were counted of is gone"
         plan = make_plan(source.lengths(name, "train"), **self.shape)
         if plan.rows != self.rows(component, era):
             raise ValueError(
@@ -143,7 +146,7 @@ class Eras:
                 self._tokens = self._tokens + tokens
                 self._rows = np.concatenate([self._rows, self._rows[-1:] + rows])
 
-    def _wait(self, number: int, stop: threading.Event | None) -> Any:
+    def _wait(self, number: int, stop: threading.Event | None) -> Era | None:
         start, patience = time.monotonic(), 0.0
         try:
             while True:
@@ -161,13 +164,15 @@ class Eras:
                 self.waited_seconds += time.monotonic() - start
 
 
-class Recent:
-    """The `size` values used last, made on demand."""
+class Recent(Generic[Key, Value]):
+    """The `size` values used last, made on demand. Two threads may make the same one at once: it
+    is a pure function of its key, and no lock is held while it is made."""
 
     def __init__(self, size: int) -> None:
-        self._size, self._values, self._lock = size, OrderedDict(), threading.Lock()
+        self._size, self._lock = size, threading.Lock()
+        self._values: OrderedDict[Key, Value] = OrderedDict()
 
-    def get(self, name: Any, make: Callable[[], Any]) -> Any:
+    def get(self, name: Key, make: Callable[[], Value]) -> Value:
         with self._lock:
             if name in self._values:
                 self._values.move_to_end(name)

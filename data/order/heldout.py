@@ -1,20 +1,22 @@
 """The held-out rows of a component: packed once, in store order, the same for every run."""
 
 import functools
-from typing import Any
 
 import numpy as np
 
+from gesso.data.order.base import HeldoutRows, Rows
 from gesso.data.order.companions import Companions, NoOtherDocumentError
 from gesso.data.order.eras import Recent
-from gesso.data.order.pack import assembled, gather, make_plan
+from gesso.data.order.pack import Plan, Shape, assemble_reads, gather, make_plan
+from gesso.data.store.base import Era, TextStore
 
 
-class Heldout:
-    """len() rows; `rows(start, n)` as Order.rows gives them ("row" counts from 0)."""
+class Heldout(HeldoutRows):
+    """The held-out documents of a component, packed as training rows are; with companions also
+    "other_tokens" and so on, as Order.take."""
 
     def __init__(
-        self, store: Any, component: str, *, shape: dict[str, Any], eras: int, companions: bool
+        self, store: TextStore, component: str, *, shape: Shape, eras: int, companions: bool
     ) -> None:
         self.store, self.component, self._shape = store, component, shape
         self._eras = eras
@@ -23,7 +25,7 @@ class Heldout:
             self._companions = Companions(
                 self._open_era, component=component, split="holdout", seed=0
             )
-        self._plans = Recent(4)
+        self._plans: Recent[int, tuple[Plan, Era]] = Recent(4)
         counts = []
         while not eras or len(counts) < eras:
             if store.era(len(counts)) is None:
@@ -34,12 +36,7 @@ class Heldout:
     def __len__(self) -> int:
         return int(self._first[-1])
 
-    def rows(self, start: int, n: int) -> dict[str, np.ndarray]:
-        """Rows [start, start + n): "tokens", "segments", "positions" i32[n, length], "component"
-        i32[n] (its index in store.components) and "row" i64[n]; with companions "other_tokens" and
-        so on, as Order.take. Raises IndexError beyond len()."""
-        if start < 0 or n < 1 or start + n > len(self):
-            raise IndexError(f"rows [{start}, {start + n}) of {len(self)} held-out rows")
+    def _make(self, start: int, n: int) -> Rows:
         rows = np.arange(start, start + n)
         era = np.searchsorted(self._first, rows, "right") - 1
         parts, others = [], []
@@ -50,9 +47,9 @@ class Heldout:
             if self._companions:
                 pieces = (rows[era == e], starts, lengths, count)
                 others.append((*self._beside(e, *pieces), count))
-        made = assembled(parts, length=self._shape["length"])
+        made = assemble_reads(parts, length=self._shape["length"])
         if others:
-            beside = assembled(others, length=self._shape["length"])
+            beside = assemble_reads(others, length=self._shape["length"])
             made |= {f"other_{name}": array for name, array in beside.items()}
         return made | {"component": np.full(n, self._index, np.int32), "row": rows}
 
@@ -67,13 +64,14 @@ class Heldout:
         except NoOtherDocumentError:
             return np.zeros(0, np.uint32), np.zeros(len(pieces[1]), np.int64)
 
-    def _open_era(self, number: int) -> Any:
+    def _open_era(self, number: int) -> Era | None:
         # Of a store that is being built, only the eras that rows are taken of.
         return self.store.era(number) if not self._eras or number < self._eras else None
 
-    def _plan(self, era: int) -> tuple[Any, Any]:
-        def make() -> tuple[Any, Any]:
+    def _plan(self, era: int) -> tuple[Plan, Era]:
+        def make() -> tuple[Plan, Era]:
             source = self.store.era(era)
+            assert source is not None, "an era that rows were counted of is gone"
             documents = source.lengths(self.component, "holdout")
             return make_plan(documents, **self._shape), source
 

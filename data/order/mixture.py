@@ -15,6 +15,8 @@ import numpy as np
 
 from gesso.data.config import MixtureConfig
 from gesso.data.order.permutation import make_key, permute
+from gesso.data.order.pile import PILE
+from gesso.data.store.base import TextStore
 from gesso.settings.nearest import did_you_mean
 
 BLOCK = 65_536
@@ -122,7 +124,7 @@ def apportion(weights: np.ndarray, *, rows: int = BLOCK) -> np.ndarray:
     return counts
 
 
-def resolve(config: MixtureConfig, store: Any) -> tuple[tuple[int, dict[str, float]], ...]:
+def resolve(config: MixtureConfig, store: TextStore) -> tuple[tuple[int, dict[str, float]], ...]:
     """A MixtureConfig and the store it draws from -> the segments of a Mixture.
 
     Raises MixtureError for a component that is unknown or has no tokens to train on, settings that
@@ -136,7 +138,7 @@ def resolve(config: MixtureConfig, store: Any) -> tuple[tuple[int, dict[str, flo
     return segments
 
 
-def _weights(config: MixtureConfig, store: Any) -> dict[str, float]:
+def _weights(config: MixtureConfig, store: TextStore) -> dict[str, float]:
     kind, values = config.kind, dict(config.values)
     if config.preset and values:
         raise MixtureError("a mixture takes its values from the preset or from `values`, not both")
@@ -172,16 +174,13 @@ def _weights(config: MixtureConfig, store: Any) -> dict[str, float]:
     return {name: tokens[name] * epochs for name, epochs in values.items()}
 
 
-def train_tokens(store: Any) -> dict[str, float]:
+def train_tokens(store: TextStore) -> dict[str, float]:
     """{component: tokens to train on}, components without any left out."""
-    totals: Mapping[str, Any] = store.totals()
-    tokens = {name: splits["train"]["tokens"] for name, splits in totals.items()}
+    tokens = {name: splits["train"]["tokens"] for name, splits in store.totals().items()}
     return {name: float(n) for name, n in tokens.items() if n}
 
 
-def _preset(config: MixtureConfig, store: Any) -> dict[str, float]:
-    from gesso.data.order.pile import PILE
-
+def _preset(config: MixtureConfig, store: TextStore) -> dict[str, float]:
     names = set(store.components) if store.complete else set(PILE)
     if extra := names - set(PILE):
         raise MixtureError(
@@ -200,7 +199,7 @@ def _check_weights(weights: Mapping[str, float], *, where: str) -> None:
         raise MixtureError(f"{where} has weights that are not above 0: {bad}; leave those out")
 
 
-def _check_known(weights: Mapping[str, float], store: Any) -> None:
+def _check_known(weights: Mapping[str, float], store: TextStore) -> None:
     known = list(store.components)
     trainable = train_tokens(store) if store.complete else {}
     for name in weights:

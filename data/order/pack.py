@@ -5,8 +5,20 @@ A plan needs only the documents' lengths, so that a row stays addressed by an in
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypedDict
 
 import numpy as np
+
+Packing = Literal["best_fit", "concat", "stream"]
+
+
+class Shape(TypedDict):
+    """How documents become rows, as make_plan and measure take it."""
+
+    length: int
+    overlap: int
+    packing: Packing
+    overhead: int
 
 
 @dataclass(frozen=True)
@@ -33,7 +45,7 @@ class Plan:
 
 
 def make_plan(
-    documents: np.ndarray, *, length: int, overlap: int, packing: str, overhead: int = 0
+    documents: np.ndarray, *, length: int, overlap: int, packing: Packing, overhead: int = 0
 ) -> Plan:
     """The rows that hold these documents (i64[docs], tokens per document) at `length` tokens a row.
 
@@ -56,8 +68,8 @@ def make_plan(
     first = np.concatenate(([0], np.cumsum(count)))
     # Best fit opens rows for the longest pieces first; a prefix of the rows should not be that.
     order = np.argsort(by_row[first[:-1]], kind="stable")
-    picked, count = _pieces_of(first, order)
-    by_row = by_row[picked]
+    count = count[order]
+    by_row = by_row[ranges(first[order], count)]
     return Plan(
         starts[by_row],
         lengths[by_row].astype(np.int32),
@@ -66,7 +78,7 @@ def make_plan(
 
 
 def measure(
-    documents: np.ndarray, *, length: int, overlap: int, packing: str, overhead: int = 0
+    documents: np.ndarray, *, length: int, overlap: int, packing: Packing, overhead: int = 0
 ) -> tuple[int, int]:
     """(rows, tokens and overheads in them) of the plan for these documents, without making it."""
     if packing != "best_fit":
@@ -119,10 +131,31 @@ def best_fit(lengths: np.ndarray, *, length: int) -> tuple[np.ndarray, int]:
     return row, rows
 
 
+def best_fit_grouped(
+    lengths: np.ndarray, group: np.ndarray, *, length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`best_fit` with the pieces of each group (i64[pieces]) in rows of their own: (the row of each
+    piece i64[pieces], the group of each row i64[rows])."""
+    row, groups = np.empty(len(lengths), np.int64), []
+    for each in np.unique(group):
+        mine = np.flatnonzero(group == each)
+        placed, rows = best_fit(lengths[mine], length=length)
+        row[mine] = placed + sum(map(len, groups))
+        groups.append(np.full(rows, each))
+    return row, np.concatenate(groups) if groups else np.zeros(0, np.int64)
+
+
 def gather(plan: Plan, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The pieces of these rows of a plan, row by row: (starts, lengths, pieces per row)."""
-    picked, count = _pieces_of(plan.first, rows)
+    count = plan.first[rows + 1] - plan.first[rows]
+    picked = ranges(plan.first[rows], count)
     return plan.starts[picked], plan.lengths[picked], count
+
+
+def ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The numbers of many ranges [start, start + size), one range after the other; all i64."""
+    shift = starts - (np.cumsum(sizes) - sizes)
+    return np.arange(int(sizes.sum())) + np.repeat(shift, sizes)
 
 
 def assemble(
@@ -156,7 +189,7 @@ def assemble(
     return {name: array.reshape(n, length) for name, array in named.items()}
 
 
-def assembled(
+def assemble_reads(
     parts: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], *, length: int
 ) -> dict[str, np.ndarray]:
     """`assemble` of the rows of several reads, one after the other: (data, lengths, count) each."""
@@ -209,9 +242,3 @@ def _pop(stack: list[np.ndarray], rows: int) -> np.ndarray:
         taken.append(top)
         rows -= len(top)
     return np.concatenate(taken)
-
-
-def _pieces_of(first: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    count = first[rows + 1] - first[rows]
-    shift = first[rows] - (np.cumsum(count) - count)
-    return np.arange(count.sum()) + np.repeat(shift, count), count

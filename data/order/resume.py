@@ -3,6 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+# What fixes an order and what it has gone through, as the JSON that a checkpoint keeps.
+DataState = dict[str, Any]
+# What each field's difference means, in a sentence.
 EXPLAINED = {
     "tokenizer": "the store was made with another tokenizer",
     "store": "the store was built from other sources or settings",
@@ -18,9 +21,9 @@ class StateDiffers(ValueError):  # noqa: N818  what happened, not what it is
 
 
 def check(
-    state: dict[str, Any],
-    settings: dict[str, Any],
-    recompute: Callable[[int], dict[str, Any]],
+    state: DataState,
+    settings: DataState,
+    recompute: Callable[[int], DataState],
 ) -> int:
     """The next row of `state`, when this order agrees with all that lies before it.
 
@@ -37,7 +40,7 @@ def check(
     return next_row
 
 
-def _compare(saved: dict[str, Any], now: dict[str, Any], next_row: int) -> None:
+def _compare(saved: DataState, now: DataState, next_row: int) -> None:
     for field, value in now.items():
         if field not in saved or saved[field] != value:
             hint = f" ({EXPLAINED[field]})" if field in EXPLAINED else ""
@@ -47,7 +50,7 @@ def _compare(saved: dict[str, Any], now: dict[str, Any], next_row: int) -> None:
             )
 
 
-def _past(fields: dict[str, Any], next_row: int) -> dict[str, Any]:
+def _past(fields: DataState, next_row: int) -> DataState:
     # What of each field concerns the rows before next_row, in a form that compares with ==.
     past = {name: value for name, value in fields.items() if name != "next_row"}
     if "mixture" in past:

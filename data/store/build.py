@@ -28,7 +28,7 @@ from gesso.data.store.parts import (
     part_tokens,
     read_commits,
 )
-from gesso.data.store.tokens import Store
+from gesso.data.store.tokens import TokenStore
 from gesso.data.store.workers import Encoder, open_encoder
 from gesso.data.text.documents import Batch, Document, DocumentRules, Encoded
 from gesso.data.text.readers import open_reader
@@ -87,7 +87,7 @@ def build(
     with ExitStack() as stack:
         mine = range(config.share[0], len(shards), config.share[1])
         prepare_folder(folder, wanted, tokenizer=tokenizer, step=step)
-        if not Store(folder).complete:
+        if not TokenStore(folder).complete:
             for number in mine:
                 lock = ShardLock(
                     folder / LOCKS / f"s{number:05d}.lock",
@@ -98,7 +98,7 @@ def build(
             work = _Work(config, tokenizer, wanted["dtype"], folder, sums, step)
             stack.callback(work.encoder.close)
             _build_shards(work, {number: shards[number] for number in mine})
-    return BuildReport.of(Store(folder), seconds=time.monotonic() - started)
+    return BuildReport.of(TokenStore(folder), seconds=time.monotonic() - started)
 
 
 class _Work:

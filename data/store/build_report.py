@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -17,8 +17,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from gesso.data.store.tokens import Store
+from gesso.data.store.base import Store, Totals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +32,13 @@ class BuildReport:
     folder: Path
     fingerprint: str
     complete: bool
-    totals: dict[str, dict[str, dict[str, int]]]
+    totals: Totals
     rejects: dict[str, int]
     duplicates: float
     seconds: float
 
     @classmethod
-    def of(cls, store: "Store", *, seconds: float) -> "BuildReport":
+    def of(cls, store: Store, *, seconds: float) -> "BuildReport":
         """The report of a store as it is now."""
         return cls(
             folder=store.folder,

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from gesso.data.store.base import Store
 from gesso.storage.files import write_durably
 
 
@@ -16,7 +17,7 @@ class CountsFile:
     lies in STORE/plans, or under the user's cache folder when the store cannot be written to.
     """
 
-    def __init__(self, store: Any, *, name: str, form: str) -> None:
+    def __init__(self, store: Store, *, name: str, form: str) -> None:
         cache = Path(os.environ.get("GESSO_CACHE") or Path.home() / ".cache/gesso")
         self._paths = (
             Path(store.folder) / "plans" / name,

@@ -13,23 +13,59 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
+from gesso.data.store.base import Split
 from gesso.data.text.documents import Document
 from gesso.data.text.record import Cursor
 from gesso.data.text.rejects import BuildError, Reject
 from gesso.storage.files import sync_folder, write_durably
 
 FORMAT = 1
-SPLITS = ("train", "holdout")
 ERROR = "ERROR.json"
 
 # A component costs files in every part; an address taken for a component would make millions.
 MAX_COMPONENTS = 1000
 
 _FLUSH = 1 << 20
+
+
+class Account(TypedDict):
+    """What a part holds of a component and split."""
+
+    documents: int
+    tokens: int
+    bytes: int
+    words: int
+    tok_crc32: int
+    off_crc32: int
+
+
+class ComponentFiles(TypedDict):
+    """A component in a part. file: its slug."""
+
+    file: str
+    train: NotRequired[Account]
+    holdout: NotRequired[Account]
+
+
+class Commit(TypedDict):
+    """A part's record. start, end: cursors of the source (data/text/record.py). last: whether the
+    shard ends with it."""
+
+    format: int
+    part: int
+    source: str
+    last: bool
+    start: dict[str, int]
+    end: dict[str, int]
+    records: int
+    rejects: dict[str, int]
+    rejects_crc32: int
+    hash_crc32: int
+    components: dict[str, ComponentFiles]
 
 
 def part_tokens(part: int, *, first: int, cap: int) -> int:
@@ -56,7 +92,7 @@ def tokens_suffix(slug: str, split: str) -> str:
     return slug if split == "train" else f"{slug}.{split}"
 
 
-def read_commits(folder: Path, *, start: int = 0) -> Iterator[dict[str, Any]]:
+def read_commits(folder: Path, *, start: int = 0) -> Iterator[Commit]:
     """The commit records from part `start` on, as far as they go."""
     part = start
     while (path := part_file(folder, part, "json")).exists():
@@ -114,7 +150,7 @@ class PartWriter:
         self._start = start
         self._components = components
         self._step = step
-        self._runs: dict[tuple[str, str], _Run] = {}
+        self._runs: dict[tuple[str, Split], _Run] = {}
         self._hashes = self._open("hash")
         self._rejects: _Output | None = None
         self._reject_counts: Counter[str] = Counter()
@@ -139,9 +175,9 @@ class PartWriter:
         self._rejects.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
         self._reject_counts[reject.reason] += 1
 
-    def commit(self, end: Cursor, *, last: bool) -> dict[str, Any]:
+    def commit(self, end: Cursor, *, last: bool) -> Commit:
         """Make the part exist. Returns its record."""
-        components: dict[str, Any] = {}
+        components: dict[str, ComponentFiles] = {}
         for component, split in sorted(self._runs):
             name = slug(component)
             run = self._runs[component, split]
@@ -151,7 +187,7 @@ class PartWriter:
         self._hashes.finish()
         if self._rejects is not None:
             self._rejects.finish()
-        record = {
+        record: Commit = {
             "format": FORMAT,
             "part": self.part,
             "last": last,
@@ -205,7 +241,7 @@ class _Run:
         self._bytes += document.bytes
         self._words += document.words
 
-    def finish(self, offsets: "_Output") -> dict[str, int]:
+    def finish(self, offsets: "_Output") -> Account:
         offsets.write(np.array(self._offsets, "<i8").tobytes())
         offsets.finish()
         self.output.finish()

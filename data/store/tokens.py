@@ -14,12 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from gesso.data.store.base import Split
+from gesso.data.store.base import SPLITS, Era, Split, TextStore, Totals
 from gesso.data.store.errors import BuildFailed, StoreBehind, StoreDamaged
-from gesso.data.store.parts import ERROR, SPLITS, part_file, read_commits, tokens_suffix
+from gesso.data.store.parts import ERROR, Commit, part_file, read_commits, tokens_suffix
 from gesso.data.store.verify import problems
-from gesso.data.tokenizers.base import Tokenizer
-from gesso.data.tokenizers.load import load_tokenizer
 
 _POLL_SECONDS = 0.2
 # Linux allows a process 65,530 mappings; 600 eras of 30 shards and 22 components would be more.
@@ -28,12 +26,8 @@ _MAPS = 4096
 _EXACT_DUPLICATES = 1 << 24
 
 
-class Store:
-    """A folder of committed parts. Only reads; safe to use from several threads.
-
-    fingerprint: sha256 over everything the content depends on. earlier_fingerprints: those it had
-    before a damaged source was repaired; what they committed is part of this store unchanged.
-    """
+class TokenStore(TextStore):
+    """A folder of committed parts. meta: its meta.json. dtype: of its tokens."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -41,7 +35,7 @@ class Store:
         self.fingerprint: str = self.meta["fingerprint"]
         self.dtype = np.dtype(self.meta["dtype"])
         self.eos: int = self.meta["eos"]
-        self._commits: list[list[dict[str, Any]]] = [[] for _ in self.meta["shards"]]
+        self._commits: list[list[Commit]] = [[] for _ in self.meta["shards"]]
         self._lock = threading.RLock()
         self._maps: OrderedDict[Path, np.ndarray] = OrderedDict()
 
@@ -61,22 +55,12 @@ class Store:
         self._refresh()
         return all(commits and commits[-1]["last"] for commits in self._commits)
 
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer the store was made with. Raises ValueError if the copy is damaged."""
-        return load_tokenizer(self.folder / "tokenizer")
-
     def error(self) -> str:
-        """What stopped the builder, or ""."""
         paths = [self.folder / ERROR, *sorted(self.folder.glob(f"s*/{ERROR}"))]
         found = [json.loads(path.read_bytes()) for path in paths if path.exists()]
         return "; ".join(str(record.get("message", record)) for record in found)
 
-    def era(self, number: int, *, wait_seconds: float = 0.0) -> "Era | None":
-        """Era `number`, from 0; None when the store is finished and has fewer.
-
-        Raises StoreBehind when it is not committed within wait_seconds, and BuildFailed, without
-        waiting, when the builder has stopped with an error.
-        """
+    def era(self, number: int, *, wait_seconds: float = 0.0) -> "TokenEra | None":
         deadline = time.monotonic() + wait_seconds
         while not self._decided(number):
             if error := self.error():
@@ -92,9 +76,9 @@ class Store:
             for shard, commits in enumerate(self._commits)
             if number < len(commits)
         ]
-        return Era(self, number, parts) if parts else None
+        return TokenEra(self, number, parts) if parts else None
 
-    def totals(self) -> dict[str, dict[str, dict[str, int]]]:
+    def totals(self) -> Totals:
         """{component: {split: {"documents", "tokens", "bytes", "words"}}} of what is committed.
 
         tokens count each document's EOS; bytes are of the text's UTF-8; words are runs of bytes
@@ -105,8 +89,9 @@ class Store:
             for name, splits in part["components"].items():
                 mine = totals.setdefault(name, {split: Counter() for split in SPLITS})
                 for split in SPLITS:
+                    account = splits.get(split)
                     for unit in ("documents", "tokens", "bytes", "words"):
-                        mine[split][unit] += splits[split][unit] if split in splits else 0
+                        mine[split][unit] += account[unit] if account else 0
         return {
             name: {split: dict(totals[name][split]) for split in SPLITS} for name in sorted(totals)
         }
@@ -138,7 +123,6 @@ class Store:
         return 1 - len(np.unique(hashes)) / len(hashes) if len(hashes) else 0.0
 
     def verify(self) -> list[str]:
-        """Read everything again. What is wrong, a line each; an empty list proves the store."""
         self._refresh()
         return list(problems(self, self._commits))
 
@@ -165,7 +149,7 @@ class Store:
                 self._maps.popitem(last=False)
             return mapped
 
-    def _parts(self) -> list[dict[str, Any]]:
+    def _parts(self) -> list[Commit]:
         self._refresh()
         return [part for commits in self._commits for part in commits]
 
@@ -198,10 +182,10 @@ class Store:
         )
 
 
-class Era:
+class TokenEra(Era):
     """Part `number` of every shard that has one, as one sequence per component and split."""
 
-    def __init__(self, store: Store, number: int, parts: list[tuple[int, dict[str, Any]]]) -> None:
+    def __init__(self, store: TokenStore, number: int, parts: list[tuple[int, Commit]]) -> None:
         self.number = number
         # sha256 of the commit records, which hold a checksum of every file of the era.
         self.fingerprint = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -211,10 +195,9 @@ class Era:
             folder = store.shard_folder(shard)
             for name, splits in part["components"].items():
                 for split in SPLITS:
-                    if split in splits:
+                    if account := splits.get(split):
                         suffix = tokens_suffix(splits["file"], split)
                         path = part_file(folder, number, suffix)
-                        account = splits[split]
                         run = (path, account["tokens"], account["documents"])
                         self._runs.setdefault((name, split), []).append(run)
         self._bounds = {
@@ -227,7 +210,7 @@ class Era:
         return int(self._bounds[component, split][-1]) if (component, split) in self._runs else 0
 
     def lengths(self, component: str, split: Split) -> np.ndarray:
-        """i64[documents]: tokens per document with its EOS, in (shard, document) order."""
+        """As Era.lengths, in (shard, document) order."""
         found = [np.zeros(0, np.int64)]
         for path, tokens, documents in self._runs.get((component, split), ()):
             offsets = np.fromfile(path.with_name(f"{path.name}.off"), "<i8")
@@ -239,11 +222,6 @@ class Era:
     def read(
         self, component: str, split: Split, starts: np.ndarray, lengths: np.ndarray
     ) -> np.ndarray:
-        """The tokens of many pieces, one after the other, in the store's dtype.
-
-        starts, lengths: i64[n]; a start counts tokens in the era's sequence of this component and
-        split. Raises IndexError for a piece outside it.
-        """
         starts = np.asarray(starts, np.int64)
         lengths = np.asarray(lengths, np.int64)
         total = self.tokens(component, split)

@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from gesso.data.store.base import SPLITS
 from gesso.data.store.identity import fingerprint
-from gesso.data.store.parts import SPLITS, part_file, slug, tokens_suffix
+from gesso.data.store.parts import Account, Commit, part_file, slug, tokens_suffix
 from gesso.data.tokenizers.base import Tokenizer
 
 
@@ -30,7 +31,7 @@ class StoreFiles(Protocol):
         ...
 
 
-def problems(store: StoreFiles, commits: list[list[dict[str, Any]]]) -> Iterator[str]:
+def problems(store: StoreFiles, commits: list[list[Commit]]) -> Iterator[str]:
     """What is wrong with a store, a line each.
 
     Checked: fingerprint, tokenizer, checksums and sizes, ids inside the vocabulary, an EOS at each
@@ -64,9 +65,7 @@ def problems(store: StoreFiles, commits: list[list[dict[str, Any]]]) -> Iterator
                     )
 
 
-def _part_problems(
-    store: StoreFiles, folder: Path, number: int, part: dict[str, Any]
-) -> Iterator[str]:
+def _part_problems(store: StoreFiles, folder: Path, number: int, part: Commit) -> Iterator[str]:
     where = part_file(folder, number, "json")
     documents = 0
     for splits in part["components"].values():
@@ -89,7 +88,7 @@ def _part_problems(
             yield f"{part_file(folder, number, 'rejects.jsonl')}: missing or damaged"
 
 
-def _run_problems(store: StoreFiles, path: Path, account: dict[str, int]) -> Iterator[str]:
+def _run_problems(store: StoreFiles, path: Path, account: Account) -> Iterator[str]:
     tok, off = path.with_name(f"{path.name}.tok"), path.with_name(f"{path.name}.off")
     tokens_raw, offsets_raw = _read(tok), _read(off)
     good = True

@@ -10,10 +10,11 @@ import pytest
 from instruction_stores import config_of, store_of
 
 from gesso.data.config import ExamplesConfig, MixtureConfig, OrderConfig
-from gesso.data.instructions.draws import Draws, permuted, rates
-from gesso.data.instructions.rows import fitting, packed, rows_of
+from gesso.data.instructions.rows import fit, rows_of
 from gesso.data.open import heldout, order_of
+from gesso.data.order.draws import Draws, permuted, rates
 from gesso.data.order.mixture import BLOCK, MixtureError
+from gesso.data.order.pack import best_fit_grouped
 from gesso.data.order.resume import StateDiffers
 from gesso.finetune.instructions.build import build_instructions
 
@@ -157,7 +158,7 @@ def test_a_permutation_with_an_n_of_each_its_own():
     ],
 )
 def test_the_target_survives(head, tail, want):
-    kept = fitting(np.array([head]), np.array([head + tail]), length=16)
+    kept = fit(np.array([head]), np.array([head + tail]), length=16)
     assert (int(kept.head[0]), int(kept.tail[0])) == want
 
 
@@ -199,7 +200,7 @@ def test_weights_of_prompts_and_of_examples():
 def test_rows_hold_one_cluster_and_lose_nothing():
     rng = np.random.default_rng(0)
     kept, group = rng.integers(1, 30, 500), rng.integers(0, 3, 500)
-    row, of_row = packed(kept, group, length=32, overhead=2)
+    row, of_row = best_fit_grouped(kept + 2, group, length=32)
     assert (of_row[row] == group).all()
     assert np.bincount(row, weights=kept + 2).max() <= 32
     assert np.bincount(row, minlength=len(of_row)).min() >= 1
@@ -213,7 +214,7 @@ def test_every_draw_of_a_pass_is_in_a_row_once(store):
     assert sorted(held.pieces) == sorted(pieces)
     assert held.first[-1] == len(pieces)
     made = o.take(np.arange(held.rows))
-    kept = fitting(store.heads[pieces], store.lengths[pieces], length=LENGTH)
+    kept = fit(store.heads[pieces], store.lengths[pieces], length=LENGTH)
     assert (made["segments"] > 0).sum() == kept.lengths.sum()
     _, targets = store.read(store.ends[pieces] - store.lengths[pieces], store.lengths[pieces])
     assert o.cut["targets"] == 0

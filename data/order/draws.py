@@ -4,8 +4,10 @@ Draw j names a task (exact counts per block, as data/order/mixture.py has them),
 task (each once per epoch) and a rendering of it (another one every epoch).
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -18,6 +20,34 @@ from gesso.settings.nearest import did_you_mean
 _ROUNDS = 4
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tasks:
+    """The tasks of a store, one entry each, in the store's order.
+
+    names; components: the cluster of each. train, holdout: i64, examples. first: i64, the first
+    piece (a task's training examples come first, the renderings of one example side by side).
+    """
+
+    names: tuple[str, ...]
+    components: tuple[str, ...]
+    train: np.ndarray
+    holdout: np.ndarray
+    first: np.ndarray
+
+
+class ExampleSource(Protocol):
+    """What examples are drawn from. renderings: the pieces of each example, side by side."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def tasks(self) -> Tasks: ...
+
+    @property
+    def renderings(self) -> int: ...
+
+
 class Draws:
     """The draws of a store of instruction examples, numbered from 0 without end.
 
@@ -26,7 +56,7 @@ class Draws:
     """
 
     def __init__(
-        self, store: Any, mixture: MixtureConfig, *, examples: ExamplesConfig, seed: int
+        self, store: ExampleSource, mixture: MixtureConfig, *, examples: ExamplesConfig, seed: int
     ) -> None:
         by_name = drawn(store, without=examples.without)
         wanted = rates(
@@ -73,7 +103,7 @@ class Draws:
         }
 
 
-def drawn(store: Any, *, without: tuple[str, ...] = ()) -> dict[str, int]:
+def drawn(store: ExampleSource, *, without: tuple[str, ...] = ()) -> dict[str, int]:
     """{task: its index in the store} of the tasks with training examples that are not left out.
 
     without: names of tasks or clusters. Raises MixtureError for an unknown one, with the nearest.
@@ -167,7 +197,7 @@ def _check(mixture: MixtureConfig, *, cap: int) -> None:
         raise MixtureError(f'mixture kind "{kind}" needs values: {{cluster or task: {kind}}}')
 
 
-def _known(asked: Any, known: list[str], *, where: str) -> None:
+def _known(asked: Iterable[str], known: list[str], *, where: str) -> None:
     names = sorted(set(known))
     for name in asked:
         if name not in names:
