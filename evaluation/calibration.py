@@ -1,17 +1,13 @@
 """Whether a model is as often right as it is sure: bins, ECE with its null band, temperature."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from gesso.evaluation.sums import ratio
 
 BINS = 15  # of Guo et al. 2017, https://arxiv.org/abs/1706.04599
-
-Closed = Literal["right", "left"]
 
 
 def equal_width(bins: int = BINS) -> np.ndarray:
@@ -19,67 +15,14 @@ def equal_width(bins: int = BINS) -> np.ndarray:
     return np.linspace(0.0, 1.0, bins + 1)
 
 
-def equal_mass(confidences: Any, bins: int = BINS) -> np.ndarray:
-    """Edges [<= bins + 1] of bins with equally many of these confidences (equal values stay in one
-    bin, which makes fewer bins)."""
-    inner = np.quantile(np.asarray(confidences, np.float64), np.arange(1, bins) / bins)
-    inner = np.unique(inner)
-    return np.concatenate([[0.0], inner[(inner > 0) & (inner < 1)], [1.0]])
-
-
-def monotone(confidences: Any, correct: Any) -> np.ndarray:
-    """Edges of the most equal-mass bins whose accuracies still rise with confidence, the binning of
-    ECE_sweep (Roelofs et al. 2022, https://arxiv.org/abs/2012.08668): less biased than 15 bins."""
-    edges = equal_mass(confidences, 1)
-    for bins in range(2, len(np.asarray(confidences)) + 1):
-        finer = equal_mass(confidences, bins)
-        sums = bin_counts(confidences, correct, edges=finer)
-        held = sums["count"] > 0
-        accuracy = sums["correct"][held] / sums["count"][held]
-        if (np.diff(accuracy) < 0).any():
-            break
-        edges = finer
-    return edges
-
-
-def calibration_sums(
-    confidences: jax.Array,
-    correct: jax.Array,
-    *,
-    edges: Any,
-    counted: jax.Array | None = None,
-    closed: Closed = "right",
-) -> dict[str, jax.Array]:
-    """Per bin, {"count", "correct": i32[bins], "confidence", "confidence_squared": f32[bins]}, and
-    "outside" i32[], how many confidences were not in 0..1.
-
-    On any devices; may be traced; adds over batches. confidences: the probability of the predicted
-    class, of any shape, for a label, an option or a token. edges: ascending, from 0 to 1. closed:
-    the side on which a bin holds its edge: "right" is (low, high] as in Guo's code, "left" is
-    [low, high) as in torchmetrics; the outermost edges always belong to a bin.
-    """
-    kept = jnp.ones(confidences.shape, bool) if counted is None else counted > 0
-    inside = (confidences >= 0) & (confidences <= 1)
-    side = "left" if closed == "right" else "right"
-    bins = len(edges) - 1
-    place = jnp.searchsorted(jnp.asarray(edges[1:-1], confidences.dtype), confidences, side=side)
-    place = place.reshape(-1)
-
-    def summed(each: jax.Array) -> jax.Array:
-        each = jnp.where(kept & inside, each, 0).reshape(-1)
-        return jnp.zeros(bins, each.dtype).at[place].add(each)
-
-    return {
-        "count": summed(jnp.ones(confidences.shape, jnp.int32)),
-        "correct": summed((correct > 0).astype(jnp.int32)),
-        "confidence": summed(confidences),
-        "confidence_squared": summed(confidences**2),
-        "outside": (kept & ~inside).sum(dtype=jnp.int32),
-    }
-
-
 def bin_counts(confidences: Any, correct: Any, *, edges: Any) -> dict[str, np.ndarray]:
-    """`calibration_sums` in float64 on the host."""
+    """Per bin, {"count", "correct", "confidence", "confidence_squared": [bins]}, and "outside", how
+    many confidences were not in 0..1; float64 on the host, and adds over batches.
+
+    confidences: the probability of the predicted class, for a label, an option or a token. edges:
+    ascending, from 0 to 1. A bin is (low, high], as in Guo's code; the outermost edges always
+    belong to a bin.
+    """
     each, right = np.asarray(confidences, np.float64), np.asarray(correct, np.float64)
     place = np.searchsorted(edges[1:-1], each, side="left")
     values = {"correct": right, "confidence": each, "confidence_squared": each**2}
@@ -137,25 +80,6 @@ def calibration(
     }
 
 
-def temperature_sums(
-    logits: jax.Array, targets: jax.Array, inverse: Any, *, counted: jax.Array | None = None
-) -> dict[str, jax.Array]:
-    """{"nll", "slope", "curvature", "count"}: the summed cost of logits [..., Y] * inverse, and its
-    first and second derivative by inverse = 1 / temperature. On any devices; adds over batches."""
-    kept = jnp.ones(targets.shape, bool) if counted is None else counted > 0
-    at_target = jnp.take_along_axis(logits, targets[..., None], -1)
-    # Relative to the target's: a softmax does not change, and the cost is a log-sum-exp.
-    apart = jnp.where(kept[..., None], logits - at_target, 0)
-    share = jax.nn.softmax(apart * inverse, axis=-1)
-    mean = (share * apart).sum(-1)
-    spread = (share * (apart - mean[..., None]) ** 2).sum(-1)
-    nll = jax.nn.logsumexp(apart * inverse, axis=-1)
-    each = {"nll": nll, "slope": mean, "curvature": spread}
-    return {name: jnp.where(kept, value, 0).sum() for name, value in each.items()} | {
-        "count": kept.sum(dtype=jnp.int32)
-    }
-
-
 class Temperature(NamedTuple):
     """The temperature that minimises the cost, nats per example before and after it, and the slope
     that is left (per example, by 1 / temperature): 0 at the optimum."""
@@ -169,12 +93,13 @@ class Temperature(NamedTuple):
 def solve_temperature(
     sums_at: Callable[[float], Mapping[str, Any]], *, tolerance: float = 1e-6, hottest: float = 1e3
 ) -> Temperature:
-    """The optimum of a cost that is convex in 1 / temperature, from `temperature_sums` of all the
-    validation data at any 1 / temperature asked for.
+    """The optimum of a cost that is convex in 1 / temperature, from its sums over all the
+    validation data at any 1 / temperature asked for: {"nll", "slope", "curvature", "count"}, the
+    summed cost, its first and its second derivative by 1 / temperature.
 
     Newton's steps, or halves of a bracket of the slope's sign change where a step would leave it or
-    the last one helped little, until the slope per example is below `tolerance` (float32 sums allow
-    1e-6) or the bracket is one float.
+    the last one helped little, until the slope per example is below `tolerance` or the bracket is
+    one float.
     Raises ValueError where there is no optimum between 1 / hottest and hottest: every answer right
     (T -> 0), or logits that tell nothing (T -> infinity).
     """

@@ -116,19 +116,6 @@ class WordTokenizer:
             SETTINGS_FILE: (json.dumps(settings, indent=1) + "\n").encode(),
         }
 
-    def coverage(self, texts: Iterable[str]) -> dict[str, int]:
-        """{"words", "beyond_classes": <UNK> as targets alone, "unknown": not in the table,
-        "truncated": spelled without their ends} of texts, each occurrence counted."""
-        counts = {"words": 0, "beyond_classes": 0, "unknown": 0, "truncated": 0}
-        for text in texts:
-            ids = self.encode(text)
-            ids = ids[ids > BOS]
-            counts["words"] += len(ids)
-            counts["beyond_classes"] += int((ids >= self.classes).sum())
-            counts["unknown"] += int((ids == UNK).sum())
-            counts["truncated"] += int((self.byte_lengths[ids] > CHARACTERS - 2).sum())
-        return counts
-
 
 def spell(words: Sequence[str], *, characters: int) -> np.ndarray:
     """Character ids u16[words, characters]: a word's begin, its bytes, as many as there is room

@@ -76,42 +76,12 @@ def binary_f1(true_positives: Any, called: Any, positives: Any) -> dict[str, flo
     }
 
 
-def score_counts(
-    scores: jax.Array, positive: jax.Array, *, edges: Any, counted: jax.Array | None = None
-) -> dict[str, jax.Array]:
-    """{"positives", "negatives": i32[T + 1]}: how many scores of each kind lie between ascending
-    `edges` [T]: cell t holds edges[t-1] <= score < edges[t]; a score that is no number is refused
-    by the figures, being counted under "outside".
-
-    On device, and adds over batches. The areas of `ranking` are then exact for scores rounded to
-    their cell: scores in one cell are ties. For exact areas see `score_table`.
-    """
-    kept = jnp.ones(scores.shape, bool) if counted is None else counted > 0
-    edges_T = jnp.asarray(edges)
-    cell = jnp.searchsorted(edges_T, scores, side="right").reshape(-1)
-    broken = (kept & jnp.isnan(scores)).sum(dtype=jnp.int32)
-    kept = kept & ~jnp.isnan(scores)
-
-    def counts(which: jax.Array) -> jax.Array:
-        empty = jnp.zeros(edges_T.shape[0] + 1, jnp.int32)
-        return empty.at[cell].add((kept & which).reshape(-1).astype(jnp.int32))
-
-    truth = positive > 0
-    return {"positives": counts(truth), "negatives": counts(~truth), "outside": broken}
-
-
 def score_table(scores: Any, positive: Any, *, counted: Any = None) -> dict[str, np.ndarray]:
     """The counts at every distinct score, ascending: {"scores", "positives", "negatives"}, on the
-    host and exact. Tables of several batches become one by `merged_tables`. ValueError for NaN."""
+    host and exact. ValueError for NaN."""
     kept = np.ones(np.shape(scores), bool) if counted is None else np.asarray(counted) > 0
     each, truth = np.asarray(scores)[kept].astype(np.float64), np.asarray(positive)[kept] > 0
     return _table(each, truth.astype(np.int64), (~truth).astype(np.int64))
-
-
-def merged_tables(*tables: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The `score_table` of all examples of these tables."""
-    joined = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
-    return _table(joined["scores"], joined["positives"], joined["negatives"])
 
 
 def ranking(counts: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,8 +91,6 @@ def ranking(counts: Mapping[str, Any]) -> dict[str, Any]:
     the sum over thresholds of the recall gained times the precision there, without interpolation
     (the PR area of scikit-learn's average_precision_score). NaN where one kind is missing.
     """
-    if outside := int(counts.get("outside", 0)):
-        raise ValueError(f"{outside} scores are not numbers")
     positives_T = np.asarray(counts["positives"], np.float64)
     negatives_T = np.asarray(counts["negatives"], np.float64)
     positives, negatives = positives_T.sum(), negatives_T.sum()

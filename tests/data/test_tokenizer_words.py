@@ -31,15 +31,6 @@ def test_lines_are_sentences(tokenizer):
     assert tokenizer.encode(" \n\t").tolist() == []
 
 
-def test_what_is_lost_is_counted(tokenizer):
-    assert tokenizer.coverage(["the zebra, the dog\nend", "cat"]) == {
-        "words": 7,
-        "beyond_classes": 2,  # "," and "end" are read by their letters, but are no classes
-        "unknown": 1,
-        "truncated": 0,
-    }
-
-
 def published(word, limit=50):
     """UnicodeCharsVocabulary's mapping, word by word and by the table of its constants."""
     code = [260] * limit

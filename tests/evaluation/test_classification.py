@@ -10,12 +10,10 @@ import pytest
 from gesso.evaluation.labelled.classification import (
     classification,
     confusion,
-    merged_tables,
     ranking,
-    score_counts,
     score_table,
 )
-from gesso.evaluation.labelled.correlation import merged_moments, moments, pearson, spearman
+from gesso.evaluation.labelled.correlation import spearman
 from gesso.evaluation.labelled.entities import (
     added_entities,
     entity_counts,
@@ -102,49 +100,23 @@ def scored(n=301):
     return scores.astype(np.float32), positive
 
 
-def test_areas_equal_scikit_learn_with_ties_for_any_batches():
+def test_areas_equal_scikit_learn_with_ties():
     scores, positive = scored()
-    tables = [
-        score_table(s, p, counted=kept) for s, p, kept in padded_batches(scores, positive, size=40)
-    ]
-    figures = ranking(merged_tables(*tables))
+    figures = ranking(score_table(scores, positive))
     assert figures["roc_auc"] == pytest.approx(metrics.roc_auc_score(positive, scores), abs=1e-12)
     assert figures["average_precision"] == pytest.approx(
         metrics.average_precision_score(positive, scores), abs=1e-12
     )
-    edges = np.unique(scores)
-    count = jax.jit(functools.partial(score_counts, edges=edges))
-    on_device = total(
-        count(s, p, counted=kept) for s, p, kept in padded_batches(scores, positive, size=64)
+    kept = np.arange(len(scores)) % 3 > 0
+    assert ranking(score_table(scores, positive, counted=kept)) == ranking(
+        score_table(scores[kept], positive[kept])
     )
-    assert ranking(on_device) == figures
-
-
-def test_coarse_counts_are_the_areas_of_rounded_scores():
-    scores, positive = scored()
-    edges = np.linspace(-2, 2, 9)
-    figures = ranking(score_counts(jnp.asarray(scores), jnp.asarray(positive), edges=edges))
-    rounded = np.searchsorted(edges, scores, side="right")
-    assert figures["roc_auc"] == pytest.approx(metrics.roc_auc_score(positive, rounded), abs=1e-12)
 
 
 def test_scores_that_are_no_numbers_are_refused_and_one_kind_has_no_area():
     with pytest.raises(ValueError, match="1 scores are not numbers"):
         score_table([0.1, np.nan], [1, 0])
-    with pytest.raises(ValueError, match="1 scores are not numbers"):
-        ranking(score_counts(jnp.array([0.1, np.nan]), jnp.array([1, 0]), edges=[0.0]))
     assert np.isnan(ranking(score_table([0.1, 0.2], [1, 1]))["roc_auc"])
-
-
-def test_pearson_of_merged_batches_is_that_of_all_values_far_from_zero():
-    drawn = np.random.default_rng(2)
-    x = (1000 + drawn.normal(size=230)).astype(np.float32)
-    y = (-500 + 0.3 * x + drawn.normal(size=230)).astype(np.float32)
-    parts = [moments(a, b, counted=kept) for a, b, kept in padded_batches(x, y, size=64)]
-    expected = np.corrcoef(x.astype(np.float64), y.astype(np.float64))[0, 1]
-    # float32 within a batch: 1e-7 of values that are 1000 standard deviations from zero.
-    assert pearson(merged_moments(*parts)) == pytest.approx(expected, abs=1e-4)
-    assert np.isnan(pearson(moments(jnp.ones(3), jnp.arange(3.0))))
 
 
 def test_spearman_equals_scipy_with_ties():
