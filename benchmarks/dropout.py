@@ -22,7 +22,7 @@ from benchmarks.step import fresh, loader_of
 from gesso.configs import experiment
 from gesso.models.layers import dropout
 from gesso.pretrain.open import store_of
-from gesso.pretrain.setup import compiled_step, set_up
+from gesso.pretrain.setup import compile_step_of, set_up
 
 RATE = 0.1
 RATES = [f"model.{where}_dropout" for where in ("embedding", "attention", "residual")]
@@ -63,7 +63,7 @@ def _step(settings: dict[str, Any], name: str) -> tuple[Any, Any, Any]:
     s = set_up(e, store=store_of(e))
     drawn = bernoulli if name == "bernoulli" else dropout._drawn
     with mock.patch.object(dropout, "_drawn", drawn):
-        step = compiled_step(s)
+        step = compile_step_of(s)
     with loader_of(s) as loader:
         return step, fresh(s), next(loader).arrays
 

@@ -30,7 +30,7 @@ from gesso.objectives.masked import MaskedLM
 from gesso.pretrain.batch import abstract_batch
 from gesso.pretrain.experiment import Experiment
 from gesso.pretrain.open import store_of
-from gesso.pretrain.setup import Setup, compiled_step, set_up
+from gesso.pretrain.setup import Setup, compile_step_of, set_up
 
 STORE = "embedded:wordpiece"
 SETTINGS = {
@@ -75,7 +75,7 @@ def masking(store: Any, *, rows: int, turns: int) -> dict[str, float]:
 def compare(s: Setup, *, steps: int) -> dict[str, Any]:
     """Medians of both steps, taken in turn on the same batch."""
     e = s.experiment
-    step = compiled_step(s)
+    step = compile_step_of(s)
     take_over, plain = minimal_bert.make(
         e.model, learning_rate=e.optimizer.learning_rate, head="gathered"
     )
@@ -118,7 +118,7 @@ def memory(e: Experiment, store: Any) -> dict[str, float]:
     """Megabytes of temporaries of three compiled steps; nothing is run."""
     s = set_up(e, store=store)
     batch = abstract_batch(s.objective, rows=e.batch, length=e.length, mesh=s.mesh)
-    found = {"ours": _megabytes(compiled_step(s))}
+    found = {"ours": _megabytes(compile_step_of(s))}
     for head in ("gathered", "all"):
         take_over, plain = minimal_bert.make(e.model, learning_rate=1e-4, head=head)
         state = jax.eval_shape(take_over, s.abstract["params"])

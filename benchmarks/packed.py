@@ -34,7 +34,7 @@ from gesso.configs import experiment
 from gesso.data.instructions.rows import fit, rows_of
 from gesso.data.instructions.store import InstructionStore
 from gesso.data.order.pack import best_fit_grouped
-from gesso.pretrain.setup import Setup, compiled_step, set_up
+from gesso.pretrain.setup import Setup, compile_step_of, set_up
 from gesso.pretrain.state import init_state
 
 FILES = ("seed_tasks.jsonl", "user_oriented_instructions.jsonl")
@@ -210,7 +210,7 @@ def _step_seconds(
 ) -> dict[int, float]:
     """{length: the median seconds of a step}, of steps of all lengths that occur, in turn."""
     batches = {each["tokens"].shape[1]: each for way in ways.values() for each in way[:-1] or way}
-    steps = {size: compiled_step(setups[size]) for size in batches}
+    steps = {size: compile_step_of(setups[size]) for size in batches}
     first = next(iter(setups.values()))
     state = init_state(first.model, first.optimizer, seed=0, mesh=first.mesh, layout=first.layout)
     seconds: dict[int, list[float]] = {size: [] for size in batches}

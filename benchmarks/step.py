@@ -23,7 +23,7 @@ from gesso.data.loader import Loader
 from gesso.pretrain.experiment import Experiment
 from gesso.pretrain.loop import Figures, Hooks, train
 from gesso.pretrain.open import store_of
-from gesso.pretrain.setup import Setup, compiled_step, set_up
+from gesso.pretrain.setup import Setup, compile_step_of, set_up
 from gesso.pretrain.state import init_state
 
 QUICK = {"model.layers": 2, "model.embed": 128, "model.heads": 4, "model.mlp": 512}
@@ -146,7 +146,7 @@ def main() -> None:
     chosen = settings(batch, length) | (QUICK if asked.quick else {})
     e: Experiment = experiment("gpt-neo-125m", chosen)
     s = set_up(e, store=store_of(e))
-    step = compiled_step(s)
+    step = compile_step_of(s)
     found = compare(s, step, steps=asked.steps) | host_overhead(s, step, steps=asked.steps)
     print(json.dumps(found | {"batch": batch, "length": length}, indent=1))
 

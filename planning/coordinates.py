@@ -16,7 +16,7 @@ from gesso.models.config import GPTConfig
 from gesso.partitioning.axes import partition
 from gesso.partitioning.mesh import settle
 from gesso.pretrain.experiment import Experiment, ExperimentError
-from gesso.pretrain.setup import compiled_step, set_up
+from gesso.pretrain.setup import compile_step_of, set_up
 from gesso.reports.sweep.coordinates import Coordinates, Parametrisation
 
 
@@ -88,7 +88,7 @@ def _measured(
     from gesso.pretrain.initial import fresh_state
 
     s = set_up(experiment, store=store)
-    step = compiled_step(s)
+    step = compile_step_of(s)
     loader = Loader(
         s.order, s.objective.host_batch, letters=s.objective.letters, mesh=s.mesh,
         batch=experiment.batch, start_row=0, prefetch=1,

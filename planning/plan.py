@@ -217,14 +217,14 @@ def lay_out(experiment: Experiment, devices: list[Any]) -> LaidOut:
     from gesso.partitioning.layouts import LAYOUTS
     from gesso.partitioning.mesh import make_mesh
     from gesso.pretrain.batch import abstract_batch
-    from gesso.pretrain.setup import step_settings, trained_parts
+    from gesso.pretrain.setup import parts_and_optimizer, step_settings
     from gesso.pretrain.state import abstract_state, carry_of
     from gesso.pretrain.step import make_train_step
 
     e = experiment
     mesh, layout, model = make_mesh(e.mesh, devices=devices), LAYOUTS[e.layout], build(e.model)
     objective = build_objective(e.objective, tokenizer=any_tokenizer(e.model), model=e.model)
-    parts, optimizer = trained_parts(e, model, range(e.steps))
+    parts, optimizer = parts_and_optimizer(e, model, range(e.steps))
     state = abstract_state(
         model,
         optimizer,

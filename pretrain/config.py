@@ -159,7 +159,7 @@ class StartConfig:
     """Settings of the model in which the source may differ, such as "epsilon"."""
 
     @property
-    def named(self) -> bool:
+    def has_source(self) -> bool:
         """Whether a source is named at all."""
         return bool(self.source or self.encoder or self.decoder)
 
@@ -170,7 +170,7 @@ class StartConfig:
             found.append(
                 "start.source is of the whole model: give it, or start.encoder and .decoder"
             )
-        if not self.named and (self.rename or self.allow_changed):
+        if not self.has_source and (self.rename or self.allow_changed):
             found.append("start.rename and allow_changed have no effect without a source")
         for old, new in self.rename.items():
             if old.count("*") != new.count("*") or old.count("*") > 1:

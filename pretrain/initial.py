@@ -49,7 +49,7 @@ def warm_state(s: Setup, warm_start: WarmStart) -> State:
     return state_from(s, nest(params | _draw(s, fresh, abstract)))
 
 
-def imported_params(s: Setup, checkpoints: Path) -> tuple[Params, Mapping[str, object]]:
+def params_from_import(s: Setup, checkpoints: Path) -> tuple[Params, Mapping[str, object]]:
     """(parameters, info) of what `gesso import` left, on the mesh: the whole model's or, of an
     adapter, the trained ones. Raises ExperimentError for a store of another tokenizer, ValueError
     as load_params."""

@@ -9,7 +9,7 @@ from typing import Any
 from gesso.models import build
 from gesso.models.model import Model
 from gesso.pretrain.experiment import Experiment
-from gesso.pretrain.folder.claim import stored_experiment
+from gesso.pretrain.folder.claim import read_experiment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,15 +39,15 @@ def open_run(folder: str | os.PathLike[str], *, step: int | None = None, base: s
     from gesso.pretrain.checkpoints.checkpoints import load_params
 
     folder = Path(folder)
-    experiment = stored_experiment(folder)
+    experiment = read_experiment(folder)
     params, info = load_params(folder / "checkpoints", step=step)
     if experiment.adapter.kind != "none":
         from gesso.pretrain.origins.adapter import with_adapter
 
         params = with_adapter(experiment, build(experiment.model), params, info, base=base)
         if front := experiment.adapter.front:
-            experiment = _shortened(experiment, front)
-    return _opened(folder, experiment, params, info)
+            experiment = _shorten(experiment, front)
+    return _open(folder, experiment, params, info)
 
 
 def open_stored(folder: str | os.PathLike[str], *, step: int | None = None) -> OpenRun:
@@ -58,21 +58,21 @@ def open_stored(folder: str | os.PathLike[str], *, step: int | None = None) -> O
     from gesso.pretrain.checkpoints.streamed import StoredParams
 
     folder = Path(folder)
-    experiment = stored_experiment(folder)
+    experiment = read_experiment(folder)
     stored = StoredParams(folder / "checkpoints", step)
     if set(stored.names) != set(flat(build(experiment.model).letters)):
         return open_run(folder, step=step)
-    return _opened(folder, experiment, stored, stored.info)
+    return _open(folder, experiment, stored, stored.info)
 
 
-def _shortened(experiment: Experiment, front: int) -> Experiment:
+def _shorten(experiment: Experiment, front: int) -> Experiment:
     """The model that text sees: the table of positions is whole, its first rows are taken."""
     model: Any = experiment.model
     left = dataclasses.replace(model, positions=model.positions - front)
     return dataclasses.replace(experiment, model=left)
 
 
-def _opened(folder: Path, experiment: Experiment, params: Any, info: dict[str, Any]) -> OpenRun:
+def _open(folder: Path, experiment: Experiment, params: Any, info: dict[str, Any]) -> OpenRun:
     from gesso.data.tokenizers.load import load_tokenizer
 
     tokenizer = load_tokenizer(folder / "tokenizer")

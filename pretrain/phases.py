@@ -41,7 +41,7 @@ def phase_of_update(experiment: Experiment, step: int) -> int:
     return next(k for k, end in enumerate(phase_ends(experiment)) if step <= max(end, 1))
 
 
-def scheduled(experiment: Experiment, phase: int) -> range:
+def schedule_range(experiment: Experiment, phase: int) -> range:
     """The updates (from 0) that the learning rate of a part is scheduled over: of a stage its own,
     of a phase those of the whole run."""
     ends = phase_ends(experiment)

@@ -54,7 +54,7 @@ class Reporter:
                     record["grad_norm"],
                 )
 
-    def evaluated(self, step: int) -> bool:
+    def is_evaluated(self, step: int) -> bool:
         """Whether there is nothing (more) to evaluate after `step` updates."""
         e = self.setup.experiment.evaluation
         return step == self._evaluated_at or not any(self._frequencies(e))

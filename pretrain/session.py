@@ -29,7 +29,7 @@ from gesso.pretrain.loop import Figures, Hooks, Outcome, train
 from gesso.pretrain.phases import phase_ends, phase_of_update
 from gesso.pretrain.provenance import logging_to, write_last_records, write_records
 from gesso.pretrain.reporter import Reporter, record_failure
-from gesso.pretrain.setup import Setup, compiled_step, counted_leaves, set_up, utilization
+from gesso.pretrain.setup import Setup, compile_step_of, set_up, utilization, weight_leaves
 from gesso.pretrain.stages import next_stage
 from gesso.pretrain.start import Saver, choose_start, find_warm_start, initial_position
 from gesso.pretrain.state import Position
@@ -193,12 +193,12 @@ class _Session:
                     evaluate=reporter.evaluate,
                     evaluate_due=reporter.due,
                     poll=self.checkpoints.poll,
-                    preempted=self.preemption.reached,
+                    preempted=self.preemption.must_stop,
                     progress=spans.progress,
                 ),
                 figures=Figures(
                     terms=tuple(setup.objective.terms),
-                    counts=counted_leaves(setup.objective),
+                    counts=weight_leaves(setup.objective),
                     components=setup.order.components,
                     utilization=utilization(setup),
                     log_every=e.logging.every_steps,
@@ -210,7 +210,7 @@ class _Session:
     def _compile(self, setup: Setup, step: int, metrics: Metrics) -> jax.stages.Compiled:
         self.supervisor.progress("compile")
         before = time.perf_counter()
-        compiled = compiled_step(setup)
+        compiled = compile_step_of(setup)
         seconds = round(time.perf_counter() - before, 3)
         event = {"kind": "event", "step": step, "event": "started", "compile_seconds": seconds}
         metrics.write(event)
@@ -233,7 +233,7 @@ class _Session:
         self, setup: Setup, outcome: Outcome, metrics: Metrics, reporter: Reporter
     ) -> RunResult:
         done = outcome.ended == "done"
-        if done and not reporter.evaluated(outcome.step):
+        if done and not reporter.is_evaluated(outcome.step):
             self.supervisor.progress("evaluate")
             reporter.evaluate(outcome.step, outcome.state)
         self.supervisor.progress("save")

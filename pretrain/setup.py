@@ -26,7 +26,7 @@ from gesso.pretrain.optimizer.optimizer import make_optimizer
 from gesso.pretrain.optimizer.schedule import make_schedule
 from gesso.pretrain.optimizer.trained import Parts, parts_of
 from gesso.pretrain.origins.adapter import adapter_parts, adapter_shapes
-from gesso.pretrain.phases import phase_experiment, scheduled
+from gesso.pretrain.phases import phase_experiment, schedule_range
 from gesso.pretrain.placeholders import counting
 from gesso.pretrain.state import State, abstract_state, carry_of
 from gesso.pretrain.step import StepSettings, compile_step, make_train_step
@@ -69,7 +69,7 @@ def set_up(experiment: Experiment, *, store: Any, phase: int | None = None) -> S
     from gesso.data.config import OrderConfig
     from gesso.data.open import order_of
 
-    schedule = scheduled(experiment, -1 if phase is None else phase)
+    schedule = schedule_range(experiment, -1 if phase is None else phase)
     experiment = experiment if phase is None else phase_experiment(experiment, phase)
     tokenizer = store.tokenizer()
     # Words beyond the classes are read by their characters, so no table needs a row for them.
@@ -104,7 +104,7 @@ def set_up(experiment: Experiment, *, store: Any, phase: int | None = None) -> S
     if check := getattr(objective, "check", None):
         check(order.take)
     model = build(experiment.model)
-    parts, optimizer = trained_parts(experiment, model, schedule)
+    parts, optimizer = parts_and_optimizer(experiment, model, schedule)
     mesh, layout = make_mesh(experiment.mesh), LAYOUTS[experiment.layout]
     abstract = abstract_state(
         model,
@@ -132,7 +132,7 @@ def set_up(experiment: Experiment, *, store: Any, phase: int | None = None) -> S
     )
 
 
-def trained_parts(
+def parts_and_optimizer(
     experiment: Experiment, model: Model, schedule: range
 ) -> tuple[Parts, optax.GradientTransformation]:
     """What an experiment trains of a model, and the optimizer that does it. schedule: the updates
@@ -156,22 +156,22 @@ def trained_parts(
     return parts, optimizer
 
 
-def compiled_step(s: Setup) -> jax.stages.Compiled:
+def compile_step_of(s: Setup) -> jax.stages.Compiled:
     """The training step of this run, compiled for its mesh."""
     e = s.experiment
-    settings = step_settings(e, components=len(s.order.components), scheduled=s.schedule)
+    settings = step_settings(e, components=len(s.order.components), updates=s.schedule)
     step = make_train_step(s.model, s.objective, s.optimizer, settings, s.parts)
     batch = abstract_batch(s.objective, rows=e.batch, length=e.length, mesh=s.mesh)
     return compile_step(step, s.abstract, batch, mesh=s.mesh, layout=s.layout)
 
 
 def step_settings(
-    experiment: Experiment, *, components: int, scheduled: range | None = None
+    experiment: Experiment, *, components: int, updates: range | None = None
 ) -> StepSettings:
-    """What an experiment says about its step. components: how many the data has. scheduled: the
-    updates that the learning rate is scheduled over, all by default."""
+    """What an experiment says about its step. components: how many the data has. updates: those
+    that the learning rate is scheduled over, all by default."""
     e = experiment
-    updates = scheduled or range(e.steps)
+    updates = updates or range(e.steps)
     schedule = make_schedule(e.optimizer.schedule, steps=len(updates))
     return StepSettings(
         compute=e.precision.compute,
@@ -184,7 +184,7 @@ def step_settings(
     )
 
 
-def counted_leaves(objective: Objective) -> tuple[str, ...]:
+def weight_leaves(objective: Objective) -> tuple[str, ...]:
     """The weight leaves whose rows and places a record counts: all, where there are several."""
     leaves = tuple(dict.fromkeys(term.weight for term in objective.terms.values()))
     return leaves if len(leaves) > 1 else ()

@@ -22,7 +22,7 @@ def next_stage(old: Setup, new: Setup, state: State) -> State:
     def move(state: State) -> State:
         whole = old.parts.whole(state["params"], state.get("frozen", {}))
         made = init(whole, jax.random.key(0)) | {"step": state["step"]}
-        made["opt_state"] = kept_moments(made["opt_state"], state["opt_state"])
+        made["opt_state"] = keep_moments(made["opt_state"], state["opt_state"])
         return made | ({"carry": state["carry"]} if "carry" in state else {})
 
     shardings = jax.tree.map(lambda x: x.sharding, new.abstract)
@@ -30,7 +30,7 @@ def next_stage(old: Setup, new: Setup, state: State) -> State:
         return jax.jit(move, out_shardings=shardings)(state)
 
 
-def kept_moments(fresh: Any, before: Any) -> Any:
+def keep_moments(fresh: Any, before: Any) -> Any:
     """`fresh` optimizer state with what `before` has of the same parameters. Of layers cut in two
     an array holds the uppermost."""
     known = {_place(path): leaf for path, leaf in jax.tree.leaves_with_path(before)}

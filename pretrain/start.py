@@ -21,7 +21,7 @@ from gesso.pretrain.folder.claim import versions
 from gesso.pretrain.initial import (
     abstract_params,
     fresh_state,
-    imported_params,
+    params_from_import,
     state_from,
     warm_state,
 )
@@ -40,7 +40,7 @@ Start = Literal["resume", "start", "imported", "scratch"]
 def choose_start(s: Setup, checkpoints: Path) -> Start:
     """What a run with these checkpoints of its own begins with. Raises ExperimentError where both
     imported parameters and a source are named, and for an adapter over nothing."""
-    named = s.experiment.start.named
+    named = s.experiment.start.has_source
     adapter = s.parts.frozen_saved == "elsewhere"
     if adapter and not named:
         raise ExperimentError(
@@ -94,7 +94,7 @@ def initial_position(
     progress("restore")
     if start == "imported":
         LOG.info("starting from the imported parameters in %s", folder)
-        return Position(state=imported_state(first, folder / "checkpoints"), step=0, next_row=0)
+        return Position(state=state_from_import(first, folder / "checkpoints"), step=0, next_row=0)
 
     def abstract_at(step: int) -> State:
         """The state as a checkpoint after `step` updates has it."""
@@ -117,12 +117,12 @@ def initial_position(
     return Position(state=fresh_state(first), step=0, next_row=0)
 
 
-def imported_state(s: Setup, checkpoints: Path) -> State:
+def state_from_import(s: Setup, checkpoints: Path) -> State:
     """The state before the first update: imported parameters, laid out on the mesh, a fresh
     optimizer. Of an adapter, over the parameters that it was made for. Raises ExperimentError for a
     store of another tokenizer, ValueError as load_params.
     """
-    params, info = imported_params(s, checkpoints)
+    params, info = params_from_import(s, checkpoints)
     if s.parts.frozen_saved == "checkpoint":
         return state_from(s, params)
     state = warm_state(s, find_warm_start(s)) | {"params": params}

@@ -59,13 +59,13 @@ def make_train_step(
     """
     chosen = parts or everything(model.letters)
 
-    def placed(tree: Any, letters: Any) -> Any:
+    def place(tree: Any, letters: Any) -> Any:
         return at_rest(jax.tree.map(lambda x: x.astype(s.compute), tree), letters)
 
     def loss_fn(
         params: Any, frozen: Any, batch: Batch, carry: Any, key: Any, denominators: Any
     ) -> Any:
-        trained, kept = placed(params, chosen.letters), placed(frozen, chosen.frozen_letters)
+        trained, kept = place(params, chosen.letters), place(frozen, chosen.frozen_letters)
         own_key = None if key is None else jax.random.fold_in(key, _OF_THE_PARTS)
         module = model.merge(chosen.combine(trained, kept, own_key))
         if carry is None:

@@ -19,7 +19,7 @@ from gesso.models.adapters.merge import merge
 from gesso.pretrain.checkpoints.checkpoints import Checkpoints, load_params
 from gesso.pretrain.config import CheckpointConfig, StartConfig
 from gesso.pretrain.experiment import Experiment, ExperimentError, to_json
-from gesso.pretrain.folder.claim import environment, stored_experiment, versions
+from gesso.pretrain.folder.claim import environment, read_experiment, versions
 from gesso.pretrain.open import open_run
 from gesso.pretrain.origins.adapter import digest, whole_base
 from gesso.pretrain.origins.sources import open_source
@@ -106,7 +106,7 @@ def adapter_of(
 ) -> tuple[Experiment, dict[str, Any], dict[str, Any]]:
     """(experiment, trained tree, info) of a run that trained an adapter. Raises ExperimentError
     for any other run."""
-    experiment = stored_experiment(run)
+    experiment = read_experiment(run)
     if experiment.adapter.kind == "none":
         raise ExperimentError(
             f"{run} trained no adapter ({experiment.name}); train one: gesso finetune debug-lora"

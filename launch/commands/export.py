@@ -55,10 +55,10 @@ class Export:
     def run(self) -> int:
         folder = run_folder(self.folder)
         self._refuse()
-        from gesso.pretrain.folder.claim import stored_experiment
+        from gesso.pretrain.folder.claim import read_experiment
         from gesso.pretrain.open import open_run, open_stored
 
-        if (kind := stored_experiment(folder).adapter.kind) not in ("none", "lora", "ia3"):
+        if (kind := read_experiment(folder).adapter.kind) not in ("none", "lora", "ia3"):
             raise Refused(
                 f"{folder} trained an adapter of kind {kind}, which is no change of weights that"
                 " other stacks could read; peft reads a prompt: gesso adapter export"

@@ -115,9 +115,9 @@ def _recorded(folder: Path, experiment, start: StartConfig):
     """The experiment with the model that a run begun before records: its source may be gone."""
     if not (folder / "experiment.json").is_file():
         return None
-    from gesso.pretrain.folder.claim import stored_experiment
+    from gesso.pretrain.folder.claim import read_experiment
 
-    return dataclasses.replace(experiment, model=stored_experiment(folder).model, start=start)
+    return dataclasses.replace(experiment, model=read_experiment(folder).model, start=start)
 
 
 def _sources(arguments: list[str]) -> tuple[dict[str, str], list[str]]:

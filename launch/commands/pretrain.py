@@ -97,9 +97,9 @@ def read(
 
 
 def _stored(folder: Path) -> Experiment:
-    from gesso.pretrain.folder.claim import stored_experiment
+    from gesso.pretrain.folder.claim import read_experiment
 
-    return stored_experiment(folder)
+    return read_experiment(folder)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ from gesso.pretrain.checkpoints.room import check_folder
 from gesso.pretrain.checkpoints.save_clock import SaveClock
 from gesso.pretrain.config import CheckpointConfig
 from gesso.pretrain.folder.lock import RunLock
-from gesso.pretrain.optimizer.trained import joined
+from gesso.pretrain.optimizer.trained import join_trees
 
 
 class CheckpointsCorrupt(ValueError):
@@ -116,7 +116,7 @@ class Checkpoints:
             prints = start_fingerprints(state)
             written = array_files.start_saving(path, state, timeout_seconds=self._timeout)
         except OSError as error:
-            raise self._failed(step, error) from error
+            raise self._failure(step, error) from error
         pending = _Pending(step=step)
         shapes = {name: (str(x.dtype), tuple(x.shape)) for name, x in arrays.items()}
         number, self._saves = self._saves, self._saves + 1
@@ -136,7 +136,7 @@ class Checkpoints:
 
         pending.thread = threading.Thread(target=finish, name=f"checkpoint {step}", daemon=True)
         self._pending = pending
-        self._clock.saved()
+        self._clock.restart()
         pending.thread.start()
 
     def poll(self) -> None:
@@ -153,7 +153,7 @@ class Checkpoints:
         if pending and pending.thread:
             pending.thread.join()
             if pending.error:
-                raise self._failed(pending.step, pending.error) from pending.error
+                raise self._failure(pending.step, pending.error) from pending.error
             seconds = time.monotonic() - pending.began
             self._log(f"checkpoint {pending.step} is complete ({seconds:.1f} s)")
 
@@ -190,7 +190,7 @@ class Checkpoints:
             self._log(f"{told}; it is set aside and the one before is used")
             if self._first:
                 step_folders.set_aside(self._folder, candidate)
-        aside = self._on_first("aside", lambda: step_folders.rejected(self._folder))
+        aside = self._on_first("aside", lambda: step_folders.list_rejected(self._folder))
         if found or aside:
             raise CheckpointsCorrupt(
                 f"{self._folder} holds {len(aside)} damaged checkpoint(s) and no whole one:"
@@ -270,7 +270,7 @@ class Checkpoints:
             )
         return Restored(step=step, state=state, info=sealed.info)
 
-    def _failed(self, step: int, error: BaseException) -> CheckpointFailed:
+    def _failure(self, step: int, error: BaseException) -> CheckpointFailed:
         try:
             free = f"{shutil.disk_usage(self._folder).free / 1e9:.2f} GB free"
         except OSError as unreadable:
@@ -297,7 +297,7 @@ def load_params(
     abstract = {"params": abstract_params} if abstract_params else _empty_arrays(leaves)
     _compare(place, leaves, abstract)
     loaded = array_files.load(place, abstract)
-    whole = joined(loaded["params"], loaded.get("frozen", {}))
+    whole = join_trees(loaded["params"], loaded.get("frozen", {}))
     return whole, sealed.info | {"step": sealed.step}
 
 

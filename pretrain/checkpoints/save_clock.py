@@ -23,7 +23,7 @@ class SaveClock:
         by_count = bool(every) and step % every == 0
         return self._due_by_clock(step) or by_count
 
-    def saved(self) -> None:
+    def restart(self) -> None:
         """A save has begun: the minutes count from here."""
         self._saved_at = time.monotonic()
 

@@ -11,7 +11,7 @@ from gesso.storage.files import sync_folder
 
 def complete_steps(folder: Path) -> list[int]:
     """The checkpoints that have a manifest, oldest first."""
-    return [s for s in _numbered(folder) if (folder / str(s) / manifest.NAME).is_file()]
+    return [s for s in _step_numbers(folder) if (folder / str(s) / manifest.NAME).is_file()]
 
 
 def candidates(folder: Path, step: int | None) -> list[int]:
@@ -20,7 +20,7 @@ def candidates(folder: Path, step: int | None) -> list[int]:
     A numbered folder that holds nothing was never a checkpoint; one without a manifest may have
     been. Raises ValueError when `step` is not there.
     """
-    found = [s for s in _numbered(folder) if any((folder / str(s)).iterdir())]
+    found = [s for s in _step_numbers(folder) if any((folder / str(s)).iterdir())]
     if step is None:
         return sorted(found, reverse=True)
     if step not in found:
@@ -44,7 +44,7 @@ def set_aside(folder: Path, step: int) -> None:
     (folder / str(step)).rename(folder / f"rejected-{step}-{time.time_ns()}")
 
 
-def rejected(folder: Path) -> list[str]:
+def list_rejected(folder: Path) -> list[str]:
     """The paths of what was set aside."""
     return sorted(map(str, folder.glob("rejected-*")))
 
@@ -74,7 +74,7 @@ def prune(folder: Path, *, keep_last: int, keep_every_steps: int) -> None:
             shutil.rmtree(gone)
 
 
-def _numbered(folder: Path) -> list[int]:
+def _step_numbers(folder: Path) -> list[int]:
     if not folder.is_dir():
         return []
     names = (each.name for each in folder.iterdir() if each.is_dir())

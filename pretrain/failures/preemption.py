@@ -16,7 +16,7 @@ class HandlerReplaced(RuntimeError):
 
 
 class Preemption:
-    """Ask `reached(step)` after every update, in every process.
+    """Ask `must_stop(step)` after every update, in every process.
 
     One process: SIGTERM and the first Ctrl-C are answered after the running update (a second
     Ctrl-C interrupts at once); before the first update they end the process with status 75, as
@@ -38,7 +38,7 @@ class Preemption:
             self._expected = None  # signals belong to the main thread's owner
         self._undo = weakref.finalize(self, _restore, self._installed, self._expected)
 
-    def reached(self, step: int) -> bool:
+    def must_stop(self, step: int) -> bool:
         """Whether this is the step to save and stop at. Raises HandlerReplaced."""
         current = signal.getsignal(signal.SIGTERM)
         if self._expected is not None and current != self._expected:

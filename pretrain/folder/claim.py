@@ -59,7 +59,7 @@ def claim(folder: Path, experiment: Experiment, *, named: Collection[str] = ()) 
     return "new"
 
 
-def stored_experiment(folder: Path) -> Experiment:
+def read_experiment(folder: Path) -> Experiment:
     """The experiment a run folder records. Raises RunFolderError where there is none."""
     record = folder / "experiment.json"
     if not record.exists():

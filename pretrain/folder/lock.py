@@ -185,7 +185,7 @@ def _self() -> dict[str, Any]:
     return {
         "host": socket.gethostname(),
         "process_id": os.getpid(),
-        "started": _started(os.getpid()),
+        "started": _start_time(os.getpid()),
         "kernel": _kernel(),
     }
 
@@ -194,7 +194,7 @@ def _is_dead(record: dict[str, Any] | None) -> bool:
     """Whether the holder ran under this kernel and is no more. False where that is not known."""
     if not record or not _kernel() or record.get("kernel") != _kernel():
         return False
-    return _started(record.get("process_id", 0)) != record.get("started")
+    return _start_time(record.get("process_id", 0)) != record.get("started")
 
 
 def _kernel() -> str:
@@ -206,7 +206,7 @@ def _kernel() -> str:
         return ""
 
 
-def _started(process_id: int) -> str:
+def _start_time(process_id: int) -> str:
     """When a process started, in ticks since boot, or "" if it is gone or only a zombie."""
     try:
         text = Path(f"/proc/{process_id}/stat").read_text()

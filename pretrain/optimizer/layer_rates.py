@@ -45,7 +45,7 @@ def scale(decay: float, name: str, letters: str, whole: Mapping[str, Sequence[in
     return decay ** (_layers_above(name, whole) + 1)
 
 
-def scaled(updates: Any, scales: Any) -> Any:
+def scale_updates(updates: Any, scales: Any) -> Any:
     """Updates times their scales; of layers cut in two, the uppermost scales count."""
 
     def one(update: jax.Array, each: Any) -> jax.Array:

@@ -9,7 +9,7 @@ import optax
 from optax import contrib
 
 from gesso.pretrain.config import OptimizerConfig
-from gesso.pretrain.optimizer.layer_rates import layer_scales, scaled
+from gesso.pretrain.optimizer.layer_rates import layer_scales, scale_updates
 from gesso.pretrain.optimizer.schedule import make_schedule
 from gesso.pretrain.optimizer.trained import PatternError, matches, refuse_unused
 
@@ -52,7 +52,7 @@ def make_optimizer(
     parts = [_core(config, letters, counts)]
     if config.weight_decay:
         parts.append(
-            optax.add_decayed_weights(config.weight_decay, mask=_decayed(config, names, known))
+            optax.add_decayed_weights(config.weight_decay, mask=_decay_mask(config, names, known))
         )
     elif config.no_decay:
         raise PatternError("optimizer.no_decay has no effect while optimizer.weight_decay is 0")
@@ -63,7 +63,7 @@ def make_optimizer(
         )
     if config.layer_decay != 1:
         scales = layer_scales(config.layer_decay, letters, whole)
-        parts.append(optax.stateless(lambda updates, _: scaled(updates, scales)))
+        parts.append(optax.stateless(lambda updates, _: scale_updates(updates, scales)))
     parts.append(
         optax.scale_by_learning_rate(lambda t: config.learning_rate * schedule(jnp.asarray(t)))
     )
@@ -119,12 +119,12 @@ def _adam_counting_each(
         nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, updates)
         count = jax.tree.map(lambda n: n + 1, state.count)
 
-        def corrected(moment: jax.Array, n: jax.Array, b: float) -> jax.Array:
+        def unbias(moment: jax.Array, n: jax.Array, b: float) -> jax.Array:
             n = n.reshape(*n.shape, *[1] * (moment.ndim - n.ndim)).astype(jnp.float32)
             return moment / (1 - b**n).astype(moment.dtype)
 
         steps = jax.tree.map(
-            lambda m, v, n: corrected(m, n, b1) / (jnp.sqrt(corrected(v, n, b2)) + epsilon),
+            lambda m, v, n: unbias(m, n, b1) / (jnp.sqrt(unbias(v, n, b2)) + epsilon),
             mu,
             nu,
             count,
@@ -173,7 +173,7 @@ def _per_layer(inner: optax.GradientTransformation) -> optax.GradientTransformat
     return optax.GradientTransformation(jax.vmap(inner.init), update)
 
 
-def _decayed(config: OptimizerConfig, names: Any, known: list[str]) -> Any:
+def _decay_mask(config: OptimizerConfig, names: Any, known: list[str]) -> Any:
     for setting, patterns in (("decay", config.decay), ("no_decay", config.no_decay)):
         for pattern in patterns:
             refuse_unused(f"optimizer.{setting}", pattern, known)

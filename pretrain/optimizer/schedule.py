@@ -23,7 +23,7 @@ def make_schedule(config: ScheduleConfig, *, steps: int) -> Schedule:
     decay = config.decay_steps or max(steps - warmup, 1)
     start = steps - decay if config.kind == "wsd" else warmup
     if config.kind == "stlr":
-        return lambda t: _slanted_triangle(t, warmup or max(steps // 10, 1), steps, config.final)
+        return lambda t: _triangle(t, warmup or max(steps // 10, 1), steps, config.final)
 
     def multiple(t: jax.Array) -> jax.Array:
         t = jnp.asarray(t, jnp.float32)
@@ -46,7 +46,7 @@ def make_schedule(config: ScheduleConfig, *, steps: int) -> Schedule:
     return multiple
 
 
-def _slanted_triangle(t: jax.Array, cut: int, steps: int, final: float) -> jax.Array:
+def _triangle(t: jax.Array, cut: int, steps: int, final: float) -> jax.Array:
     t = jnp.asarray(t, jnp.float32)
     up, down = t / cut, 1 - (t - cut) / max(steps - cut, 1)
     return final + (1 - final) * jnp.clip(jnp.where(t < cut, up, down), 0.0, 1.0)

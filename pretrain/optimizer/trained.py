@@ -75,7 +75,7 @@ def parts_of(
     Raises PatternError for a pattern that matches nothing, and where nothing would be trained.
     """
     names = flat(letters)
-    chosen = trained_names(tuple(names), trainable)
+    chosen = match_trainable(tuple(names), trainable)
     cut = {
         name: _cut(shapes[name][0], first_layer) if is_layers(name, each) else 0
         for name, each in names.items()
@@ -112,11 +112,11 @@ def parts_of(
         frozen_letters=nest(frozen),
         begin=begin,
         combine=combine,
-        whole=joined,
+        whole=join_trees,
     )
 
 
-def joined(params: Any, frozen: Any) -> Any:
+def join_trees(params: Any, frozen: Any) -> Any:
     """The whole parameters of a trained and a frozen tree: what is in both is a stack of layers,
     the lower ones frozen. Arrays of JAX or of numpy; what is in one tree alone is not copied."""
     lower, upper = flat(frozen), flat(params)
@@ -127,7 +127,7 @@ def joined(params: Any, frozen: Any) -> Any:
     return nest(lower | upper | stacks)
 
 
-def trained_names(names: Sequence[str], trainable: tuple[str, ...]) -> set[str]:
+def match_trainable(names: Sequence[str], trainable: tuple[str, ...]) -> set[str]:
     """The names that patterns choose. Raises PatternError for one that matches none."""
     for pattern in trainable:
         refuse_unused("trainable", pattern, names, pattern.removeprefix("!"))

@@ -16,14 +16,14 @@ import numpy as np
 
 from gesso.models.adapters.adapters import bind, init, letters_of, refused
 from gesso.models.adapters.config import AdapterConfig
-from gesso.models.adapters.merge import Merged, merge
+from gesso.models.adapters.merge import merge
 from gesso.models.model import Model
 from gesso.models.trees import flat, nest
 from gesso.pretrain.checkpoints import orbax as array_files
 from gesso.pretrain.checkpoints.fingerprint import fingerprints
 from gesso.pretrain.config import StartConfig
 from gesso.pretrain.experiment import Experiment, ExperimentError
-from gesso.pretrain.optimizer.trained import Parts, trained_names
+from gesso.pretrain.optimizer.trained import Parts, match_trainable
 from gesso.pretrain.origins.parameters import match
 from gesso.pretrain.origins.resize import resize
 from gesso.pretrain.origins.sources import open_source
@@ -39,7 +39,7 @@ def adapter_parts(config: AdapterConfig, model: Model, *, trainable: tuple[str, 
     if problems := refused(config, model.config, model.letters):
         raise ExperimentError("; ".join(problems))
     names = flat(model.letters)
-    beside = trained_names(tuple(names), trainable) if trainable else set()
+    beside = match_trainable(tuple(names), trainable) if trainable else set()
     frozen = {name: each for name, each in names.items() if name not in beside}
 
     def begin(whole: Any, key: jax.Array) -> tuple[Any, Any]:
@@ -105,21 +105,6 @@ def with_adapter(
     return jax.tree.map(np.asarray, bound)
 
 
-def merged(
-    experiment: Experiment,
-    model: Model,
-    trained: Mapping[str, Any],
-    info: Mapping[str, Any],
-    *,
-    base: str = "",
-    dtype: str = "",
-) -> Merged:
-    """The same with what a merge into `dtype` ("": the base's) rounds away. Raises AdapterError for
-    an adapter that is no change of weights."""
-    whole = whole_base(experiment, model, trained, info, base=base)
-    return merge(whole, trained["adapter"], experiment.adapter, model.letters, dtype)
-
-
 def whole_base(
     experiment: Experiment,
     model: Model,
@@ -137,7 +122,7 @@ def whole_base(
         start = dataclasses.replace(start, source=base)
     own = {name: each for name, each in trained.items() if name != "adapter"}
     names = [name for name in flat(model.letters) if name not in flat(own)]
-    frozen = nest(_loaded(experiment, model, start, names))
+    frozen = nest(_load(experiment, model, start, names))
     if digest(frozen) != info["base"]["fingerprint"]:
         raise ExperimentError(
             f"{start.source or start.encoder} does not hold the parameters that this adapter was"
@@ -152,7 +137,7 @@ def _base(params: Mapping[str, Any], frozen: Mapping[str, Any]) -> dict[str, Any
     return nest(flat(frozen) | own)
 
 
-def _loaded(
+def _load(
     experiment: Experiment, model: Model, start: StartConfig, names: Sequence[str]
 ) -> dict[str, np.ndarray]:
     """Parameters as a run that starts so has them at first, numpy, in its dtype."""

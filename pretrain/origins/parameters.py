@@ -89,7 +89,7 @@ def match(
 ) -> WarmStart:
     """Each parameter with its origin, matched by name. Raises ExperimentError as warm_start_of."""
     offered = {
-        _renamed(f"{side}/{name}" if side else name, start.rename): (side, name)
+        _rename(f"{side}/{name}" if side else name, start.rename): (side, name)
         for side, source in sources.items()
         for name in source.pieces
     }
@@ -119,9 +119,9 @@ def match(
         elif matches(name, drawn):
             origins.append(Origin(name=name, shape=shape, kind="fresh"))
         elif taken:
-            problems.append(f"{name} is {_spelled(shape)} here and {_spelled(was)} there")
+            problems.append(f"{name} is {_shape_text(shape)} here and {_shape_text(was)} there")
         else:
-            problems.append(f"{name} {_spelled(shape)} is not there")
+            problems.append(f"{name} {_shape_text(shape)} is not there")
     if problems:
         places = " and ".join(str(each.folder) for each in sources.values())
         listed = "".join(f"\n  - {each}" for each in problems)
@@ -155,8 +155,8 @@ def lines_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     cells = [
         (
             row["name"],
-            _spelled(row["shape"]),
-            row["origin"] + (f" from {_spelled(row['was'])}" if row["was"] else ""),
+            _shape_text(row["shape"]),
+            row["origin"] + (f" from {_shape_text(row['was'])}" if row["was"] else ""),
             row["trained"],
             "" if row["from"] == row["name"] else row["from"],
         )
@@ -176,7 +176,7 @@ def _resizable(letters: str, was: tuple[int, ...], shape: tuple[int, ...]) -> bo
     )
 
 
-def _renamed(name: str, rename: Mapping[str, str]) -> str:
+def _rename(name: str, rename: Mapping[str, str]) -> str:
     for old, new in rename.items():
         if fnmatch.fnmatchcase(name, old):
             before, star, after = old.partition("*")
@@ -243,5 +243,5 @@ def _settings(config: Any, before: str = "") -> dict[str, Any]:
     return found
 
 
-def _spelled(shape: Sequence[int]) -> str:
+def _shape_text(shape: Sequence[int]) -> str:
     return f"[{', '.join(map(str, shape))}]"

@@ -10,7 +10,7 @@ import numpy as np
 from gesso.pretrain.checkpoints import step_folders
 from gesso.pretrain.checkpoints.manifest import Leaf, ManifestDamaged, damage, read
 from gesso.pretrain.experiment import Experiment, ExperimentError
-from gesso.pretrain.folder.claim import RunFolderError, stored_experiment
+from gesso.pretrain.folder.claim import RunFolderError, read_experiment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +71,7 @@ def open_source(named: str | os.PathLike[str], *, setting: str = "start.source")
             f" gesso import {path} runs/{path.name}, then start from runs/{path.name}"
         )
     try:
-        experiment = stored_experiment(path)
+        experiment = read_experiment(path)
     except RunFolderError as error:
         raise ExperimentError(f"{setting}: {error}") from None
     steps = step_folders.complete_steps(path / "checkpoints")

@@ -215,7 +215,7 @@ def test_it_is_asked_during_training(made, folder, tmp_path):
         reporter = Reporter(setup, metrics, cast(Any, None), hosts)
         assert [step for step in range(1, 5) if reporter.due(step)] == [2, 4]
         for step in (2, 5):
-            assert not reporter.evaluated(step)
+            assert not reporter.is_evaluated(step)
             reporter.evaluate(step, params)
     alone = evaluate(*made, ["ours_choices"], folder, 2)
     records = [each for each in read_metrics(tmp_path) if each["kind"] == "harness"]

@@ -18,7 +18,7 @@ from gesso.partitioning.config import MeshConfig
 from gesso.planning.plan import SEPARATOR, any_tokenizer, lay_out
 from gesso.pretrain.checks import validate
 from gesso.pretrain.experiment import override
-from gesso.pretrain.setup import trained_parts
+from gesso.pretrain.setup import parts_and_optimizer
 from gesso.pretrain.state import carry_of, init_state
 
 MESHES = {
@@ -128,7 +128,7 @@ def random_batch(made, seed: int = 0):
 def born(made):
     """The first state of a laid out experiment, on its mesh, drawn there."""
     e = made.experiment
-    parts, optimizer = trained_parts(e, made.model, range(e.steps))
+    parts, optimizer = parts_and_optimizer(e, made.model, range(e.steps))
     return init_state(
         made.model,
         optimizer,

@@ -15,9 +15,9 @@ from gesso.pretrain.config import ScheduleConfig, StageConfig, StartConfig
 from gesso.pretrain.exits import DONE
 from gesso.pretrain.experiment import ExperimentError, override
 from gesso.pretrain.open import open_run
-from gesso.pretrain.phases import phase_experiment, scheduled
+from gesso.pretrain.phases import phase_experiment, schedule_range
 from gesso.pretrain.session import run
-from gesso.pretrain.stages import kept_moments
+from gesso.pretrain.stages import keep_moments
 from gesso.records.metrics import read_metrics
 
 SMALL = {
@@ -172,7 +172,7 @@ class StopAfter:
     def __enter__(self):
         from gesso.pretrain.failures.preemption import Preemption
 
-        self._patch.setattr(Preemption, "reached", lambda _, step: step >= self._step)
+        self._patch.setattr(Preemption, "must_stop", lambda _, step: step >= self._step)
 
     def __exit__(self, *_):
         self._patch.undo()
@@ -188,14 +188,14 @@ def test_moments_of_what_was_trained_stay_and_others_are_fresh():
         return jax.tree.map(lambda x: np.zeros_like(x), tree)
 
     before = state(1, norm=np.full(3, 7.0))
-    after = kept_moments(fresh(state(3, norm=np.zeros(3), embed=np.zeros(4))), before)
+    after = keep_moments(fresh(state(3, norm=np.zeros(3), embed=np.zeros(4))), before)
     np.testing.assert_array_equal(after[0]["mu"]["blocks"]["q"][:, 0], [0, 0, 7])
     np.testing.assert_array_equal(after[0]["count"]["blocks"]["q"], [0, 0, 5])
     assert after[0]["mu"]["norm"].tolist() == [7, 7, 7]
     assert after[0]["mu"]["embed"].tolist() == [0, 0, 0, 0]
     assert after[0]["count"]["embed"] == 0
     assert after[1] == 0, "the schedule's own count begins anew"
-    fewer = kept_moments(fresh(state(1)), state(3))
+    fewer = keep_moments(fresh(state(1)), state(3))
     assert fewer[0]["mu"]["blocks"]["q"].tolist() == [[7, 7]]
 
 
@@ -218,6 +218,6 @@ def test_a_stage_is_the_experiment_with_its_own_settings():
     assert first.trainable == ("blocks/*", "norm/*")
     assert first.optimizer.learning_rate == 2e-3
     assert phase_experiment(e, 1).optimizer.learning_rate == e.optimizer.learning_rate
-    assert [scheduled(e, k) for k in range(3)] == [range(3), range(3, 5), range(5, 7)]
+    assert [schedule_range(e, k) for k in range(3)] == [range(3), range(3, 5), range(5, 7)]
     assert phase_experiment(e, 2) == e
-    assert scheduled(dataclasses.replace(e, stages=()), 0) == range(7)
+    assert schedule_range(dataclasses.replace(e, stages=()), 0) == range(7)

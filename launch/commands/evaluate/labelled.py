@@ -9,7 +9,7 @@ from rich.table import Table
 from gesso.launch.commands.evaluate.run import place
 from gesso.launch.commands.evaluate.stores import store_for
 from gesso.launch.console import Refused, narration, output
-from gesso.pretrain.folder.claim import stored_experiment
+from gesso.pretrain.folder.claim import read_experiment
 
 
 def is_task(folder: Path) -> bool:
@@ -17,7 +17,7 @@ def is_task(folder: Path) -> bool:
     run."""
     from gesso.objectives.config import TASKS
 
-    return stored_experiment(folder).objective.kind in TASKS
+    return read_experiment(folder).objective.kind in TASKS
 
 
 def figures(

@@ -15,13 +15,13 @@ def named_store(named: str, *, what: str = "token store") -> Any:
     from gesso.configs import registry
     from gesso.data.embedded.corpus import ensure_store, parse_store
     from gesso.data.open import open_store
-    from gesso.pretrain.folder.claim import stored_experiment
+    from gesso.pretrain.folder.claim import read_experiment
 
     where = named
     if parse_store(named) is None:
         folder = Path(named).expanduser()
         if (folder / "experiment.json").is_file():
-            where = stored_experiment(folder).data.store
+            where = read_experiment(folder).data.store
         elif not folder.exists() and named in registry.names():
             where = registry.experiment(named).data.store
         elif (
