@@ -1,14 +1,18 @@
 """The contract of an objective: it says what a batch is and what each position of it costs."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import jax
 import numpy as np
 
+from gesso.data.config import FrameConfig
 from gesso.objectives.config import TASKS, ObjectiveConfig
+
+# The rows of a data order by their numbers, as Order.take gives them.
+Take = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +31,9 @@ class Term:
 
 
 class Objective(Protocol):
-    """Never reduces: the step alone divides, by weights summed over the whole global batch.
+    """What the step asks of an objective, with the defaults of most; an objective names it as its
+    base class. It never reduces: the step alone divides, by weights summed over the whole global
+    batch.
 
     terms: what `__call__` gives, by name; the first is the negative log-likelihood that reports and
     held-out figures are led by. overlap: tokens a row shares with the next piece of its document.
@@ -35,11 +41,10 @@ class Objective(Protocol):
     document (BERT's [CLS] and [SEP]). letters: the batch leaves that are not "B" or "BL".
     carry: where a model remembers from batch to batch, what it leaves to the next one: {name:
     letters}, float32 arrays that begin as zeros, whose sizes are the model's and the batch's (B).
-    The objective then also has `carried(module, batch, key, carry)`, which gives what `__call__`
-    does and the carry after it. Most objectives have neither.
+    The step then calls `carried` in place of `__call__`. Empty for most.
     companions: whether rows come with rows of other documents ("other_tokens", ...), as next
-    sentence prediction needs. framing (of TASKS alone): how labelled examples become rows; these
-    also have `scored`, which gives what `__call__` does and what is predicted.
+    sentence prediction needs. framing: how labelled examples become rows, of TASKS alone (None of
+    others); these also have `scored`, which gives what `__call__` does and what is predicted.
     """
 
     terms: Mapping[str, Term]
@@ -47,6 +52,12 @@ class Objective(Protocol):
     overhead: int
     letters: Mapping[str, str]
     companions: bool
+    carry: Mapping[str, str] = {}
+    framing: FrameConfig | None = None
+
+    def check(self, take: Take) -> None:
+        """Raise ValueError where a corpus is not what the objective needs (a separator in every
+        document), by its first rows. take: Order.take."""
 
     def row_length(self, length: int) -> int:
         """Tokens a row of the data has when the model reads `length`."""
@@ -63,6 +74,17 @@ class Objective(Protocol):
     ) -> dict[str, jax.Array]:
         """{term: unreduced float32 values} of a model merged with its params."""
         ...
+
+    def carried(
+        self,
+        module: Any,
+        batch: Mapping[str, jax.Array],
+        key: jax.Array | None,
+        carry: Mapping[str, jax.Array],
+    ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+        """What `__call__` gives of rows that go on from `carry`, and the carry after them. Called
+        where `carry` names something."""
+        raise NotImplementedError(f"{type(self).__name__} carries nothing from batch to batch")
 
 
 # kind of a config -> (module, class)

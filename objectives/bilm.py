@@ -6,7 +6,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from gesso.objectives.base import Term
+from gesso.objectives.base import Objective, Term
 from gesso.objectives.config import BiLMConfig
 from gesso.objectives.cross_entropy import cross_entropy
 from gesso.objectives.sampled_softmax import sampled_cross_entropy
@@ -15,7 +15,7 @@ DIRECTIONS: tuple[Literal["forward", "backward"], ...] = ("forward", "backward")
 _PAD = 260  # the character after a word's end (data/tokenizers/words.py)
 
 
-class BiLM:
+class BiLM(Objective):
     """Terms "forward" and "backward": the negative log-likelihood of the next and of the previous
     word in nats, each half of the loss (https://arxiv.org/abs/1802.05365, section 3.1).
 

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gesso.objectives.base import Term
+from gesso.objectives.base import Objective, Term
 from gesso.objectives.config import CausalLMConfig
 from gesso.objectives.cross_entropy import cross_entropy
 
 
-class CausalLM:
+class CausalLM(Objective):
     """Terms: "lm", the negative log-likelihood of each target in nats; "z", log(Z)^2, where asked.
 
     Both are weighed by the batch's "lm_weight". The loss is their weighted mean over the tokens of

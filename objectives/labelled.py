@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from gesso.data.config import FrameConfig
+from gesso.objectives.base import Objective
 
 
-class Labelled:
+class Labelled(Objective):
     """A base of objectives over task stores (data/labelled/store.py). Rows of other stores, or a
     store of another kind of task, are refused.
 
@@ -27,7 +28,7 @@ class Labelled:
         self.config, self.store = config, store
         check_store(self.kind, store, model)
         ids = special_ids(config, tokenizer, model)
-        self.framing = FrameConfig(
+        self.framing: FrameConfig = FrameConfig(
             first=(ids["cls"],),
             between=(ids["sep"],) * config.separators,
             last=(ids["end"],),

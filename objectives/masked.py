@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gesso.objectives.base import Term
+from gesso.objectives.base import Objective, Term
 from gesso.objectives.config import MaskedLMConfig
 from gesso.objectives.cross_entropy import cross_entropy
 from gesso.objectives.masked_pairs import Frame, frame_rows
@@ -15,7 +15,7 @@ from gesso.objectives.masking import Masking, mask_rows
 from gesso.partitioning.axes import shard
 
 
-class MaskedLM:
+class MaskedLM(Objective):
     """Terms: "mlm", the negative log-likelihood of each predicted token in nats; with pairs "nsp",
     that of each pair's label. "mlm_accuracy" and "nsp_accuracy" (1 or 0) are only reported.
 

@@ -8,14 +8,14 @@ import numpy as np
 
 from gesso.data.order.counter_hash import draw, fraction
 from gesso.data.order.permutation import make_key
-from gesso.objectives.base import Term, build
+from gesso.objectives.base import Objective, Take, Term, build
 from gesso.objectives.config import MixedConfig
-from gesso.objectives.two_sides import Take, TwoSided, make_room
+from gesso.objectives.two_sides import TwoSided, make_room
 
 Batch = dict[str, np.ndarray]
 
 
-class Mixed:
+class Mixed(Objective):
     """The parts of a MixedConfig, on one batch and one forward pass.
 
     A row's part is a hash of its number, with the parts' shares for probabilities: the same on any

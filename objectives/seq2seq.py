@@ -6,10 +6,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from gesso.objectives.base import Term
+from gesso.objectives.base import Take, Term
 from gesso.objectives.config import Seq2SeqLMConfig
 from gesso.objectives.cross_entropy import Scored
-from gesso.objectives.two_sides import Pieces, Room, Sides, Take, TwoSided, around
+from gesso.objectives.two_sides import Pieces, Room, Sides, TwoSided, around
 
 _CHECKED_ROWS = 64
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
-from gesso.objectives.base import Term
+from gesso.objectives.base import Objective, Take, Term
 from gesso.objectives.cross_entropy import Scored, cross_entropy
 
 LETTERS = {"source": "BS", "source_segments": "BS", "source_positions": "BS"}
@@ -20,7 +20,6 @@ _TYPICAL_PIECE = 256  # tokens; decides only what is fast, never what fits
 # pieces' tokens i64[n] -> the most tokens that their (sources, targets) can have, i64[n] each
 Costs = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 # row numbers i64[n] -> those rows of the data
-Take = Callable[[np.ndarray], Mapping[str, np.ndarray]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +159,7 @@ class Sides(NamedTuple):
     target_lengths: np.ndarray
 
 
-class TwoSided:
+class TwoSided(Objective):
     """What its kinds share: packed batches, decoder inputs, and the cost of each target.
 
     Of the batch, "source", "source_segments", "source_positions" are i32[B, S]; "tokens" (the

@@ -218,7 +218,7 @@ def lay_out(experiment: Experiment, devices: list[Any]) -> LaidOut:
     from gesso.partitioning.mesh import make_mesh
     from gesso.pretrain.batch import abstract_batch
     from gesso.pretrain.setup import parts_and_optimizer, step_settings
-    from gesso.pretrain.state import abstract_state, carry_of
+    from gesso.pretrain.state import abstract_state
     from gesso.pretrain.step import make_train_step
 
     e = experiment
@@ -231,7 +231,7 @@ def lay_out(experiment: Experiment, devices: list[Any]) -> LaidOut:
         mesh=mesh,
         layout=layout,
         dtype=e.precision.params,
-        carry=carry_of(objective),
+        carry=objective.carry,
         rows=e.batch,
         parts=parts,
     )

@@ -17,7 +17,7 @@ from gesso.pretrain.origins.parameters import Origin, WarmStart
 from gesso.pretrain.origins.resize import resize
 from gesso.pretrain.origins.sources import Source, refuse_damaged
 from gesso.pretrain.setup import Setup
-from gesso.pretrain.state import State, carry_of, init_state, make_init_from
+from gesso.pretrain.state import State, init_state, make_init_from
 
 
 def fresh_state(s: Setup) -> State:
@@ -30,7 +30,7 @@ def fresh_state(s: Setup) -> State:
         mesh=s.mesh,
         layout=s.layout,
         dtype=e.precision.params,
-        carry=carry_of(s.objective),
+        carry=s.objective.carry,
         rows=e.batch,
         parts=s.parts,
     )
@@ -73,7 +73,7 @@ def state_from(s: Setup, params: Params) -> State:
     model's, whose memory it takes over. The optimizer is fresh."""
     e = s.experiment
     init = make_init_from(
-        s.model, s.optimizer, carry=carry_of(s.objective), rows=e.batch, parts=s.parts
+        s.model, s.optimizer, carry=s.objective.carry, rows=e.batch, parts=s.parts
     )
     donated = () if s.mesh.devices.flat[0].platform == "cpu" else (0,)
     shardings = jax.tree.map(lambda x: x.sharding, s.abstract)

@@ -4,13 +4,16 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import numpy as np
 
+from gesso.data.loader import Batch
 from gesso.partitioning.mesh import settle
 from gesso.pretrain.state import Position, State
+from gesso.pretrain.step import Metrics
+from gesso.records.metrics import Record
 
 
 class Diverged(FloatingPointError):
@@ -19,15 +22,16 @@ class Diverged(FloatingPointError):
 
 @dataclass(frozen=True, kw_only=True)
 class Hooks:
-    """What the loop does beside stepping; every one is called with the number of updates done.
+    """What the loop does beside stepping. Steps are the number of updates made.
 
-    record: a train record (docs/metrics.md), on logged steps. save: start a checkpoint.
-    evaluate: held-out loss and samples. poll: raise what went wrong in the background.
-    due: is this a step to save at, to evaluate at. preempted: has a host been told to stop.
-    progress: the phase the loop is in, for the hang watchdog and the spans ("wait": for devices).
+    record: takes a train record (docs/metrics.md), on logged steps. save: starts a checkpoint of
+    (step, state, next row). evaluate: held-out loss and samples. save_due, evaluate_due: whether
+    this is a step for it. poll: raises what went wrong in the background. preempted: whether a host
+    must stop after this step, the same answer on all of them. progress: hears the phase that the
+    loop enters, for the hang watchdog and the spans ("wait": for devices).
     """
 
-    record: Callable[[dict[str, Any]], None]
+    record: Callable[[Record], None]
     save: Callable[[int, State, int], None]
     save_due: Callable[[int], bool]
     evaluate: Callable[[int, State], None]
@@ -74,8 +78,8 @@ class Outcome(Position):
 
 def train(
     state: State,
-    batches: Iterable[Any],
-    step_fn: Callable[[State, dict[str, jax.Array]], tuple[State, dict[str, jax.Array]]],
+    batches: Iterable[Batch],
+    step_fn: Callable[[State, dict[str, jax.Array]], tuple[State, Metrics]],
     *,
     start: int,
     steps: int,
@@ -89,17 +93,20 @@ def train(
     The metrics of an update are read while the next one runs. Raises Diverged.
     """
     clock, pending = _Clock(), None
-    feed: Iterator[Any] = iter(batches)
+    feed: Iterator[Batch] = iter(batches)
     for done in range(start + 1, steps + 1):
         hooks.progress("data")
         batch = next(feed)
         hooks.progress("step")
+        # Whatever is not on the device yet would make the host wait here, every step.
         with jax.transfer_guard("disallow"):
             state, metrics = step_fn(state, batch.arrays)
         hooks.progress("wait")
         settle(metrics)
         hooks.progress("step")
         next_row = batch.rows[1]
+        # The update was only dispatched. Its metrics are read when the next one is under way, so
+        # that the devices never wait for the host.
         pending, ready = (done, batch, metrics), pending
         if ready:
             _report(*ready, clock, hooks, figures)
@@ -116,6 +123,7 @@ def train(
         if hooks.evaluate_due(done):
             if pending:
                 _report(*pending, clock, hooks, figures)
+            # Time spent on evaluation is no time of the steps: moved out of the clock below.
             pending, before = None, time.perf_counter()
             hooks.progress("evaluate")
             hooks.evaluate(done, state)
@@ -126,7 +134,7 @@ def train(
 
 
 def _report(
-    step: int, batch: Any, metrics: Any, clock: _Clock, hooks: Hooks, figures: Figures
+    step: int, batch: Batch, metrics: Metrics, clock: _Clock, hooks: Hooks, figures: Figures
 ) -> None:
     hooks.progress("wait")
     values = jax.device_get(metrics)
@@ -141,6 +149,7 @@ def _report(
             f" rows {batch.rows[0]} to {batch.rows[1]} (step {step}); lower the learning rate, or"
             f" jump over the rows with --data.skip"
         )
+    # Skipped updates are always on record: each is rare, and the first thing to look at.
     if step % figures.log_every and step != figures.total and not values["skipped"]:
         return
     now = time.perf_counter()
@@ -150,6 +159,7 @@ def _report(
         "kind": "train",
         "step": step,
         "rows": list(batch.rows),
+        # Over the rows' own checksums in row order: the same on any mesh and any number of hosts.
         "batch_crc32": zlib.crc32(np.ascontiguousarray(values["row_crc"], "<u4").tobytes()),
         "loss": float(values["loss"]),
         **{term: float(values[term]) for term in figures.terms},

@@ -74,7 +74,7 @@ class Reporter:
         last = step == s.experiment.steps
         self._evaluated_at = step
         if e.every_steps and (last or step % e.every_steps == 0):
-            of_task = hasattr(s.objective, "framing")
+            of_task = s.objective.framing is not None
             figures = self._of_task(step, state) if of_task else self._of_text(step, state)
             self.last_evaluation = figures
             self._metrics.write({"kind": "evaluation", "step": step, **figures})

@@ -28,7 +28,7 @@ from gesso.pretrain.optimizer.trained import Parts, parts_of
 from gesso.pretrain.origins.adapter import adapter_parts, adapter_shapes
 from gesso.pretrain.phases import phase_experiment, schedule_range
 from gesso.pretrain.placeholders import counting
-from gesso.pretrain.state import State, abstract_state, carry_of
+from gesso.pretrain.state import State, abstract_state
 from gesso.pretrain.step import StepSettings, compile_step, make_train_step
 
 
@@ -93,16 +93,14 @@ def set_up(experiment: Experiment, *, store: Any, phase: int | None = None) -> S
             mixture=data.mixture,
             skip=data.skip,
             examples=data.examples,
-            frame=getattr(objective, "framing", None),
+            frame=objective.framing,
             wait_seconds=data.wait_seconds,
         ),
     )
     objective = counting(objective, experiment.adapter)
     if experiment.adapter.kind == "p_tuning":
         objective.host_batch(order.take(order.visit(0, experiment.batch)))
-    # Some objectives need more of a corpus than text (a separator): they look at its first rows.
-    if check := getattr(objective, "check", None):
-        check(order.take)
+    objective.check(order.take)
     model = build(experiment.model)
     parts, optimizer = parts_and_optimizer(experiment, model, schedule)
     mesh, layout = make_mesh(experiment.mesh), LAYOUTS[experiment.layout]
@@ -112,7 +110,7 @@ def set_up(experiment: Experiment, *, store: Any, phase: int | None = None) -> S
         mesh=mesh,
         layout=layout,
         dtype=experiment.precision.params,
-        carry=carry_of(objective),
+        carry=objective.carry,
         rows=experiment.batch,
         parts=parts,
     )

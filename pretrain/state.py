@@ -32,11 +32,6 @@ class Position:
     next_row: int
 
 
-def carry_of(objective: Any) -> Mapping[str, str]:
-    """What an objective carries from batch to batch, {name: letters}; empty for most."""
-    return getattr(objective, "carry", {})
-
-
 def make_init(
     model: Model,
     optimizer: optax.GradientTransformation,

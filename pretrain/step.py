@@ -1,4 +1,9 @@
-"""The one training step: every objective, any mesh, any number of microbatches."""
+"""The one training step: every objective, any mesh, any number of microbatches.
+
+The order is the point: denominators are counted over the whole global batch, then the gradients of
+sums over them are taken, then there is one update. Nothing is averaged twice, so how a batch is cut
+(microbatches, devices, packed rows) changes no result beyond rounding.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,17 +15,23 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from gesso.models.model import Model
+from gesso.models.model import Model, Params
 from gesso.objectives.base import Objective
 from gesso.partitioning.axes import Layout, at_rest, gradient, partition
 from gesso.pretrain.batch import Batch
 from gesso.pretrain.optimizer.trained import Parts, everything
 from gesso.pretrain.state import State
 
-# Names the random stream of `Parts.combine` beside the objective's.
-_OF_THE_PARTS = 0x9A275
+# Folded into the step's key: the random stream of `Parts.combine`, apart from the objective's.
+_PARTS_STREAM = 0x9A275
 
-Metrics = dict[str, jax.Array]
+# Scalars by name, but "counts", {weight leaf: i32[2]}, "row_crc" u32[B] and the two arrays by
+# component.
+Metrics = dict[str, Any]
+# What an objective carries from batch to batch, {name: array}; None where it carries nothing.
+Carry = dict[str, jax.Array] | None
+# ((gradients of the trained tree, metrics), the carry after the batch)
+Gradients = tuple[tuple[Params, Metrics], Carry]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,61 +61,74 @@ def make_train_step(
     """(state, batch) -> (state, metrics); traceable, to be compiled by `compile_step`.
 
     Denominators are counted over the whole global batch before the forward, so that packing,
-    masks, microbatches and data parallelism change nothing. An update whose loss or gradient norm
-    is no number leaves the state as it was, but for the step count (metrics["skipped"] = 1): what
-    is carried from batch to batch too, so that rows may go on from the batch before the last.
+    masks, microbatches and data parallelism change nothing. An update with a NaN or infinite loss
+    or gradient norm leaves the state as it was, but for the step count (metrics["skipped"] = 1):
+    what is carried from batch to batch too, so that rows may go on from the batch before the last.
 
     parts: what is trained, all of the model by default. The gradients, their norm and clipping, and
     the optimizer are of the trained tree alone; state["frozen"] comes back as it was.
     """
     chosen = parts or everything(model.letters)
+    terms = objective.terms
 
-    def place(tree: Any, letters: Any) -> Any:
+    def place(tree: Params, letters: Params) -> Params:
+        # Cast while it is split: what is gathered after that is half as large in bfloat16.
         return at_rest(jax.tree.map(lambda x: x.astype(s.compute), tree), letters)
 
     def loss_fn(
-        params: Any, frozen: Any, batch: Batch, carry: Any, key: Any, denominators: Any
-    ) -> Any:
+        params: Params,
+        frozen: Params,
+        batch: Batch,
+        carry: Carry,
+        key: jax.Array | None,
+        denominators: Metrics,
+    ) -> tuple[Any, tuple[Metrics, Carry]]:
         trained, kept = place(params, chosen.letters), place(frozen, chosen.frozen_letters)
-        own_key = None if key is None else jax.random.fold_in(key, _OF_THE_PARTS)
-        module = model.merge(chosen.combine(trained, kept, own_key))
+        parts_key = None if key is None else jax.random.fold_in(key, _PARTS_STREAM)
+        module = model.merge(chosen.combine(trained, kept, parts_key))
         if carry is None:
             losses, after = objective(module, batch, key), None
         else:
-            carrying: Any = objective
-            losses, after = carrying.carried(module, batch, key, carry)
-        sums = {
-            name: jnp.sum(losses[name] * batch[term.weight])
-            for name, term in objective.terms.items()
-        }
+            losses, after = objective.carried(module, batch, key, carry)
+        # The one division. Denominators are the whole batch's even where `batch` is a microbatch of
+        # it: sums over microbatches of these quotients are then the means over the batch.
+        sums = {name: jnp.sum(losses[name] * batch[term.weight]) for name, term in terms.items()}
         means = {name: sums[name] / denominators[name] for name in sums}
-        loss = sum(term.coefficient * means[name] for name, term in objective.terms.items())
+        loss = sum(term.coefficient * means[name] for name, term in terms.items())
         by_component = _by_component(losses, batch, objective, s.components)
         return loss, (means | {"loss": loss} | by_component, after)
 
-    def gradients(trees: Any, batch: Batch, carry: Any, key: Any, denominators: Any) -> Any:
+    def gradients(
+        trees: tuple[Params, Params],
+        batch: Batch,
+        carry: Carry,
+        key: jax.Array | None,
+        denominators: Metrics,
+    ) -> Gradients:
+        # With respect to the first argument alone, `params`: what is frozen has no gradient.
         (_, (metrics, after)), grads = jax.value_and_grad(loss_fn, has_aux=True)(
             *trees, batch, carry, key, denominators
         )
         return (gradient(grads, chosen.letters), metrics), after
 
     # Weight leaves of the terms that predict tokens, each once.
-    predicted = dict.fromkeys(t.weight for t in objective.terms.values() if t.targets)
+    predicted = dict.fromkeys(term.weight for term in terms.values() if term.targets)
 
     def step(state: State, batch: Batch) -> tuple[State, Metrics]:
         params, frozen = state["params"], state.get("frozen", {})
-        trees = (params, frozen)
+        # A key of the step's number, not of a stored generator: a restarted run draws the same.
         key = jax.random.fold_in(jax.random.key(s.seed), state["step"]) if s.dropout else None
+        # At least 1: a batch without a single target has loss 0, not 0 / 0.
         denominators = {
-            name: jnp.maximum(jnp.sum(batch[term.weight]), 1.0)
-            for name, term in objective.terms.items()
+            name: jnp.maximum(jnp.sum(batch[term.weight]), 1.0) for name, term in terms.items()
         }
         counts = {
             name: _rows_and_places(batch[name])
-            for name in dict.fromkeys(term.weight for term in objective.terms.values())
+            for name in dict.fromkeys(term.weight for term in terms.values())
         }
+        # A row's checksum is for the records; no microbatch needs it.
         counted = {name: leaf for name, leaf in batch.items() if name != "row_crc"}
-        rows = (counted, state.get("carry"))
+        trees, rows = (params, frozen), (counted, state.get("carry"))
         if s.microbatches == 1:
             (grads, metrics), after = gradients(trees, *rows, key, denominators)
         else:
@@ -118,6 +142,7 @@ def make_train_step(
         updates, opt_state = optimizer.update(grads, state["opt_state"], before)
         after_update = gradient(optax.apply_updates(before, updates), chosen.letters)
         updated = {"params": after_update, "opt_state": opt_state}
+        # Decided on the device: the host learns of it a step later and never waits.
         finite = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"])
         if after is not None:
             updated["carry"] = after
@@ -127,11 +152,13 @@ def make_train_step(
             "grad_norm": norm,
             "learning_rate": s.learning_rate(state["step"]),
             "skipped": 1 - finite.astype(jnp.int32),
+            # Segment 0 is padding; an encoder-decoder has two such leaves.
             "tokens": sum(jnp.sum(batch[name] > 0) for name in batch if name.endswith("segments")),
             "counts": counts,
             "loss_tokens": sum(counts[name][1] for name in predicted),
             "row_crc": batch["row_crc"],
         }
+        # Counted where the update was skipped, too: its rows and its key are used up.
         new["step"] = state["step"] + 1
         return new | ({"frozen": frozen} if frozen else {}), metrics
 
@@ -167,6 +194,8 @@ def trace_step(
     rows = {name: leaf.sharding for name, leaf in batch.items()}
     donated = () if mesh.devices.flat[0].platform == "cpu" else (0,)
     with partition(mesh, layout):
+        # Both shardings are written out: left to the compiler, the state could come back laid out
+        # otherwise, and this program would not take it again.
         jitted = jax.jit(
             step,
             in_shardings=(shardings, rows),
@@ -196,21 +225,25 @@ def _by_component(
 
 
 def _accumulate(
-    gradients: Callable[..., Any],
-    trees: Any,
-    rows: tuple[Batch, Any],
+    gradients: Callable[..., Gradients],
+    trees: tuple[Params, Params],
+    rows: tuple[Batch, Carry],
     key: jax.Array | None,
-    denominators: Any,
+    denominators: Metrics,
     s: StepSettings,
-) -> Any:
-    """Sums of gradients and metrics over microbatches, and what all rows carry on; part m is rows
-    m, m + M, ...: a device keeps its rows."""
+) -> Gradients:
+    """Sums of gradients and metrics over microbatches, and what all rows carry on; microbatch m is
+    rows m, m + M, ...: a device keeps its rows."""
+    # Neighbouring rows, which one device holds, go to different microbatches, so no row moves.
+    # Reshaped to (M, B / M), a microbatch would be the rows of a few devices.
     split = jax.tree.map(
         lambda leaf: jnp.swapaxes(leaf.reshape(-1, s.microbatches, *leaf.shape[1:]), 0, 1), rows
     )
     keys = None if key is None else jax.random.split(key, s.microbatches)
 
-    def add(total: Any, part: Any) -> Any:
+    def add(
+        total: tuple[Params, Metrics], part: tuple[tuple[Batch, Carry], jax.Array | None]
+    ) -> Gradients:
         (batch, carry), part_key = part
         sums, after = gradients(trees, batch, carry, part_key, denominators)
         return jax.tree.map(jnp.add, total, sums), after
@@ -220,6 +253,8 @@ def _accumulate(
         lambda t, rows, k: gradients(t, *rows, k, denominators), trees, *first
     )
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    # A scan, not a loop that is unrolled: the memory of one microbatch's activations, and one copy
+    # of the program whatever M is.
     total, after = jax.lax.scan(add, zeros, (split, keys))
     joined = jax.tree.map(lambda leaf: jnp.swapaxes(leaf, 0, 1).reshape(-1, *leaf.shape[2:]), after)
     return total, joined

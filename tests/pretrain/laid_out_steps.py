@@ -19,7 +19,7 @@ from gesso.planning.plan import SEPARATOR, any_tokenizer, lay_out
 from gesso.pretrain.checks import validate
 from gesso.pretrain.experiment import override
 from gesso.pretrain.setup import parts_and_optimizer
-from gesso.pretrain.state import carry_of, init_state
+from gesso.pretrain.state import init_state
 
 MESHES = {
     "replicated": ("replicated", MeshConfig(data=8)),
@@ -136,7 +136,7 @@ def born(made):
         mesh=made.mesh,
         layout=made.layout,
         dtype=e.precision.params,
-        carry=carry_of(made.objective),
+        carry=made.objective.carry,
         rows=e.batch,
         parts=parts,
     )
