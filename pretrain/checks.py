@@ -4,6 +4,7 @@ What is wrong with one component alone, its own config says: `problems()`. Here 
 whole experiment can tell. Imports no JAX: the number of devices is an argument.
 """
 
+from gesso.objectives.config import BiLMConfig
 from gesso.pretrain.experiment import Experiment, ExperimentError
 
 
@@ -110,7 +111,7 @@ def _adapter(e: Experiment) -> list[str]:
 
 
 def _streams(e: Experiment) -> list[str]:
-    carries = getattr(e.objective, "state", "reset") == "carried"
+    carries = isinstance(e.objective, BiLMConfig) and e.objective.state == "carried"
     problems = []
     if carries != (e.data.packing == "stream"):
         problems.append(
@@ -140,7 +141,7 @@ def _model(e: Experiment, tokenizer_vocab: int | None) -> list[str]:
 
 def _optimizer(e: Experiment) -> list[str]:
     problems = []
-    schedule, mup = e.optimizer.schedule, getattr(e.model, "mup_base", 0)
+    schedule, mup = e.optimizer.schedule, e.model.mup_base
     planned = schedule.warmup_steps + schedule.decay_steps
     if schedule.kind == "wsd" and schedule.decay_steps and planned > e.steps:
         problems.append(
@@ -203,12 +204,12 @@ def _split(e: Experiment, sizes: dict[str, int]) -> list[str]:
 
 def _sequence(e: Experiment, ways: int) -> list[str]:
     problems = []
-    if ways > 1 and getattr(e.model, "recurrent", False):
+    if ways > 1 and e.model.reads_in_turn:
         problems.append(
             f"mesh axis sequence={ways}: family {e.model.family} reads a row one token"
             " after the other, so its length cannot be split; use --mesh.sequence 1"
         )
-    if getattr(e.model, "attention", "") == "splash":
+    if e.model.attention == "splash":
         if ways > 1:
             problems.append(
                 "model.attention splash reads whole rows; use --mesh.sequence 1, or blocks"

@@ -8,12 +8,16 @@ import jax
 import optax
 from jax.sharding import Mesh
 
+from gesso.data.config import OrderConfig
+from gesso.data.open import order_of
 from gesso.models import build
+from gesso.models.config import ELMoConfig
 from gesso.models.model import Model
 from gesso.models.trained_count import trained_flops_per_token
 from gesso.models.trees import flat
 from gesso.objectives.base import Objective
 from gesso.objectives.base import build as build_objective
+from gesso.objectives.config import BiLMConfig, ObjectiveConfig
 from gesso.partitioning.axes import Layout, partition
 from gesso.partitioning.layouts import LAYOUTS
 from gesso.partitioning.machines.chips import model_flops_utilization
@@ -66,37 +70,18 @@ def set_up(experiment: Experiment, *, store: Any, phase: int | None = None) -> S
     Raises ExperimentError, PatternError and the data's ValueErrors before any device memory is
     taken.
     """
-    from gesso.data.config import OrderConfig
-    from gesso.data.open import order_of
-
     schedule = schedule_range(experiment, -1 if phase is None else phase)
     experiment = experiment if phase is None else phase_experiment(experiment, phase)
     tokenizer = store.tokenizer()
     # Words beyond the classes are read by their characters, so no table needs a row for them.
-    spelled = getattr(experiment.model, "reads", "") == "characters"
+    model = experiment.model
+    spelled = isinstance(model, ELMoConfig) and model.reads == "characters"
     ids = getattr(tokenizer, "classes", tokenizer.vocab_size) if spelled else tokenizer.vocab_size
     validate(experiment, devices=jax.device_count(), tokenizer_vocab=ids)
     objective = build_objective(
         experiment.objective, tokenizer=tokenizer, model=experiment.model, store=store
     )
-    data = experiment.data
-    order = order_of(
-        store,
-        OrderConfig(
-            length=objective.row_length(experiment.length),
-            overlap=objective.overlap,
-            overhead=objective.overhead,
-            companions=objective.companions,
-            packing=data.packing,
-            streams=experiment.batch if data.packing == "stream" else 0,
-            seed=data.seed,
-            mixture=data.mixture,
-            skip=data.skip,
-            examples=data.examples,
-            frame=objective.framing,
-            wait_seconds=data.wait_seconds,
-        ),
-    )
+    order = _order(experiment, store, objective)
     objective = counting(objective, experiment.adapter)
     if experiment.adapter.kind == "p_tuning":
         objective.host_batch(order.take(order.visit(0, experiment.batch)))
@@ -127,6 +112,27 @@ def set_up(experiment: Experiment, *, store: Any, phase: int | None = None) -> S
         abstract=abstract,
         parts=parts,
         schedule=schedule,
+    )
+
+
+def _order(e: Experiment, store: Any, objective: Objective) -> Any:
+    """The rows of a store as this objective reads them."""
+    return order_of(
+        store,
+        OrderConfig(
+            length=objective.row_length(e.length),
+            overlap=objective.overlap,
+            overhead=objective.overhead,
+            companions=objective.companions,
+            packing=e.data.packing,
+            streams=e.batch if e.data.packing == "stream" else 0,
+            seed=e.data.seed,
+            mixture=e.data.mixture,
+            skip=e.data.skip,
+            examples=e.data.examples,
+            frame=objective.framing,
+            wait_seconds=e.data.wait_seconds,
+        ),
     )
 
 
@@ -177,9 +183,14 @@ def step_settings(
         clip_norm=e.optimizer.clip_norm,
         components=components,
         seed=e.seed,
-        dropout=e.model.drops or e.adapter.dropout > 0 or getattr(e.objective, "draws", False),
+        dropout=e.model.drops or e.adapter.dropout > 0 or _draws(e.objective),
         learning_rate=lambda t: e.optimizer.learning_rate * schedule(t - updates.start),
     )
+
+
+def _draws(objective: ObjectiveConfig) -> bool:
+    """Whether an objective draws random numbers in a training step."""
+    return isinstance(objective, BiLMConfig) and objective.draws
 
 
 def weight_leaves(objective: Objective) -> tuple[str, ...]:

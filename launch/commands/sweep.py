@@ -118,10 +118,10 @@ def _parameters(run: Path) -> int:
     """The parameters of a trial's model that multiply; 0 where it has not begun, or is not ours."""
     from gesso.models.count import parameters
     from gesso.pretrain.experiment import ExperimentError
-    from gesso.pretrain.folder.claim import stored_experiment
+    from gesso.pretrain.folder.claim import read_experiment
 
     try:
-        return parameters(stored_experiment(run).model)["matmul"]
+        return parameters(read_experiment(run).model)["matmul"]
     except ExperimentError:
         return 0
 

@@ -1,13 +1,13 @@
 """Learning rates by depth: discriminative fine-tuning and layer-wise decay."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from gesso.models.trees import flat, nest
-from gesso.pretrain.optimizer.trained import is_layers
+from gesso.pretrain.optimizer.trained import Letters, Params, is_layers
 
 # Parts of names that lie below the first layer; what is neither that nor a layer lies behind the
 # last one.
@@ -22,7 +22,7 @@ _BELOW = {
 }
 
 
-def layer_scales(decay: float, letters: Any, whole: Mapping[str, Sequence[int]]) -> Any:
+def layer_scales(decay: float, letters: Letters, whole: Mapping[str, Sequence[int]]) -> Params:
     """The tree of `letters` with multiples of the learning rate: a number, or of layers an array
     [n] for the n uppermost of them.
 
@@ -35,7 +35,9 @@ def layer_scales(decay: float, letters: Any, whole: Mapping[str, Sequence[int]])
     return nest({name: scale(decay, name, each, whole) for name, each in flat(letters).items()})
 
 
-def scale(decay: float, name: str, letters: str, whole: Mapping[str, Sequence[int]]) -> Any:
+def scale(
+    decay: float, name: str, letters: str, whole: Mapping[str, Sequence[int]]
+) -> float | np.ndarray:
     """The multiple of one parameter's learning rate, or of its Z layers [Z]."""
     if is_layers(name, letters):
         count = whole[name][0]
@@ -45,11 +47,11 @@ def scale(decay: float, name: str, letters: str, whole: Mapping[str, Sequence[in
     return decay ** (_layers_above(name, whole) + 1)
 
 
-def scale_updates(updates: Any, scales: Any) -> Any:
+def scale_updates(updates: optax.Updates, scales: Params) -> optax.Updates:
     """Updates times their scales; of layers cut in two, the uppermost scales count."""
 
-    def one(update: jax.Array, each: Any) -> jax.Array:
-        if isinstance(each, float):
+    def one(update: jax.Array, each: float | np.ndarray) -> jax.Array:
+        if not isinstance(each, np.ndarray):
             return update * each
         factors = np.asarray(each[-update.shape[0] :], np.float32)
         return update * factors.reshape(-1, *[1] * (update.ndim - 1)).astype(update.dtype)

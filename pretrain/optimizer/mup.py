@@ -2,8 +2,8 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
 
+from gesso.models.config import GPTConfig, ModelConfig
 from gesso.pretrain.config import OptimizerConfig
 
 _WIDTHS = frozenset(
@@ -11,7 +11,9 @@ _WIDTHS = frozenset(
 )  # dims that grow with a model's width; heads do, a head's own dim does not
 
 
-def rates(config: OptimizerConfig, model: Any, letters: Mapping[str, str]) -> OptimizerConfig:
+def rates(
+    config: OptimizerConfig, model: ModelConfig, letters: Mapping[str, str]
+) -> OptimizerConfig:
     """`config` with muP's multipliers for a model of these parameters, {name: letters}; as it is
     where the model does not ask for muP.
 
@@ -19,7 +21,7 @@ def rates(config: OptimizerConfig, model: Any, letters: Mapping[str, str]) -> Op
     width, and the head, learn with the rate times base width / width; embeddings, biases and norms
     with the rate. The decoupled weight decay follows each parameter's rate.
     """
-    if not getattr(model, "mup_base", 0):
+    if not isinstance(model, GPTConfig) or not model.mup_base:
         return config
     slower = {name: model.narrowing if grows(name, each) else 1.0 for name, each in letters.items()}
     return dataclasses.replace(config, multipliers=slower)

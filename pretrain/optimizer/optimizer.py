@@ -1,29 +1,28 @@
 """Optax optimizers by name, with decay masks and learning-rate multipliers by parameter name."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import optax
 from optax import contrib
 
+from gesso.models.trees import flat, nest
 from gesso.pretrain.config import OptimizerConfig
 from gesso.pretrain.optimizer.layer_rates import layer_scales, scale_updates
 from gesso.pretrain.optimizer.schedule import make_schedule
-from gesso.pretrain.optimizer.trained import PatternError, matches, refuse_unused
+from gesso.pretrain.optimizer.trained import Letters, Params, PatternError, matches, refuse_unused
 
 
-def parameter_names(params: Any) -> Any:
-    """The tree of `params` with each leaf replaced by its name, such as "blocks/attention/q"."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: "/".join(str(getattr(key, "key", key)) for key in path), params
-    )
+def parameter_names(params: Params) -> Params:
+    """The nested dict `params` with each leaf replaced by its name, "blocks/attention/q"."""
+    return nest({name: name for name in flat(params)})
 
 
 def make_optimizer(
     config: OptimizerConfig,
-    letters: Any,
+    letters: Letters,
     *,
     steps: int,
     whole: Mapping[str, Sequence[int]] | None = None,
@@ -70,7 +69,7 @@ def make_optimizer(
     return optax.chain(*parts)
 
 
-def _core(config: OptimizerConfig, letters: Any, counts: str) -> optax.GradientTransformation:
+def _core(config: OptimizerConfig, letters: Letters, counts: str) -> optax.GradientTransformation:
     if config.name == "adamw" and counts == "each":
         return _adam_counting_each(letters, b1=config.b1, b2=config.b2, epsilon=config.epsilon)
     if config.name == "adamw":
@@ -100,12 +99,12 @@ def _core(config: OptimizerConfig, letters: Any, counts: str) -> optax.GradientT
 
 
 def _adam_counting_each(
-    letters: Any, *, b1: float, b2: float, epsilon: float
+    letters: Letters, *, b1: float, b2: float, epsilon: float
 ) -> optax.GradientTransformation:
     """optax.scale_by_adam, but every parameter, and every one of stacked layers, has a count of its
     own: moments that begin at 0 later than others are corrected for it as if alone."""
 
-    def init(params: Any) -> optax.ScaleByAdamState:
+    def init(params: optax.Params) -> optax.ScaleByAdamState:
         count = jax.tree.map(
             lambda p, each: jnp.zeros(p.shape[:1] if each.startswith("Z") else (), jnp.int32),
             params,
@@ -114,7 +113,9 @@ def _adam_counting_each(
         zeros = jax.tree.map(jnp.zeros_like, params)
         return optax.ScaleByAdamState(count=count, mu=zeros, nu=zeros)  # pyright: ignore
 
-    def update(updates: Any, state: Any, params: Any = None) -> Any:
+    def update(
+        updates: optax.Updates, state: optax.ScaleByAdamState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.ScaleByAdamState]:
         mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
         nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, updates)
         count = jax.tree.map(lambda n: n + 1, state.count)
@@ -131,24 +132,26 @@ def _adam_counting_each(
         )
         return steps, optax.ScaleByAdamState(count=count, mu=mu, nu=nu)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
 
 def _adam_uncorrected(*, b1: float, b2: float, epsilon: float) -> optax.GradientTransformation:
     """Adam whose moments start at 0 and are not corrected for it: BERT's AdamWeightDecayOptimizer
     (https://github.com/google-research/bert, optimization.py). Early updates are smaller."""
 
-    def init(params: Any) -> optax.ScaleByAdamState:
+    def init(params: optax.Params) -> optax.ScaleByAdamState:
         zeros = jax.tree.map(jnp.zeros_like, params)
         return optax.ScaleByAdamState(count=jnp.zeros([], jnp.int32), mu=zeros, nu=zeros)
 
-    def update(updates: Any, state: Any, params: Any = None) -> Any:
+    def update(
+        updates: optax.Updates, state: optax.ScaleByAdamState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.ScaleByAdamState]:
         mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
         nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, updates)
         steps = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + epsilon), mu, nu)
         return steps, optax.ScaleByAdamState(count=state.count + 1, mu=mu, nu=nu)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]
 
 
 def _muon_dims(letters: str) -> contrib.MuonDimensionNumbers | None:
@@ -167,13 +170,15 @@ def _muon_dims(letters: str) -> contrib.MuonDimensionNumbers | None:
 def _per_layer(inner: optax.GradientTransformation) -> optax.GradientTransformation:
     """`inner` applied to every layer of stacked parameters by itself."""
 
-    def update(updates: Any, state: Any, params: Any = None) -> Any:
+    def update(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
         return jax.vmap(inner.update)(updates, state, params)
 
     return optax.GradientTransformation(jax.vmap(inner.init), update)
 
 
-def _decay_mask(config: OptimizerConfig, names: Any, known: list[str]) -> Any:
+def _decay_mask(config: OptimizerConfig, names: Params, known: list[str]) -> Params:
     for setting, patterns in (("decay", config.decay), ("no_decay", config.no_decay)):
         for pattern in patterns:
             refuse_unused(f"optimizer.{setting}", pattern, known)
@@ -182,7 +187,7 @@ def _decay_mask(config: OptimizerConfig, names: Any, known: list[str]) -> Any:
     )
 
 
-def _multipliers(patterns: dict[str, float], names: Any, known: list[str]) -> Any:
+def _multipliers(patterns: dict[str, float], names: Params, known: list[str]) -> Params:
     every = jax.tree.leaves(names)
     for pattern in patterns:
         refuse_unused("optimizer.multipliers", pattern, known)

@@ -1,5 +1,5 @@
-"""Which parameters a run trains: the trees it differentiates and keeps as they are, and how a
-model's parameters fall into the two and come together again.
+"""Which parameters a run trains: the tree it differentiates, the tree it keeps as it is, and how a
+model's parameters are split into the two and joined again.
 
 Only the trained tree reaches the optimizer, the gradient norm and the clipping: what is frozen has
 no gradient to compute and no moments to keep, whatever else a step does with gradients.
@@ -22,6 +22,11 @@ from gesso.settings.nearest import did_you_mean
 _STACKS = {"blocks", "layers", "source"}
 
 
+# Nested dicts: of a model's arrays, and of the letters of their dims ({"embed": "VD", ...}).
+Params = dict[str, Any]
+Letters = dict[str, Any]
+
+
 class PatternError(ValueError):
     """A pattern over parameter names that matches nothing, or a parameter none of them covers."""
 
@@ -39,15 +44,15 @@ class Parts:
         "elsewhere": it is in the run's source, whose fingerprint the checkpoint has.
     """
 
-    letters: Any
-    frozen_letters: Any
-    begin: Callable[[Any, jax.Array], tuple[Any, Any]]
-    combine: Callable[[Any, Any, jax.Array | None], Any]
-    whole: Callable[[Any, Any], Any]
+    letters: Letters
+    frozen_letters: Letters
+    begin: Callable[[Params, jax.Array], tuple[Params, Params]]
+    combine: Callable[[Params, Params, jax.Array | None], Params]
+    whole: Callable[[Params, Params], Params]
     frozen_saved: Literal["checkpoint", "elsewhere"] = "checkpoint"
 
 
-def everything(letters: Any) -> Parts:
+def everything(letters: Letters) -> Parts:
     """All of a model is trained."""
     return Parts(
         letters=letters,
@@ -59,7 +64,7 @@ def everything(letters: Any) -> Parts:
 
 
 def parts_of(
-    letters: Any,
+    letters: Letters,
     shapes: Mapping[str, Sequence[int]],
     *,
     trainable: tuple[str, ...] = (),
@@ -92,7 +97,7 @@ def parts_of(
     if not frozen:
         return everything(letters)
 
-    def begin(whole: Any, key: jax.Array) -> tuple[Any, Any]:
+    def begin(whole: Params, key: jax.Array) -> tuple[Params, Params]:
         each = flat(whole)
         upper = {
             name: each[name][split[name] :] if name in split else each[name] for name in trained
@@ -102,7 +107,7 @@ def parts_of(
         }
         return nest(upper), nest(lower)
 
-    def combine(params: Any, frozen: Any, key: jax.Array | None) -> Any:
+    def combine(params: Params, frozen: Params, key: jax.Array | None) -> Params:
         lower, upper = flat(frozen), flat(params)
         both = {name: LayerParts(lower[name], upper[name]) for name in split}
         return nest(lower | upper | both)
@@ -116,7 +121,7 @@ def parts_of(
     )
 
 
-def join_trees(params: Any, frozen: Any) -> Any:
+def join_trees(params: Params, frozen: Params) -> Params:
     """The whole parameters of a trained and a frozen tree: what is in both is a stack of layers,
     the lower ones frozen. Arrays of JAX or of numpy; what is in one tree alone is not copied."""
     lower, upper = flat(frozen), flat(params)
