@@ -18,7 +18,7 @@ from gesso.planning.program_flops import executed_flops
 from gesso.pretrain.batch import batch_sharding
 from gesso.pretrain.experiment import override
 from gesso.pretrain.optimizer.optimizer import make_optimizer
-from gesso.pretrain.optimizer.trained import PatternError, joined, parts_of
+from gesso.pretrain.optimizer.trained import PatternError, join_trees, parts_of
 from gesso.pretrain.state import abstract_state, init_state
 from gesso.pretrain.step import (
     StepSettings,
@@ -117,7 +117,7 @@ class Trained(Made):
 
     @property
     def whole(self):
-        return joined(self.state["params"], self.state.get("frozen", {}))
+        return join_trees(self.state["params"], self.state.get("frozen", {}))
 
 
 ONE = (MeshConfig(data=1), "replicated")
