@@ -33,7 +33,8 @@ class Expressible:
     format has}. rules: {field: a Rule}, where other settings matter. sides: {field that is a config
     itself: what is expressible of it}. neutral: the fields that change no output of a config (how
     it is computed, started or trained, and what comes into play with other settings only), which a
-    format may carry or leave out. Every field in none of them must have its default.
+    format may carry or leave out. of: what the settings are of, before their names in a refusal.
+    Every field in none of them must have its default.
     """
 
     format: str
@@ -43,6 +44,7 @@ class Expressible:
     rules: Mapping[str, Rule] = field(default_factory=dict)
     sides: Mapping[str, "Callable[[Any], Expressible]"] = field(default_factory=dict)
     neutral: Callable[[Any], Collection[str]] = lambda config: ()
+    of: str = "model"
 
     def problems(self, config: Any) -> list[Problem]:
         """Every setting of `config` that the format cannot express."""
@@ -65,7 +67,7 @@ class Expressible:
         return found
 
     def _told(self, name: str, value: Any, why: str) -> str:
-        return f"{self.format} has no model.{name} {value!r}{why}"
+        return f"{self.format} has no {self.of}.{name} {value!r}{why}"
 
 
 @dataclass(frozen=True, kw_only=True)

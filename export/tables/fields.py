@@ -3,7 +3,7 @@
 Nothing is passed over in silence: what no family's reader has asked for is refused by name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from gesso.export.files.tensors import FolderError
@@ -32,9 +32,18 @@ _REQUIRED: Any = object()
 class Fields:
     """The fields of one config. What is wrong is collected; `close` raises it all together."""
 
-    def __init__(self, record: Mapping[str, Any], *, source: str = "config.json") -> None:
-        self.record, self.source = record, source
-        self._left = set(record) - _HARMLESS
+    def __init__(
+        self,
+        record: Mapping[str, Any],
+        *,
+        source: str = "config.json",
+        of: str = "this model",
+        harmless: Collection[str] = _HARMLESS,
+    ) -> None:
+        """of: what the config is of, where it names no model_type. harmless: fields that change no
+        number; those of transformers' configs by default."""
+        self.record, self.source, self._of = record, source, of
+        self._left = set(record).difference(harmless)
         self._problems: list[str] = []
 
     def integer(self, name: str, default: Any = _REQUIRED) -> int:
@@ -93,11 +102,11 @@ class Fields:
         """Raise FolderError listing every invalid field and every field that was not read."""
         unknown = [
             f"{name}: {str(self.record[name])[:60]!r} is a field that is not known for"
-            f" {self.record.get('model_type', 'this model')}, so what it changes would be lost;"
+            f" {self.record.get('model_type', self._of)}, so what it changes would be lost;"
             " remove it where it changes nothing"
             for name in sorted(self._left)
         ]
-        if found := self._problems + unknown:
+        if found := [*dict.fromkeys(self._problems), *unknown]:
             listed = "".join(f"\n  - {each}" for each in found)
             raise FolderError(f"{self.source} cannot be honoured:{listed}")
 

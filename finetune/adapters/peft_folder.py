@@ -15,6 +15,8 @@ import numpy as np
 
 from gesso.export.files.folder import new_folder
 from gesso.export.files.tensors import FolderError, SafetensorsFile
+from gesso.export.tables.expressible import Expressible, refuse
+from gesso.export.tables.fields import Fields
 from gesso.export.tables.tables import slots
 from gesso.finetune.adapters.peft_layout import Module, modules_of, ours, theirs
 from gesso.models.adapters.adapters import adapted, targets
@@ -26,8 +28,34 @@ from gesso.models.trees import flat, nest
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _PREFIX = "base_model.model."
 _TASKS = {"gpt": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM", "encoder_decoder": "SEQ_2_SEQ_LM"}
-# Fields of a LoraConfig that change what is computed, and what they are where they do not.
+# Where an adapter is from and how it was started; which modules have one, and of which rank, the
+# tensors say. peft changes no shape by fan_in_fan_out.
+_HARMLESS = frozenset(
+    (
+        *("peft_type", "task_type", "auto_mapping", "peft_version", "base_model_name_or_path"),
+        *("revision", "inference_mode", "target_modules", "exclude_modules", "rank_pattern"),
+        *("layers_to_transform", "layers_pattern", "fan_in_fan_out"),
+        *("megatron_core", "qalora_group_size", "eva_config"),  # read where others are set
+        *("num_attention_heads", "num_layers", "prompt_tuning_init", "prompt_tuning_init_text"),
+        *("tokenizer_name_or_path", "tokenizer_kwargs"),
+        # Of p-tuning's network, whose result is in the tensors.
+        *("encoder_reparameterization_type", "encoder_hidden_size", "encoder_num_layers"),
+        "encoder_dropout",
+    )
+)
+# Fields of a LoraConfig that change what is computed, and what they are where they do not. Other
+# starts than these (pissa, olora, corda, loftq ...) change the base's weights.
 _PLAIN: dict[str, tuple[Any, ...]] = {
+    "init_lora_weights": (True, False, None, "gaussian", "eva", "orthogonal"),
+    "loftq_config": (None, {}),
+    "corda_config": (None,),
+    "lora_ga_config": (None,),
+    "velora_config": (None,),
+    "monteclora_config": (None,),
+    "arrow_config": (None,),
+    "kasa_config": (None,),
+    "use_bdlora": (False, None),
+    "ensure_weight_tying": (False, None),
     "use_dora": (False, None),
     "lora_bias": (False, None),
     "bias": ("none", None),
@@ -39,6 +67,28 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
     "target_parameters": (None, []),
     "use_qalora": (False, None),
 }
+
+
+
+
+def _kind(config: AdapterConfig) -> str:
+    if config.kind in ("lora", "prompt"):
+        return ""
+    return (
+        f"adapters of kind {config.kind} are not written for peft; lora and prompt are (what"
+        " can be merged goes everywhere: gesso adapter merge)"
+    )
+
+
+EXPRESSES = Expressible(
+    format="peft",
+    family="adapter",
+    fields=("targets", "rank", "alpha", "scaling", "dropout", "tokens"),
+    rules={"kind": _kind},
+    # The network that made a prompt's tokens is not kept.
+    neutral=lambda config: ("reparametrize", "hidden") if config.kind == "prompt" else (),
+    of="adapter",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +115,9 @@ def write_adapter(
     """
     from safetensors.numpy import save_file
 
-    if config.kind == "lora":
-        record, tensors = _lora(model, config, adapter)
-    elif config.kind == "prompt":
-        record, tensors = _prompt(model, config, adapter)
-    else:
-        raise FolderError(
-            f"adapters of kind {config.kind} are not written for peft; lora and prompt are (what"
-            " can be merged goes everywhere: gesso adapter merge)"
-        )
+    refuse(EXPRESSES, config)
+    written = _lora if config.kind == "lora" else _prompt
+    record, tensors = written(model, config, adapter)
     record = {"base_model_name_or_path": base or None, "inference_mode": True, **record}
 
     def mine(folder: Path) -> bool:
@@ -99,17 +143,15 @@ def read_adapter(path: str | os.PathLike[str], model: Any) -> Folder:
         if not (folder / name).is_file():
             raise FolderError(f"{folder} has no {name}; it is not an adapter of peft's")
     record = json.loads((folder / CONFIG).read_text())
+    fields = Fields(record, source=str(folder / CONFIG), of="adapters here", harmless=_HARMLESS)
     file = SafetensorsFile(folder / WEIGHTS)
     tensors = {name: file.read(name).astype(np.float32) for name in file.specs}
     kind = record.get("peft_type")
     if kind in ("PROMPT_TUNING", "P_TUNING"):
-        return _read_prompt(model, tensors, folder)
+        return _read_prompt(model, fields, tensors, folder)
     if kind != "LORA":
         raise FolderError(f"{folder} is of peft_type {kind!r}; LORA and PROMPT_TUNING can be read")
-    for name, harmless in _PLAIN.items():
-        if record.get(name) not in harmless:
-            raise FolderError(f"{folder / CONFIG}: {name} {record[name]!r} is not honoured here")
-    return _read_lora(model, record, tensors, folder)
+    return _read_lora(model, fields, tensors, folder)
 
 
 def _lora(model: Any, config: AdapterConfig, adapter: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -164,12 +206,19 @@ def _prompt(
     return record, {"prompt_embeddings": np.ascontiguousarray(tokens)}
 
 
-def _read_prompt(model: Any, tensors: Mapping[str, np.ndarray], folder: Path) -> Folder:
+def _read_prompt(
+    model: Any, f: Fields, tensors: Mapping[str, np.ndarray], folder: Path
+) -> Folder:
+    f.only("modules_to_save", None, [])
+    f.only("num_transformer_submodules", 1, None)
     tokens = tensors.get("prompt_embeddings")
     embed = model.config.sizes["D"]
     if tokens is None or tokens.ndim != 2 or tokens.shape[1] != embed:
         has = "none" if tokens is None else list(tokens.shape)
         raise FolderError(f"{folder}: prompt_embeddings must be [tokens, {embed}]; there is {has}")
+    f.only("num_virtual_tokens", len(tokens))
+    f.only("token_dim", embed, None)
+    f.close()
     config = AdapterConfig(kind="prompt", tokens=len(tokens))
     if problems := config.misfits(model.config):
         raise FolderError(f"{folder}: {problems[0]}")
@@ -177,8 +226,15 @@ def _read_prompt(model: Any, tensors: Mapping[str, np.ndarray], folder: Path) ->
 
 
 def _read_lora(
-    model: Any, record: Mapping[str, Any], tensors: Mapping[str, np.ndarray], folder: Path
+    model: Any, f: Fields, tensors: Mapping[str, np.ndarray], folder: Path
 ) -> Folder:
+    for name, plain in _PLAIN.items():
+        f.only(name, *plain)
+    honoured = ("r", "lora_alpha", "alpha_pattern", "use_rslora", "lora_dropout")
+    record = f.record | {name: f.value(name, None) for name in honoured}
+    f.integer("r")
+    f.number("lora_alpha")
+    f.close()
     every = targets(AdapterConfig(kind="lora", targets=("*",)), model.letters)
     parts: dict[str, dict[int | None, tuple[Any, Any, float]]] = {}
     left = dict(tensors)

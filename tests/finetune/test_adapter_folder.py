@@ -10,11 +10,17 @@ import pytest
 from gesso import configs
 from gesso.data.tokenizers.load import load_tokenizer, save_tokenizer
 from gesso.export.files.tensors import FolderError
-from gesso.finetune.adapters.peft_folder import CONFIG, WEIGHTS, read_adapter, write_adapter
+from gesso.finetune.adapters.peft_folder import (
+    CONFIG,
+    EXPRESSES,
+    WEIGHTS,
+    read_adapter,
+    write_adapter,
+)
 from gesso.finetune.adapters.peft_layout import modules_of
 from gesso.launch import cli
 from gesso.models import build
-from gesso.models.adapters.adapters import init
+from gesso.models.adapters.adapters import init, refused
 from gesso.models.adapters.config import AdapterConfig
 from gesso.models.adapters.merge import product
 from gesso.models.config import BERTConfig, GPTConfig
@@ -126,13 +132,69 @@ def test_folders_that_do_not_fit_are_refused_by_name(tmp_path):
             read_adapter(tmp_path / "out", model)
         return str(error.value)
 
-    assert "use_dora True is not honoured" in said({"use_dora": True})
+    assert "use_dora: True is not supported" in said({"use_dora": True})
+    # These starts changed the base's weights: the adapter is not one of the base as published.
+    for start in ("pissa", "olora", "corda", "loftq", "lora_ga"):
+        assert f"init_lora_weights: '{start}'" in said({"init_lora_weights": start})
+    assert "gated: 'True' is a field that is not known for adapters" in said({"gated": True})
     assert "peft_type 'IA3'" in said({"peft_type": "IA3"})
     assert "no module of this model has" in said({}, build(dataclasses.replace(GPT, layers=1)))
     (tmp_path / "out" / WEIGHTS).unlink()
     assert "it is not an adapter of peft's" in said({})
     with pytest.raises(FolderError, match="not written for peft"):
         write_adapter(tmp_path / "x", model, AdapterConfig(kind="ia3"), {})
+
+
+# Fields whose other values change nothing of what is computed; the tensors say the rest.
+IDLE = {"inference_mode", "base_model_name_or_path", "task_type", "target_modules", "rank_pattern"}
+IDLE |= {"fan_in_fan_out", "num_attention_heads", "num_layers", "prompt_tuning_init"}
+
+
+@pytest.mark.parametrize("kind", ["lora", "prompt"])
+def test_every_field_of_a_folder_changes_the_adapter_or_is_refused(kind, tmp_path):
+    model, config = build(GPT), AdapterConfig(kind=kind)
+    write_adapter(tmp_path / "out", model, config, moved(config, model))
+    path = tmp_path / "out" / CONFIG
+    record, before = json.loads(path.read_text()), read_adapter(tmp_path / "out", model)
+    silent = set()
+    for name, value in record.items():
+        other = not value if isinstance(value, bool) else 2 * value if value else 7
+        path.write_text(json.dumps(record | {name: other if value != {} else {".*attn": 7}}))
+        try:
+            after = read_adapter(tmp_path / "out", model)
+        except FolderError as error:
+            assert name in str(error)
+            continue
+        if before.config == after.config and all(
+            np.array_equal(a, b)
+            for a, b in zip(
+                jax.tree.leaves(before.adapter), jax.tree.leaves(after.adapter), strict=True
+            )
+        ):
+            silent.add(name)
+    # A module's own rank is that of its tensors; r is the scale's where alpha has a pattern.
+    assert silent <= IDLE, silent
+
+
+def test_every_setting_of_an_adapter_is_written_or_refused_by_name(tmp_path):
+    """Introspected, so that a new field is tried without an edit."""
+    model = build(GPT)
+    for kind in ("lora", "prompt"):
+        for each in variations(AdapterConfig(kind=kind)):
+            config = each.config
+            if problems := EXPRESSES.problems(config):
+                assert any(f"adapter.{name}" in problems[0].told for name in each.names)
+                continue
+            if config.misfits(GPT) or refused(config, GPT, model.letters):
+                continue
+            write_adapter(tmp_path / "out", model, config, moved(config, model))
+            read = read_adapter(tmp_path / "out", model).config
+            assert (read.kind, read.dropout) == (config.kind, config.dropout)
+            if kind == "lora":
+                assert read.scale == pytest.approx(config.scale) and read.rank == config.rank
+                assert read.scaling == config.scaling
+            else:
+                assert read.tokens == config.tokens
 
 
 @pytest.fixture(scope="module")
