@@ -138,6 +138,7 @@ def expressible(model_type: Literal["bert", "roberta"]) -> Expressible:
             *("vocab", "positions", "layers", "embed", "heads", "mlp"),
             *("labels", "head", "activation", "epsilon"),
         ),
+        only={"activation": list(SPELLED)},
         rules={
             "first_position": first_position,
             "token_types": lambda config: (

@@ -20,8 +20,10 @@ ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_python": "gelu",
     "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
 }
-SPELLED = {"gelu_tanh": "gelu_new", "gelu": "gelu", "relu": "relu"}
+SPELLED = {"gelu_tanh": "gelu_new", "gelu": "gelu", "relu": "relu", "silu": "silu"}
 ALL_BIASES: tuple[Bias, ...] = ("qkv", "attention_out", "mlp")
 # Fields of the model's computation, start and training, which no output depends on. padding: what a
 # query that sees no key averages, which no document reads.
@@ -65,7 +67,7 @@ def expressible(
         format=model_type,
         family="gpt",
         fields=(*_FIELDS, *fields, "labels"),
-        only=only,
+        only={"activation": list(SPELLED), **only},
         rules={
             **({} if "pattern" in fields else {"pattern": global_only}),
             "outputs": labels_of_tied,

@@ -115,8 +115,10 @@ def _head_scale(config: Seq2SeqConfig) -> str:
 
 
 def _activation(config: Seq2SeqConfig) -> str:
+    if config.activation not in _ACTIVATIONS.values():
+        return f"only {' or '.join(_ACTIVATIONS.values())}"
     exact = config.gating == "gated" and config.activation == "gelu"
-    return "its gated-gelu is gelu_tanh; there is no gated exact gelu" if exact else ""
+    return "with model.gating gated its gelu is gelu_tanh, not the exact one" if exact else ""
 
 
 EXPRESSES = Expressible(

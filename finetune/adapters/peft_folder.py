@@ -69,8 +69,6 @@ _PLAIN: dict[str, tuple[Any, ...]] = {
 }
 
 
-
-
 def _kind(config: AdapterConfig) -> str:
     if config.kind in ("lora", "prompt"):
         return ""
@@ -206,9 +204,7 @@ def _prompt(
     return record, {"prompt_embeddings": np.ascontiguousarray(tokens)}
 
 
-def _read_prompt(
-    model: Any, f: Fields, tensors: Mapping[str, np.ndarray], folder: Path
-) -> Folder:
+def _read_prompt(model: Any, f: Fields, tensors: Mapping[str, np.ndarray], folder: Path) -> Folder:
     f.only("modules_to_save", None, [])
     f.only("num_transformer_submodules", 1, None)
     tokens = tensors.get("prompt_embeddings")
@@ -225,9 +221,7 @@ def _read_prompt(
     return Folder(config=config, adapter={"virtual": tokens})
 
 
-def _read_lora(
-    model: Any, f: Fields, tensors: Mapping[str, np.ndarray], folder: Path
-) -> Folder:
+def _read_lora(model: Any, f: Fields, tensors: Mapping[str, np.ndarray], folder: Path) -> Folder:
     for name, plain in _PLAIN.items():
         f.only(name, *plain)
     honoured = ("r", "lora_alpha", "alpha_pattern", "use_rslora", "lora_dropout")

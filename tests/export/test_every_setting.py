@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import json
 
+import jax
 import numpy as np
 import pytest
 from foreign_folders import CONFIGS, T5, TEXT, random_params
@@ -27,7 +28,10 @@ from gesso.export.stacks.to_ctranslate2.reading import config_of as ctranslate2_
 from gesso.export.stacks.to_gguf import model as gguf_model
 from gesso.export.tables.expressible import EveryField, Expressible, Inexpressible
 from gesso.export.tables.fields import Fields
-from gesso.models import BERTConfig, ELMoConfig, EncoderDecoderConfig, Seq2SeqConfig
+from gesso.finetune.adapters import peft_folder
+from gesso.models import BERTConfig, ELMoConfig, EncoderDecoderConfig, Seq2SeqConfig, build
+from gesso.models.adapters import adapters
+from gesso.models.adapters.config import AdapterConfig
 
 ELMO = ELMoConfig(
     vocab=30, characters=8, character_embed=3, filters=((1, 4), (2, 3)), embed=6, cell=10, layers=2
@@ -171,6 +175,32 @@ def _written_says(name, declared, write, made, tmp_path):
     assert seen
 
 
+@pytest.mark.parametrize("kind", ["lora", "prompt"])
+def test_an_adapter_folder_says_every_setting_or_refuses_it(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr("gesso.export.files.folder.sync_tree", lambda path: None)
+    base = BASES["gpt2"]
+    model, key = build(base), jax.random.key(0)
+    params = jax.eval_shape(model.init, key)
+    seen = set()
+    for each in variations(AdapterConfig(kind=kind)):
+        config = each.config
+        if problems := peft_folder.EXPRESSES.problems(config):
+            assert any(f"adapter.{name}" in problems[0].told for name in each.names)
+        elif each.field not in seen and not config.misfits(base):
+            seen.add(each.field)
+            if adapters.refused(config, base, model.letters):
+                continue
+            drawn = adapters.init(config, key, params, model.letters)
+            adapter = jax.tree.map(lambda x: np.full(x.shape, 0.1, np.float32), drawn)
+            peft_folder.write_adapter(tmp_path / "out", model, config, adapter)
+            read = peft_folder.read_adapter(tmp_path / "out", model).config
+            assert (read.kind, read.dropout) == (config.kind, config.dropout)
+            if kind == "lora":
+                assert read.scale == pytest.approx(config.scale) and read.scaling == config.scaling
+            else:
+                assert read.tokens == config.tokens
+
+
 def test_formats_of_our_own_program_lose_no_setting():
     for name, base in BASES.items():
         whole = {n: d for n, d in declarations(base.family) if isinstance(d, EveryField)}
@@ -224,14 +254,14 @@ def test_a_refusal_names_the_setting_its_value_and_who_can(tmp_path):
 def test_a_field_that_a_declaration_does_not_know_must_have_its_default():
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Newer(type(CONFIGS["gpt2"])):
-        first_position: int = 0
+        alibi: int = 0
 
     config = Newer(**{f.name: getattr(CONFIGS["gpt2"], f.name) for f in dataclasses.fields(TYPE)})
-    newer = dataclasses.replace(config, first_position=2)
+    newer = dataclasses.replace(config, alibi=2)
     for name, declared in declarations("gpt"):
         before = {each.field for each in declared.problems(config)}
         after = {each.field for each in declared.problems(newer)}
-        assert after - before == (set() if isinstance(declared, EveryField) else {"first_position"})
+        assert after - before == (set() if isinstance(declared, EveryField) else {"alibi"})
         assert name
 
 

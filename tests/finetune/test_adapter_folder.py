@@ -10,17 +10,11 @@ import pytest
 from gesso import configs
 from gesso.data.tokenizers.load import load_tokenizer, save_tokenizer
 from gesso.export.files.tensors import FolderError
-from gesso.finetune.adapters.peft_folder import (
-    CONFIG,
-    EXPRESSES,
-    WEIGHTS,
-    read_adapter,
-    write_adapter,
-)
+from gesso.finetune.adapters.peft_folder import CONFIG, WEIGHTS, read_adapter, write_adapter
 from gesso.finetune.adapters.peft_layout import modules_of
 from gesso.launch import cli
 from gesso.models import build
-from gesso.models.adapters.adapters import init, refused
+from gesso.models.adapters.adapters import init
 from gesso.models.adapters.config import AdapterConfig
 from gesso.models.adapters.merge import product
 from gesso.models.config import BERTConfig, GPTConfig
@@ -148,6 +142,7 @@ def test_folders_that_do_not_fit_are_refused_by_name(tmp_path):
 # Fields whose other values change nothing of what is computed; the tensors say the rest.
 IDLE = {"inference_mode", "base_model_name_or_path", "task_type", "target_modules", "rank_pattern"}
 IDLE |= {"fan_in_fan_out", "num_attention_heads", "num_layers", "prompt_tuning_init"}
+IDLE |= {"init_lora_weights"}  # as far as it leaves the base alone
 
 
 @pytest.mark.parametrize("kind", ["lora", "prompt"])
@@ -174,27 +169,6 @@ def test_every_field_of_a_folder_changes_the_adapter_or_is_refused(kind, tmp_pat
             silent.add(name)
     # A module's own rank is that of its tensors; r is the scale's where alpha has a pattern.
     assert silent <= IDLE, silent
-
-
-def test_every_setting_of_an_adapter_is_written_or_refused_by_name(tmp_path):
-    """Introspected, so that a new field is tried without an edit."""
-    model = build(GPT)
-    for kind in ("lora", "prompt"):
-        for each in variations(AdapterConfig(kind=kind)):
-            config = each.config
-            if problems := EXPRESSES.problems(config):
-                assert any(f"adapter.{name}" in problems[0].told for name in each.names)
-                continue
-            if config.misfits(GPT) or refused(config, GPT, model.letters):
-                continue
-            write_adapter(tmp_path / "out", model, config, moved(config, model))
-            read = read_adapter(tmp_path / "out", model).config
-            assert (read.kind, read.dropout) == (config.kind, config.dropout)
-            if kind == "lora":
-                assert read.scale == pytest.approx(config.scale) and read.rank == config.rank
-                assert read.scaling == config.scaling
-            else:
-                assert read.tokens == config.tokens
 
 
 @pytest.fixture(scope="module")

@@ -43,6 +43,7 @@ from gesso.models.seq2seq.config import Seq2SeqConfig
 from gesso.models.trees import flat, nest
 
 BINARY_VERSION = 6
+_ACTIVATIONS = {"activation": list(ctranslate2_table.ACTIVATIONS)}
 _SIZES = ("vocab", "positions", "layers", "embed", "heads", "mlp", "head", "activation", "epsilon")
 
 
@@ -61,6 +62,7 @@ EXPRESSES = {
             *("position_encoding", "rotary_dims", "rotation", "rotary_base", "norm"),
             *("attention_scale", "window", "biases"),
         ),
+        only=_ACTIVATIONS,
         rules={"block": _learned_alone, "pattern": plainer.narrower},
         neutral=gpt_base.neutral,
     ),
@@ -69,13 +71,14 @@ EXPRESSES = {
         format="ctranslate2",
         family="bert",
         fields=(*_SIZES, "first_position", "token_types", "outputs", "labels"),
+        only=_ACTIVATIONS,
         neutral=bert_configs.neutral,
     ),
     "seq2seq": Expressible(
         format="ctranslate2",
         family="seq2seq",
         fields=(*t5.FIELDS, "head_scale"),
-        only=t5.ONLY,
+        only={**t5.ONLY, **_ACTIVATIONS},
         neutral=t5.neutral,
     ),
 }

@@ -78,9 +78,9 @@ _SIZES = ("vocab", "positions", "layers", "embed", "heads", "mlp", "head", "epsi
 
 
 def _gelu(config: GPTConfig | BERTConfig) -> str:
-    if config.activation != "relu":
+    if config.activation in ("gelu", "gelu_tanh"):
         return ""
-    return "llama.cpp has these models with gelu only, and this one has relu"
+    return f"llama.cpp has these models with gelu only, and this one has {config.activation}"
 
 
 def _norm(config: GPTConfig) -> str:
