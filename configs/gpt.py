@@ -280,11 +280,11 @@ def gpt_j_6b() -> Experiment:
 
         gesso pretrain gpt-j-6b --data.store stores/pile-gpt2 --mesh.fsdp 64
 
-    kingoflolz/mesh-transformer-jax configs/6B_roto_256.json: 1.2e-4 after 3,000 updates, cosine
-    over 300,000 to a tenth, 350,000 updates of 512 rows, decay 0.1 of matrices, clipping at 1,
-    Adam's default betas. Its initialisation: 1/sqrt(4096) for products that read the residual and
-    2 / (28 sqrt(4096)) for those that write to it; its embedding's 1/sqrt(50400) is ours too big by
-    3.5. Vocabulary: GPT-2's 50,257 ids in 50,400 rows.
+    https://github.com/kingoflolz/mesh-transformer-jax, configs/6B_roto_256.json: 1.2e-4 after 3,000
+    updates, cosine over 300,000 to a tenth, 350,000 updates of 512 rows, decay 0.1 of matrices,
+    clipping at 1, Adam's default betas. Its initialisation: 1/sqrt(4096) for products that read the
+    residual and 2 / (28 sqrt(4096)) for those that write to it; its embedding's 1/sqrt(50400) is
+    ours too big by 3.5. Vocabulary: GPT-2's 50,257 ids in 50,400 rows.
 
     Hardware: TPU v3-256 as published; v5e-256 and v5p-64 fit it. Where memory is left,
     `--model.remat save_qkv_attention_mlp` recomputes less (one H200: batch 8 fits).
