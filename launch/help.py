@@ -175,7 +175,7 @@ def _usage(groups: Sequence[Group], prog: str, everyday: Sequence[str]) -> str:
     if everyday:
         return f"usage: {prog} [--SETTING VALUE ...]"
     own = [each for each in groups[0].settings if not _positional(each)]
-    needed = " ".join(_head(each) for each in own if each.default == "required")
+    needed = " ".join(head(each) for each in own if each.default == "required")
     named = " ".join(_placeholder(each) for each in groups[0].settings if _positional(each))
     parts = (prog, named, needed, "[OPTIONS]")
     return f"usage: {' '.join(part for part in parts if part)}"
@@ -241,8 +241,8 @@ def _setting(setting: Setting, width: int, column: int, *, text: str) -> Iterato
     if not all(each in text for each in setting.choices) and len(setting.choices) > 1:
         choices = ", ".join(each for each in setting.choices)
         body.append(f" One of {choices}." if body else f"One of {choices}.")
-    head = Text(_INDENT).append(_head(setting), style="cyan").append(_default(setting), style="dim")
-    yield from _entry(head, body, width, column)
+    name = Text(_INDENT).append(head(setting), style="cyan").append(_default(setting), style="dim")
+    yield from _entry(name, body, width, column)
 
 
 def _default(setting: Setting) -> str:
@@ -255,7 +255,8 @@ def _default(setting: Setting) -> str:
     return f" [{'on' if setting.value is True else setting.default}]"
 
 
-def _head(setting: Setting) -> str:
+def head(setting: Setting) -> str:
+    """An option with what it takes, or a positional argument's name."""
     if _positional(setting):
         return _placeholder(setting)
     if not setting.by_option:
