@@ -2,11 +2,8 @@
 
 import inspect
 import itertools
-import os
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -172,18 +169,3 @@ def test_the_command_of_an_experiment_is_read_by_the_command_line(
     commands = command_lines(f"```\n{inspect.cleandoc(registry.describe(name))}\n```")
     assert commands, "the docstring shows its command"
     assert not [found for each in commands if (found := command_problem(each, capsys))]
-
-
-def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
-    """As a user would paste it, with fewer steps."""
-    (program,) = re.findall(r"```python\n(.+?)```", (CHECKOUT / "README.md").read_text(), re.DOTALL)
-    program = program.replace('"steps": 200', '"steps": 2')
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        env=os.environ,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "runs/mine/checkpoints/2").is_dir()
