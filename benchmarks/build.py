@@ -22,7 +22,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gesso.data.embedded.corpus import embedded_shards
+from gesso.data.embedded.corpus import corpus_shards
 from gesso.data.embedded.shards import read_shard
 from gesso.data.store.build import build
 from gesso.data.tokenizers.base import Tokenizer
@@ -140,7 +140,7 @@ def build_seconds(tokenizer: Tokenizer, corpus: Path, folder: Path) -> float:
 
 def documents() -> Iterator[tuple[str, str]]:
     """(component, text) of the corpus that comes with Python."""
-    for shard in embedded_shards():
+    for shard in corpus_shards():
         yield from read_shard(shard)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from gesso.data.embedded.corpus import embedded_shards
+from gesso.data.embedded.corpus import corpus_shards
 from gesso.data.embedded.shards import read_shard
 from gesso.data.tokenizers.bpe import _TokenizersEngine
 from gesso.data.tokenizers.bpe import train as train_bpe
@@ -46,7 +46,7 @@ def main() -> None:
 
 def measure(megabytes: float) -> dict:
     """{"megabytes", "documents", "tokenizers": {name: rates}}; ratio: to `tokenizers`."""
-    texts = [text for path in embedded_shards(megabytes) for _, text in read_shard(path)]
+    texts = [text for path in corpus_shards(megabytes) for _, text in read_shard(path)]
     size = sum(len(text.encode()) for text in texts)
     bpe = train_bpe(iter(texts), vocab_size=VOCAB_SIZE, limit_bytes=TRAIN_BYTES)
     assert bpe.engine == "tiktoken"

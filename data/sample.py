@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
-from gesso.data.embedded.corpus import embedded_shards
+from gesso.data.embedded.corpus import corpus_shards
 from gesso.data.text.readers import open_reader
 from gesso.data.text.record import Cursor, Record
 from gesso.data.text.shards import Shard, SourceError
@@ -30,7 +30,7 @@ def read_texts(
     Raises SourceError for a source that is missing or damaged, or has no document at all.
     """
     names = list(sources)
-    shards = resolve(_expanded(names))
+    shards = resolve(_expand(names))
     readers = [
         open_reader(
             shard,
@@ -65,10 +65,10 @@ def read_texts(
         )
 
 
-def _expanded(names: list[str]) -> Iterator[str]:
+def _expand(names: list[str]) -> Iterator[str]:
     for name in names:
         if name == "embedded":
-            yield from map(str, embedded_shards())
+            yield from map(str, corpus_shards())
         else:
             yield name
 

@@ -65,11 +65,11 @@ class BiLM(Objective):
             )
         self._spelling = None
         if model.reads == "characters":
-            from gesso.data.tokenizers.words import shortened
+            from gesso.data.tokenizers.words import shorten
 
             # Without a tokenizer there are rows of padding only (a plan).
             spelled = np.zeros((1, model.characters), np.uint16) if spelling is None else spelling
-            self._spelling = shortened(spelled, characters=model.characters)
+            self._spelling = shorten(spelled, characters=model.characters)
         carried = config.state == "carried"
         # What a batch leaves to the next, by letters; its rows are those of the batch.
         self.carry: Mapping[str, str] = {"cell": "BZUF", "hidden": "BZUD"} if carried else {}

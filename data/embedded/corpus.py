@@ -100,7 +100,7 @@ def ensure_store(
     return _examples(asked, folder, say)
 
 
-def embedded_shards(megabytes: float = 0, cache_folder: str | Path | None = None) -> list[Path]:
+def corpus_shards(megabytes: float = 0, cache_folder: str | Path | None = None) -> list[Path]:
     """The corpus's shards in the cache (see ensure_store), written first where they are not."""
     folder = _folder(megabytes, cache_folder)
     with _locked(folder / "lock", _say):
@@ -124,9 +124,9 @@ def write_embedded(folder: str | Path, *, megabytes: float = 0, shards: int = SH
         "megabytes": megabytes,
         "shards": shards,
     }
-    if _written(folder, settings, paths):
+    if _is_written(folder, settings, paths):
         return paths
-    documents = _limited(_distinct(_documents()), megabytes)
+    documents = _limit(_distinct(_documents()), megabytes)
     if not any(component == "Stdlib" for component, _ in documents):
         raise ValueError(
             f"Python {sys.version.split()[0]} at {sys.prefix} comes without the sources of its "
@@ -234,7 +234,7 @@ def _distinct(documents: Iterator[tuple[str, str]]) -> list[tuple[str, str]]:
     return [by_hash[digest] for digest in sorted(by_hash)]
 
 
-def _limited(documents: list[tuple[str, str]], megabytes: float) -> list[tuple[str, str]]:
+def _limit(documents: list[tuple[str, str]], megabytes: float) -> list[tuple[str, str]]:
     """As many documents as fit in the limit, in order, each component in its share of the bytes.
 
     So are the held-out ones of each component, whose share below the shortest of them gives that
@@ -272,7 +272,7 @@ def _first_bytes(texts: Iterator[str], limit: int) -> Iterator[str]:
             return
 
 
-def _written(folder: Path, settings: dict[str, Any], paths: list[Path]) -> bool:
+def _is_written(folder: Path, settings: dict[str, Any], paths: list[Path]) -> bool:
     try:
         record = json.loads((folder / RECORD).read_bytes())
         sizes = {path.name: path.stat().st_size for path in paths}

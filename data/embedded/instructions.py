@@ -14,7 +14,7 @@ import numpy as np
 
 from gesso.data.embedded.shards import HOLDOUT, VERSION, read_shard
 from gesso.data.instructions.store import FORMAT, InstructionStore, is_instruction_store
-from gesso.data.instructions.writer import Writer, encoded
+from gesso.data.instructions.writer import Writer, encode_pairs
 from gesso.data.text.documents import is_held_out, text_hash
 from gesso.data.tokenizers.load import load_tokenizer, save_tokenizer
 
@@ -84,7 +84,7 @@ def make_instructions(shards: list[Path], folder: Path) -> InstructionStore:
                         for each in examples
                         for prompt, target in templates
                     ]
-                    for number, (ids, head) in enumerate(encoded(asked, tokenizer)):
+                    for number, (ids, head) in enumerate(encode_pairs(asked, tokenizer)):
                         predicted = (np.arange(len(ids)) >= head).astype(np.uint8)
                         writer.add(ids, predicted)
                         if number % _RENDERINGS == 0:

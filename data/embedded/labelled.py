@@ -35,7 +35,7 @@ def make_task(shards: list[Path], folder: Path) -> TaskStore:
                 seen.add(excerpt)
                 found[split].append((component, excerpt))
 
-    def labelled(split: str) -> list[Labelled]:
+    def examples(split: str) -> list[Labelled]:
         tokens = tokenizer.encode_batch([excerpt for _, excerpt in found[split]])
         return [
             Labelled(
@@ -59,8 +59,8 @@ def make_task(shards: list[Path], folder: Path) -> TaskStore:
     return write_task(
         folder / TASK,
         task,
-        train=labelled("train"),
-        holdout=labelled("holdout"),
+        train=examples("train"),
+        holdout=examples("holdout"),
         tokenizer=tokenizer,
     )
 

@@ -15,7 +15,9 @@ from gesso.data.tokenizers.base import Tokenizer
 _UNITS: tuple[str, ...] = ("documents", "tokens", "bytes", "words", "targets")
 
 
-def encoded(asked: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> list[tuple[np.ndarray, int]]:
+def encode_pairs(
+    asked: Sequence[tuple[str, str]], tokenizer: Tokenizer
+) -> list[tuple[np.ndarray, int]]:
     """(ids u32[n], how many of them are the prompt's) of each (prompt, target).
 
     Tokenized apart: what a prompt becomes never depends on its target, and no token belongs to
@@ -39,7 +41,7 @@ class Writer:
 
     def __init__(self, folder: Path, tokenizer: Tokenizer) -> None:
         self._folder = folder
-        self._dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
+        self._dtype = tokenizer.dtype
         self._byte_lengths = tokenizer.byte_lengths
         self._files = {str(name): (folder / name).open("wb") for name in FILES}
         self._hashes = {name: hashlib.sha256() for name in self._files}

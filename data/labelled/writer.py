@@ -74,9 +74,8 @@ def _write(
         raise ValueError(f"task {task.name!r} has no examples to train on")
     examples = [*splits["train"], *splits["holdout"]]
     texts = [text for each in examples for text in each.texts]
-    dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
     arrays = {
-        "tokens": np.concatenate(texts).astype(dtype),
+        "tokens": np.concatenate(texts).astype(tokenizer.dtype),
         "ends": np.cumsum([len(text) for text in texts]).astype("<i8"),
     }
     for name, (form, _, each) in LEAVES[task.kind].items():
@@ -103,7 +102,7 @@ def _write(
         "counts": dict(task.counts),
         "duplicates": task.duplicates,
         "rejects": dict(sorted(Counter(each["reason"] for each in task.rejects).items())),
-        "dtype": dtype.str,
+        "dtype": tokenizer.dtype.str,
         "files": {
             name: {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
             for name, content in contents.items()

@@ -36,7 +36,7 @@ class RowOrder(ABC):
         self._skip = merge_ranges(config.skip)
 
     @property
-    def waited_seconds(self) -> float:
+    def seconds_waited(self) -> float:
         """Time spent so far waiting for a builder that was behind."""
         return 0.0
 
@@ -63,7 +63,7 @@ class RowOrder(ABC):
         """
 
     @abstractmethod
-    def consumed(self, row: int) -> dict[str, dict[str, Any]]:
+    def consumption(self, row: int) -> dict[str, dict[str, Any]]:
         """What lies before `row`: {component: {"rows": int, "epoch": float}}.
 
         Rows in skipped ranges count: the cursors pass over them.
@@ -80,7 +80,7 @@ class RowOrder(ABC):
 
     def state(self, next_row: int) -> DataState:
         """What a checkpoint keeps of the data, as JSON; next_row is the first row not yet used."""
-        return self._settings | self._passed(next_row) | {"next_row": int(next_row)}
+        return self._settings | self._history(next_row) | {"next_row": int(next_row)}
 
     def resume(self, state: DataState) -> int:
         """The next row of a saved state, after proof that it continues the same order.
@@ -93,7 +93,7 @@ class RowOrder(ABC):
         settings = self._settings
         if state.get("store") in [{"fingerprint": f} for f in self.store.earlier_fingerprints]:
             settings = settings | {"store": state["store"]}
-        return check(state, settings, self._passed)
+        return check(state, settings, self._history)
 
     @functools.cached_property
     def _settings(self) -> DataState:
@@ -103,7 +103,7 @@ class RowOrder(ABC):
     def _describe(self) -> DataState:
         """All that fixes the rows and needs none of them."""
 
-    def _passed(self, next_row: int) -> DataState:
+    def _history(self, next_row: int) -> DataState:
         # The canary is the last row used; before row 0 there is none.
         canary = None
         if next_row > 0:
@@ -111,7 +111,7 @@ class RowOrder(ABC):
             for name, dtype in self._proof:
                 crc = zlib.crc32(made[name].astype(dtype).tobytes(), crc)
             canary = {"row": next_row - 1, "crc32": crc}
-        return {"consumed": self.consumed(next_row), "canary": canary}
+        return {"consumed": self.consumption(next_row), "canary": canary}
 
 
 class HeldoutRows(ABC):

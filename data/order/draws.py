@@ -58,7 +58,7 @@ class Draws:
     def __init__(
         self, store: ExampleSource, mixture: MixtureConfig, *, examples: ExamplesConfig, seed: int
     ) -> None:
-        by_name = drawn(store, without=examples.without)
+        by_name = tasks_to_draw(store, without=examples.without)
         wanted = rates(
             {name: int(store.tasks.train[task]) for name, task in by_name.items()},
             clusters={name: store.tasks.components[task] for name, task in by_name.items()},
@@ -80,7 +80,7 @@ class Draws:
         count = tasks.train[task]
         epoch, within = np.divmod(index, count)
         of_task = draw(self._seed, task)
-        example = permuted(within, count, keys=draw(of_task, epoch))
+        example = permute_each(within, count, keys=draw(of_task, epoch))
         # Epochs go through the renderings in turn, every example from another one on.
         first = below(draw(of_task ^ np.uint64(1), example), renderings)
         rendering = (epoch + first) % renderings
@@ -89,7 +89,7 @@ class Draws:
     def epochs(self, j: int) -> dict[str, float]:
         """{component: how often its examples have been drawn before draw j, on average}."""
         tasks, names = self._store.tasks, [self._store.tasks.components[t] for t in self.tasks]
-        used = self.mixture.consumed(j)
+        used = self.mixture.consumption(j)
         return {
             name: float(
                 sum(used[k] for k, each in enumerate(names) if each == name)
@@ -103,7 +103,7 @@ class Draws:
         }
 
 
-def drawn(store: ExampleSource, *, without: tuple[str, ...] = ()) -> dict[str, int]:
+def tasks_to_draw(store: ExampleSource, *, without: tuple[str, ...] = ()) -> dict[str, int]:
     """{task: its index in the store} of the tasks with training examples that are not left out.
 
     without: names of tasks or clusters. Raises MixtureError for an unknown one, with the nearest.
@@ -157,7 +157,7 @@ def rates(
     return made
 
 
-def permuted(index: np.ndarray, n: np.ndarray, *, keys: np.ndarray) -> np.ndarray:
+def permute_each(index: np.ndarray, n: np.ndarray, *, keys: np.ndarray) -> np.ndarray:
     """Where a keyed bijection of [0, n) sends each index; every element has its own n and key.
 
     index, n: i64[m], n at most 2**31; keys: u64[m]. A balanced Feistel network, cycle walking, as

@@ -38,7 +38,7 @@ class EmptyComponent(ValueError):
 class Eras:
     """Rows of the components of a store, per era. Safe to use from several threads.
 
-    waited_seconds: time spent waiting for a builder that was behind.
+    seconds_waited: time spent waiting for a builder that was behind.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Eras:
     ) -> None:
         self.store, self.components = store, tuple(components)
         self.shape = Shape(length=length, overlap=overlap, packing=packing, overhead=overhead)
-        self.wait_seconds, self.waited_seconds = wait_seconds, 0.0
+        self.wait_seconds, self.seconds_waited = wait_seconds, 0.0
         name = f"{packing}-{length}-{overlap}" + (f"-{overhead}" if overhead else "")
         self._counts = CountsFile(store, name=f"{name}.json", form=FORMAT[packing])
         # Replaced as a whole, so that a reader without the lock sees one consistent state.
@@ -161,7 +161,7 @@ class Eras:
                     patience = min(left, _SLICE_SECONDS)
         finally:
             if patience:  # the first look at what is there is not a wait
-                self.waited_seconds += time.monotonic() - start
+                self.seconds_waited += time.monotonic() - start
 
 
 class Recent(Generic[Key, Value]):

@@ -55,7 +55,7 @@ class Mixture:
         base = np.zeros(len(self.components), np.int64)
         for at, weights in segments:
             if self._segments:
-                base = self.consumed(at)
+                base = self.consumption(at)
             counts = apportion(np.array([weights.get(c, 0.0) for c in self.components]))
             self._segments.append(_Segment(at, base, counts))
 
@@ -74,7 +74,7 @@ class Mixture:
             index[here] = (now.base + b * now.counts)[chosen] + rank[offset[here]]
         return component, index
 
-    def consumed(self, row: int) -> np.ndarray:
+    def consumption(self, row: int) -> np.ndarray:
         """i64[components]: how many rows of each component lie before `row`."""
         segment = max(k for k, each in enumerate(self._segments) if each.at <= row)
         now = self._segments[segment]

@@ -68,8 +68,8 @@ class Order(RowOrder):
             )
 
     @property
-    def waited_seconds(self) -> float:
-        return self._eras.waited_seconds
+    def seconds_waited(self) -> float:
+        return self._eras.seconds_waited
 
     def take(self, rows: np.ndarray, *, stop: threading.Event | None = None) -> Rows:
         """As RowOrder.take. With config.companions
@@ -104,11 +104,11 @@ class Order(RowOrder):
             made = {name: array[made_at] for name, array in made.items()}
         return made | {"component": component, "row": rows}
 
-    def consumed(self, row: int) -> dict[str, dict[str, Any]]:
-        """As RowOrder.consumed. "epoch" is exact once all eras of
+    def consumption(self, row: int) -> dict[str, dict[str, Any]]:
+        """As RowOrder.consumption. "epoch" is exact once all eras of
         the store have been counted, until then an estimate from the tokens that are in the store.
         """
-        counts = self.mixture.consumed(row).tolist()
+        counts = self.mixture.consumption(row).tolist()
         epochs = self._epoch_rows()
         return {
             name: {"rows": counts[c], "epoch": counts[c] / epochs[c] if epochs[c] else 0.0}

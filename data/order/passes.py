@@ -107,7 +107,7 @@ class ExampleOrder(RowOrder):
             made = {name: array[made_at] for name, array in made.items()}
         return made | {"component": component, "row": rows}
 
-    def consumed(self, row: int) -> dict[str, dict[str, Any]]:
+    def consumption(self, row: int) -> dict[str, dict[str, Any]]:
         """{component: {"rows": int, "epoch": float}} before `row`; epoch: how often its examples
         were drawn on average, to within the pass under way."""
         self._count_until(row)

@@ -48,7 +48,7 @@ class Streams:
         component = self._owner[place]
         return component, turn * self.counts[component] + self._rank[place]
 
-    def consumed(self, row: int) -> np.ndarray:
+    def consumption(self, row: int) -> np.ndarray:
         """i64[components]: how many rows of each component lie before `row`."""
         turns, rest = divmod(row, self.streams)
         return turns * self.counts + np.bincount(self._owner[:rest], minlength=len(self.counts))

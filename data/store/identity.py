@@ -11,8 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from gesso.data.config import BuildConfig
 from gesso.data.store.locks import ShardLock, ShardLocked
 from gesso.data.store.parts import FORMAT, read_commits
@@ -35,13 +33,12 @@ def identity(
 
     Paths, workers, share and reject_cap do not enter: they do not change what is committed.
     """
-    dtype = np.dtype("<u2") if tokenizer.vocab_size <= 1 << 16 else np.dtype("<u4")
     return {
         "format": FORMAT,
         "tokenizer": tokenizer.fingerprint,
         "vocab_size": tokenizer.vocab_size,
         "eos": tokenizer.eos,
-        "dtype": dtype.str,
+        "dtype": tokenizer.dtype.str,
         "text_key": config.text_key,
         "component_key": config.component_key,
         "text_split": config.text_split,
@@ -79,7 +76,7 @@ def prepare_folder(
     meta = folder / META
     if not meta.exists():
         _check_unused(folder)
-    elif not _repaired(folder, json.loads(meta.read_bytes()), wanted):
+    elif not _is_repaired(folder, json.loads(meta.read_bytes()), wanted):
         return
     lock = ShardLock(folder / LOCKS / "meta.lock", what=f"{folder}")
     _acquire_soon(lock)
@@ -88,7 +85,7 @@ def prepare_folder(
             left.unlink()
         if meta.exists():
             found = json.loads(meta.read_bytes())
-            if not _repaired(folder, found, wanted):
+            if not _is_repaired(folder, found, wanted):
                 return
             repairs = folder / REPAIRS
             earlier = json.loads(repairs.read_bytes()) if repairs.exists() else []
@@ -113,7 +110,7 @@ def _check_unused(folder: Path) -> None:
         )
 
 
-def _repaired(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> bool:
+def _is_repaired(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> bool:
     """Whether the folder's record differs from what is wanted by repaired sources alone.
 
     False: not at all. Raises BuildError for any other difference.

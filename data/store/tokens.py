@@ -62,10 +62,10 @@ class TokenStore(TextStore):
 
     def era(self, number: int, *, wait_seconds: float = 0.0) -> "TokenEra | None":
         deadline = time.monotonic() + wait_seconds
-        while not self._decided(number):
+        while not self._is_decided(number):
             if error := self.error():
                 # It may have committed and failed between the two looks.
-                if self._decided(number):
+                if self._is_decided(number):
                     break
                 raise BuildFailed(f"the builder of {self.folder} stopped: {error}")
             if time.monotonic() >= deadline:
@@ -159,7 +159,7 @@ class TokenStore(TextStore):
                 if not commits or not commits[-1]["last"]:
                     commits.extend(read_commits(self.shard_folder(shard), start=len(commits)))
 
-    def _decided(self, number: int) -> bool:
+    def _is_decided(self, number: int) -> bool:
         """Whether every shard has the part or is known to end before it."""
         with self._lock:
             for shard, commits in enumerate(self._commits):

@@ -146,7 +146,7 @@ class Lines:
         self._crc = 0
 
     def records(self, cursor: Cursor) -> Iterator[Record]:
-        record, crc = cursor.record, _skipped_files(self.shard, cursor)
+        record, crc = cursor.record, _crc_of_files(self.shard, cursor)
         for number in range(cursor.file, len(self.shard.files)):
             with closing(Stream(self.shard.files[number])) as stream:
                 self._file, self._stream = number, stream
@@ -157,13 +157,13 @@ class Lines:
                 lines = split_lines(
                     stream.blocks(), limit=self.limit, start=stream.position, crc32=crc
                 )
-                for raw, length, end, reached in self.group(self._watched(lines)):
+                for raw, length, end, reached in self.group(self._watch(lines)):
                     record += 1
                     place = Cursor(number, end, record, reached)
                     yield Record(place, raw, length, self.shard.component)
                 crc = self._crc
 
-    def _watched(self, lines: Iterator[Line]) -> Iterator[Line]:
+    def _watch(self, lines: Iterator[Line]) -> Iterator[Line]:
         for line in lines:
             self._crc = line.crc32
             yield line
@@ -211,7 +211,7 @@ class WholeFiles:
         self._file = 0
 
     def records(self, cursor: Cursor) -> Iterator[Record]:
-        record, crc = cursor.record, _skipped_files(self.shard, cursor)
+        record, crc = cursor.record, _crc_of_files(self.shard, cursor)
         _check_prefix(self.shard, cursor, crc32=crc)
         for number in range(cursor.file, len(self.shard.files)):
             self._file = number
@@ -233,7 +233,7 @@ class WholeFiles:
         return self._file / len(self.shard.files)
 
 
-def _skipped_files(shard: Shard, cursor: Cursor) -> int:
+def _crc_of_files(shard: Shard, cursor: Cursor) -> int:
     """The crc32 of all files before the cursor's."""
     crc = 0
     for path in shard.files[: cursor.file]:

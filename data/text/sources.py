@@ -115,7 +115,7 @@ def _expand(path: str) -> list[str]:
     if any(letter in path for letter in "*?[") and not (not is_remote(path) and root.exists()):
         files = _glob(path)
         if not files:
-            folder = epath.Path(_fixed_folder(path) or ".")
+            folder = epath.Path(_folder_before_wildcard(path) or ".")
             if not folder.exists():
                 raise missing(str(folder))
             names = sorted(entry.name for entry in folder.iterdir())
@@ -144,7 +144,7 @@ def _expand(path: str) -> list[str]:
 
 def _glob(pattern: str) -> list[str]:
     """Files, sorted; hidden ones and those in hidden folders are left out."""
-    fixed = _fixed_folder(pattern)
+    fixed = _folder_before_wildcard(pattern)
     root = (epath.Path if is_remote(pattern) else Path)(fixed or ".")
     if is_remote(pattern) and "**" in pattern:
         raise SourceError(f"{pattern}: ** is for local paths; name the folder, or use *")
@@ -168,7 +168,7 @@ def _is_hidden(path: Any) -> bool:
     return any(name.startswith(".") for name in path.parts)
 
 
-def _fixed_folder(pattern: str) -> str:
+def _folder_before_wildcard(pattern: str) -> str:
     """The folder in front of a pattern's first wildcard; "" for the current one."""
     before = re.split(r"[*?\[]", pattern)[0]
     folder, slash, _ = before.rpartition("/")

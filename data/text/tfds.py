@@ -149,18 +149,18 @@ def tfrecords(path: str) -> Iterator[bytes]:
             if len(head) < 12:
                 raise SourceError(f"{path}: truncated in a record's head at byte {at:,}")
             length, head_crc = struct.unpack("<QI", head)
-            if masked_crc(head[:8]) != head_crc:
+            if tfrecord_crc(head[:8]) != head_crc:
                 raise SourceError(f"{path}: damaged record length at byte {at:,}")
             body = file.read(length + 4)
             if len(body) < length + 4:
                 raise SourceError(f"{path}: truncated in the record at byte {at:,}")
-            if masked_crc(body[:length]) != struct.unpack("<I", body[length:])[0]:
+            if tfrecord_crc(body[:length]) != struct.unpack("<I", body[length:])[0]:
                 raise SourceError(f"{path}: damaged record at byte {at:,} (checksum)")
             yield body[:length]
             at += 16 + length
 
 
-def masked_crc(content: bytes) -> int:
+def tfrecord_crc(content: bytes) -> int:
     """The crc32c of the tfrecord format: rotated right by 15 bits, plus a constant."""
     import google_crc32c
 
@@ -198,7 +198,7 @@ def _builder_in(source: str, folder: str) -> Any:
     place = epath.Path(folder)
     while not (place / "dataset_info.json").exists():
         below = sorted(
-            (entry for entry in place.iterdir() if entry.is_dir() and _prepared(entry)),
+            (entry for entry in place.iterdir() if entry.is_dir() and _is_prepared(entry)),
             key=lambda entry: [int(n) if n.isdigit() else -1 for n in entry.name.split(".")],
         )
         versions = [entry for entry in below if entry.name.replace(".", "").isdigit()]
@@ -214,11 +214,11 @@ def _builder_in(source: str, folder: str) -> Any:
     return tfds.builder_from_directory(os.fspath(place))
 
 
-def _prepared(folder: Any) -> bool:
+def _is_prepared(folder: Any) -> bool:
     if folder.name.startswith("incomplete."):
         return False
     return (folder / "dataset_info.json").exists() or any(
-        entry.is_dir() and _prepared(entry) for entry in folder.iterdir()
+        entry.is_dir() and _is_prepared(entry) for entry in folder.iterdir()
     )
 
 

@@ -5,9 +5,9 @@ bytes.py, bpe.py and the others fulfil it; `load_tokenizer` (load.py) makes one.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -21,9 +21,8 @@ class TokenizerError(ValueError):
     """A tokenizer that cannot be used, or a text it cannot take. The message says what to do."""
 
 
-@runtime_checkable
-class Tokenizer(Protocol):
-    """What every tokenizer offers.
+class Tokenizer(ABC):
+    """Text to ids and back.
 
     kind: "bytes", "sentencepiece", "bpe", ...
     vocab_size: ids are in [0, vocab_size).
@@ -32,9 +31,8 @@ class Tokenizer(Protocol):
     byte_lengths: i32[vocab_size], UTF-8 bytes each id stands for; 0 for special ids. Summed over
         `encode(text)` it is len(text.encode()) wherever the tokenizer round-trips exactly. (A
         foreign sentencepiece model that adds a leading space counts one more per document.)
-
-    Where masked-token prediction can use it, also `special`, {"pad", "unk", "cls", "sep", "mask":
-    id} as far as it has them, and `continues`, bool[vocab_size]: ids that go on with a word.
+    special: {"pad", "unk", "cls", "sep", "mask": id}, as far as it has them.
+    continues: bool[vocab_size]: ids that go on with the word of the id before them.
     """
 
     kind: str
@@ -42,28 +40,51 @@ class Tokenizer(Protocol):
     eos: int
     fingerprint: str
     byte_lengths: np.ndarray
+    special: Mapping[str, int]
+    continues: np.ndarray
 
+    @property
+    def classes(self) -> int:
+        """How many of the first ids a softmax tells apart: all, but for words known by their
+        spelling alone."""
+        return self.vocab_size
+
+    @property
+    def spelling(self) -> np.ndarray | None:
+        """u16[vocab_size, characters]: the character ids of every id, where a model reads those."""
+        return None
+
+    @property
+    def engine(self) -> str:
+        """The library that does the work. It never changes an id."""
+        return self.kind
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The smallest unsigned integers that hold every id: what stores are written in."""
+        return np.dtype("<u2") if self.vocab_size <= 1 << 16 else np.dtype("<u4")
+
+    @abstractmethod
     def encode(self, text: str) -> np.ndarray:
         """u32[n] ids, without EOS or BOS. Special tokens spelled out in the text are plain text.
 
         Raises TokenizerError where the text has a lone surrogate.
         """
-        ...
 
+    @abstractmethod
     def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
         """`encode` of each text."""
-        ...
 
+    @abstractmethod
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         """The text of the ids. Special ids are no text; broken UTF-8 becomes U+FFFD.
 
         Raises TokenizerError for an id outside the vocabulary.
         """
-        ...
 
+    @abstractmethod
     def payload(self) -> dict[str, bytes]:
         """The files, by name, from which the tokenizer can be made again."""
-        ...
 
 
 def content_fingerprint(*, kind: str, eos: int, content: bytes) -> str:
@@ -84,7 +105,7 @@ def utf8(text: str) -> bytes:
         ) from None
 
 
-def checked_ids(ids: Sequence[int] | np.ndarray, *, vocab_size: int) -> np.ndarray:
+def check_ids(ids: Sequence[int] | np.ndarray, *, vocab_size: int) -> np.ndarray:
     """The ids as i64[n]. Raises TokenizerError for one outside [0, vocab_size)."""
     array = np.asarray(ids, np.int64).reshape(-1)
     bad = array[(array < 0) | (array >= vocab_size)]

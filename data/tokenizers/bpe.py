@@ -14,8 +14,9 @@ import numpy as np
 
 from gesso.data.tokenizers.base import (
     BPE_FILE,
+    Tokenizer,
     TokenizerError,
-    checked_ids,
+    check_ids,
     content_fingerprint,
     read_file,
     utf8,
@@ -53,8 +54,8 @@ PROBES = (
 )
 
 
-class BPETokenizer:
-    """Byte-level BPE. See `gesso.data.tokenizers.base.Tokenizer` for what it offers.
+class BPETokenizer(Tokenizer):
+    """Byte-level BPE.
 
     definition: the content of a tokenizer.json.
     eos: the id that ends documents.
@@ -84,7 +85,10 @@ class BPETokenizer:
             np.array_equal(fast.encode(probe), slow.encode(probe)) for probe in PROBES
         )
         self._engine = fast if fast is not None and agree else slow
-        self.engine = self._engine.name
+
+    @property
+    def engine(self) -> str:
+        return self._engine.name
 
     def encode(self, text: str) -> np.ndarray:
         utf8(text)
@@ -96,7 +100,7 @@ class BPETokenizer:
         return self._engine.encode_batch(texts)
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        checked = checked_ids(ids, vocab_size=self.vocab_size)
+        checked = check_ids(ids, vocab_size=self.vocab_size)
         return b"".join(self._bytes[i] for i in checked.tolist()).decode("utf-8", "replace")
 
     def payload(self) -> dict[str, bytes]:
@@ -271,7 +275,7 @@ def _add_special(definition: dict[str, Any], token: str, index: int) -> None:
 
 def _find_eos(read: Definition, path: Path, *, asked: str) -> int:
     ids = {**read.vocab, **{token["content"]: token["id"] for token in read.added}}
-    named = asked or _named_eos(path)
+    named = asked or _eos_name(path)
     if named:
         if named in ids:
             return ids[named]
@@ -288,7 +292,7 @@ def _find_eos(read: Definition, path: Path, *, asked: str) -> int:
     )
 
 
-def _named_eos(path: Path) -> str:
+def _eos_name(path: Path) -> str:
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         beside = path.with_name(name)
         if beside.is_file():

@@ -67,7 +67,7 @@ def read_definition(definition: dict[str, Any], *, source: str = "tokenizer.json
         )
     vocab = model["vocab"]
     merges = _pairs(model["merges"], source)
-    added = [_added(token, source) for token in definition.get("added_tokens") or []]
+    added = [_read_added(token, source) for token in definition.get("added_tokens") or []]
     _check(vocab, merges, added, source)
     normalizer = definition.get("normalizer")
     text_tokens = [token for token in added if not token["special"]]
@@ -106,13 +106,13 @@ def tiktoken_ranks(read: Definition) -> dict[bytes, int] | None:
         first, second = _token_bytes(left), _token_bytes(right)
         if first not in ranks or second not in ranks:
             return None
-        if _reduced(first + second, ranks) != [first, second]:
+        if _reduce(first + second, ranks) != [first, second]:
             return None
         ranks[first + second] = rank
     return ranks
 
 
-def _reduced(piece: bytes, ranks: dict[bytes, int]) -> list[bytes]:
+def _reduce(piece: bytes, ranks: dict[bytes, int]) -> list[bytes]:
     parts = [piece[i : i + 1] for i in range(len(piece))]
     unknown = len(ranks) + (1 << 32)
     pairs = [ranks.get(a + b, unknown) for a, b in zip(parts, parts[1:], strict=False)]
@@ -163,7 +163,7 @@ def _pairs(merges: list[Any], source: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def _added(token: Any, source: str) -> dict[str, Any]:
+def _read_added(token: Any, source: str) -> dict[str, Any]:
     if not isinstance(token, dict) or not isinstance(token.get("id"), int):
         raise TokenizerError(f"{source}: an added token without an id: {token!r}")
     if not isinstance(token.get("content"), str):

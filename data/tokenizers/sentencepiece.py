@@ -15,8 +15,9 @@ import numpy as np
 
 from gesso.data.tokenizers.base import (
     SENTENCEPIECE_FILE,
+    Tokenizer,
     TokenizerError,
-    checked_ids,
+    check_ids,
     content_fingerprint,
     read_file,
     utf8,
@@ -51,8 +52,8 @@ SENTENCE_BYTES = 4096
 THREADS = 4
 
 
-class SentencePieceTokenizer:
-    """A sentencepiece model. See `gesso.data.tokenizers.base.Tokenizer` for what it offers.
+class SentencePieceTokenizer(Tokenizer):
+    """A sentencepiece model.
 
     model: the content of a `.model` file. eos: the id that ends documents.
     """
@@ -92,7 +93,7 @@ class SentencePieceTokenizer:
         return [self.encode(text) for text in texts]
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        checked = checked_ids(ids, vocab_size=self.vocab_size)
+        checked = check_ids(ids, vocab_size=self.vocab_size)
         return self._processor.decode(checked[checked != self.eos].tolist())
 
     def payload(self) -> dict[str, bytes]:

@@ -16,8 +16,9 @@ import numpy as np
 
 from gesso.data.tokenizers.base import (
     BPE_FILE,
+    Tokenizer,
     TokenizerError,
-    checked_ids,
+    check_ids,
     content_fingerprint,
     read_file,
     utf8,
@@ -40,8 +41,8 @@ LONGEST_WORD = 100  # characters; the published limit
 CHUNK = 4096
 
 
-class WordPieceTokenizer:
-    """A WordPiece vocabulary. See `gesso.data.tokenizers.base.Tokenizer` for what it offers.
+class WordPieceTokenizer(Tokenizer):
+    """A WordPiece vocabulary.
 
     definition: the content of a tokenizer.json. eos: the id that ends documents; -1: [SEP].
     special: {"pad", "unk", "cls", "sep", "mask": id}. continues: bool[vocab_size], the "##" pieces.
@@ -102,7 +103,7 @@ class WordPieceTokenizer:
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         skipped = {*self.special.values(), self.eos} - {self.special["unk"]}
         text = ""
-        for index in checked_ids(ids, vocab_size=self.vocab_size).tolist():
+        for index in check_ids(ids, vocab_size=self.vocab_size).tolist():
             if index in skipped:
                 continue
             piece = self._pieces[index]

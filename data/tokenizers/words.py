@@ -11,13 +11,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 
 from gesso.data.tokenizers.base import (
+    Tokenizer,
     TokenizerError,
-    checked_ids,
+    check_ids,
     content_fingerprint,
     read_file,
     utf8,
@@ -38,8 +40,8 @@ _LINE = re.compile(r"[\n\r\f\v\x1c-\x1e\x85\u2028\u2029]+")
 COUNTED_WORDS = 20_000_000
 
 
-class WordTokenizer:
-    """A table of words. See `gesso.data.tokenizers.base.Tokenizer` for what it offers.
+class WordTokenizer(Tokenizer):
+    """A table of words.
 
     words: the table, </S>, <S>, <UNK> first. classes: so many of its first ids are what a softmax
     tells apart; a word beyond is read by its own characters, but as a target it is <UNK>. A word
@@ -53,7 +55,7 @@ class WordTokenizer:
 
     kind = "words"
     eos = EOS
-    special: dict[str, int] = {"unk": UNK}
+    special = MappingProxyType({"unk": UNK})
 
     def __init__(self, words: Sequence[str], *, classes: int, split: Split, source: str = "words"):
         if tuple(words[:3]) != SPECIAL:
@@ -73,16 +75,25 @@ class WordTokenizer:
             )
         if split not in _WORD:
             raise TokenizerError(f"{source}: split is one of {', '.join(_WORD)}, not {split!r}")
-        self._words, self.classes, self._split = list(words), classes, split
+        self._words, self._classes, self._split = list(words), classes, split
         self.vocab_size = len(words)
         self.byte_lengths = np.array([len(word.encode()) for word in words], np.int32)
         self.byte_lengths[: len(SPECIAL)] = 0
+        self.continues = np.zeros(len(words), bool)  # every id is a word
         self.truncated = int((self.byte_lengths > CHARACTERS - 2).sum())
         content = json.dumps([list(words), classes, split], ensure_ascii=True).encode()
         self.fingerprint = content_fingerprint(kind=self.kind, eos=self.eos, content=content)
 
-    @cached_property
+    @property
+    def classes(self) -> int:
+        return self._classes
+
+    @property
     def spelling(self) -> np.ndarray:
+        return self._spelling
+
+    @cached_property
+    def _spelling(self) -> np.ndarray:
         return spell(self._words, characters=CHARACTERS)
 
     def encode(self, text: str) -> np.ndarray:
@@ -102,7 +113,7 @@ class WordTokenizer:
 
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
         lines: list[list[str]] = [[]]
-        for index in checked_ids(ids, vocab_size=self.vocab_size).tolist():
+        for index in check_ids(ids, vocab_size=self.vocab_size).tolist():
             if index == EOS:
                 lines.append([])
             elif index != BOS:
@@ -132,7 +143,7 @@ def spell(words: Sequence[str], *, characters: int) -> np.ndarray:
     return spelled
 
 
-def shortened(spelling: np.ndarray, *, characters: int) -> np.ndarray:
+def shorten(spelling: np.ndarray, *, characters: int) -> np.ndarray:
     """The same words' ids with room for fewer characters, as `spell` gives them."""
     short = spelling[:, :characters].copy()
     cut = ~(short == END_WORD).any(1)

@@ -226,7 +226,7 @@ def _read(
         return {"source": tokens, "source_segments": segments, "tokens": start}
     if getattr(model.config, "reads", "") != "characters":
         return {"tokens": tokens, "segments": segments}
-    from gesso.data.tokenizers.words import shortened
+    from gesso.data.tokenizers.words import shorten
 
-    spelled = shortened(tokenizer.spelling, characters=model.config.characters)[tokens]
+    spelled = shorten(tokenizer.spelling, characters=model.config.characters)[tokens]
     return {"characters": spelled.astype(np.int32), "segments": segments, "tokens": tokens}

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gesso.data.instructions.writer import encoded
+from gesso.data.instructions.writer import encode_pairs
 from gesso.data.tokenizers.base import Tokenizer
 from gesso.finetune.instructions.chat import ChatTemplate
 from gesso.finetune.instructions.examples import Example
@@ -56,10 +56,10 @@ def pieces_of(
 
 
 def encode(rendered: Sequence[Rendered], tokenizer: Tokenizer) -> list[Piece]:
-    """Prompt and target of each, tokenized apart (data.instructions.writer.encoded)."""
+    """Prompt and target of each, tokenized apart (data.instructions.writer.encode_pairs)."""
     asked = [(each.prompt, each.target) for each in rendered]
     pieces = []
-    for each, (ids, head) in zip(rendered, encoded(asked, tokenizer), strict=True):
+    for each, (ids, head) in zip(rendered, encode_pairs(asked, tokenizer), strict=True):
         predicted = (np.arange(len(ids)) >= head).astype(np.uint8)
         pieces.append(Piece(ids, predicted, each.prompt + each.target))
     return pieces

@@ -114,13 +114,13 @@ def _made(console: Console, what: str, where: object) -> None:
 
 
 def _corpus(console: Console, experiment: Experiment) -> None:
-    from gesso.data.embedded.corpus import embedded_shards, parse_store
+    from gesso.data.embedded.corpus import corpus_shards, parse_store
 
     asked = parse_store(experiment.data.store)
     if asked is None:
         console.print(f"(this run reads {escape(experiment.data.store)} instead)")
         return
-    shards = embedded_shards(asked.megabytes)
+    shards = corpus_shards(asked.megabytes)
     record = json.loads((shards[0].parent / "corpus.json").read_text())
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
     table.add_column("component", style="cyan")

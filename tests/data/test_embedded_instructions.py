@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gesso.data.config import OrderConfig
-from gesso.data.embedded.corpus import embedded_shards, ensure_store
+from gesso.data.embedded.corpus import corpus_shards, ensure_store
 from gesso.data.embedded.instructions import _RENDERINGS, _TEMPLATES, make_instructions
 from gesso.data.embedded.shards import HOLDOUT, read_shard
 from gesso.data.open import open_store, order_of
@@ -21,7 +21,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def store(folder):
-    return make_instructions(embedded_shards(0.3), folder)
+    return make_instructions(corpus_shards(0.3), folder)
 
 
 def texts_of(store, task, split):
@@ -64,7 +64,7 @@ def test_answers_are_right(store):
 
 def test_what_is_held_out_comes_of_held_out_documents(store):
     words = {True: [], False: []}
-    for path in embedded_shards(0.3):
+    for path in corpus_shards(0.3):
         for _, text in read_shard(path):
             held = is_held_out(text_hash(text.encode()), HOLDOUT)
             words[held].append(" ".join(text.split()))
@@ -75,7 +75,7 @@ def test_what_is_held_out_comes_of_held_out_documents(store):
 
 def test_made_again_it_is_the_same(store, folder, tmp_path):
     (tmp_path / "store").symlink_to(folder / "store")
-    again = make_instructions(embedded_shards(0.3), tmp_path)
+    again = make_instructions(corpus_shards(0.3), tmp_path)
     assert again.fingerprint == store.fingerprint
     assert again.record["files"] == store.record["files"]
     rows = order_of(store, OrderConfig(length=129)).rows(0, 2)

@@ -31,7 +31,7 @@ def test_consumed_counts_the_rows_before(segments):
     component, _ = mixture.locate(np.arange(2 * BLOCK + 500))
     for row in (0, 1, 99, 100, 101, BLOCK, BLOCK + 12_345, BLOCK + 12_346, 2 * BLOCK + 500):
         counted = np.bincount(component[:row], minlength=len(mixture.components))
-        assert mixture.consumed(row).tolist() == counted.tolist()
+        assert mixture.consumption(row).tolist() == counted.tolist()
 
 
 def test_rows_are_located_alike_in_any_grouping():

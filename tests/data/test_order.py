@@ -160,7 +160,7 @@ def test_waits_for_a_builder_and_counts_it(store):
     store.complete, last = False, store.eras.pop()
     order = Order(store, OrderConfig(length=LENGTH, mixture=WEIGHTS, wait_seconds=60))
     order.rows(0, 10)
-    assert order.waited_seconds == 0
+    assert order.seconds_waited == 0
 
     def finish():
         store.eras.append(last)
@@ -170,7 +170,7 @@ def test_waits_for_a_builder_and_counts_it(store):
     builder.start()
     order.rows(0, 300)
     builder.join()
-    assert 0.2 < order.waited_seconds < 30
+    assert 0.2 < order.seconds_waited < 30
 
 
 def test_gives_up_when_the_builder_stays_behind(store):
@@ -178,7 +178,7 @@ def test_gives_up_when_the_builder_stays_behind(store):
     order = Order(store, OrderConfig(length=LENGTH, mixture=WEIGHTS, wait_seconds=0.3))
     with pytest.raises(StoreBehind):
         order.rows(0, 1000)
-    assert order.waited_seconds >= 0.3
+    assert order.seconds_waited >= 0.3
 
 
 def test_a_failed_build_is_raised_at_once(store):
@@ -187,7 +187,7 @@ def test_a_failed_build_is_raised_at_once(store):
     threading.Timer(0.3, lambda: setattr(store, "failure", "disk full")).start()
     with pytest.raises(BuildFailed, match="disk full"):
         order.rows(0, 1000)
-    assert order.waited_seconds < 30
+    assert order.seconds_waited < 30
 
 
 def test_a_wait_can_be_stopped(store):

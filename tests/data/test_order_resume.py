@@ -41,14 +41,14 @@ def test_continues(store, row):
 def test_consumed_is_counted(store):
     order = Order(store, CONFIG)
     drawn = order.take(np.arange(ROW))["component"]
-    consumed = order.consumed(ROW)
+    consumed = order.consumption(ROW)
     assert [each["rows"] for each in consumed.values()] == np.bincount(drawn).tolist()
     order.rows(0, 700)
     rows = order._eras.epoch_rows(0)
-    assert order.consumed(700)["Code"]["epoch"] == order.consumed(700)["Code"]["rows"] / rows
+    assert order.consumption(700)["Code"]["epoch"] == order.consumption(700)["Code"]["rows"] / rows
     # Before all eras are counted the tokens tell about as much.
-    early = Order(store, CONFIG).consumed(700)["Code"]["epoch"]
-    assert early == pytest.approx(order.consumed(700)["Code"]["epoch"], rel=0.1)
+    early = Order(store, CONFIG).consumption(700)["Code"]["epoch"]
+    assert early == pytest.approx(order.consumption(700)["Code"]["epoch"], rel=0.1)
 
 
 CHANGES = {

@@ -60,7 +60,9 @@ def test_places_belong_to_components_in_proportion():
     for c in range(3):
         assert index[component == c].tolist() == list(range(100 * streams.counts[c]))
     for row in (0, 5, 8, 799):
-        assert streams.consumed(row).tolist() == np.bincount(component[:row], minlength=3).tolist()
+        assert (
+            streams.consumption(row).tolist() == np.bincount(component[:row], minlength=3).tolist()
+        )
 
 
 def test_rows_depend_on_their_number_alone(tmp_path):

@@ -15,7 +15,7 @@ from gesso.data.text.readers import open_reader
 from gesso.data.text.record import Cursor
 from gesso.data.text.shards import SourceError
 from gesso.data.text.sources import resolve
-from gesso.data.text.tfds import masked_crc, tfrecords
+from gesso.data.text.tfds import tfrecord_crc, tfrecords
 
 tfds = pytest.importorskip("tensorflow_datasets")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -65,8 +65,8 @@ def tfrecord(home, tmp_path_factory):
         for example in (source[n] for n in range(first, last)):
             payload = serializer.serialize_example(builder.info.features.encode_example(example))
             head = struct.pack("<Q", len(payload))
-            content += head + struct.pack("<I", masked_crc(head))
-            content += payload + struct.pack("<I", masked_crc(payload))
+            content += head + struct.pack("<I", tfrecord_crc(head))
+            content += payload + struct.pack("<I", tfrecord_crc(payload))
         (folder / f"pile_like-train.tfrecord-{shard:05d}-of-00002").write_bytes(content)
     return folder.parent.parent
 
@@ -185,8 +185,8 @@ def test_parquet_datasets_are_refused(home, tmp_path):
 def test_damaged_records_are_found(tmp_path):
     payload = b"some example"
     head = struct.pack("<Q", len(payload))
-    good = head + struct.pack("<I", masked_crc(head)) + payload
-    good += struct.pack("<I", masked_crc(payload))
+    good = head + struct.pack("<I", tfrecord_crc(head)) + payload
+    good += struct.pack("<I", tfrecord_crc(payload))
     path = tmp_path / "x.tfrecord"
     path.write_bytes(good * 3)
     assert list(tfrecords(str(path))) == [payload] * 3
@@ -205,7 +205,7 @@ def test_damaged_records_are_found(tmp_path):
 def test_the_checksum_is_the_published_one():
     # RFC 3720, B.4: crc32c of 32 zero bytes is 0x8a9136aa; masked as tfrecord does.
     crc = 0x8A9136AA
-    assert masked_crc(bytes(32)) == ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    assert tfrecord_crc(bytes(32)) == ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def test_a_truncated_array_record_is_an_error(home, tmp_path):

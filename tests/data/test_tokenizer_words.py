@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gesso.data.tokenizers.base import TokenizerError
 from gesso.data.tokenizers.load import load_tokenizer, save_tokenizer, train_words
-from gesso.data.tokenizers.words import WordTokenizer, shortened, spell
+from gesso.data.tokenizers.words import WordTokenizer, shorten, spell
 
 TEXTS = ["the cat saw the dog\n\nthe dog ran, the end.", "the cat"]
 
@@ -51,7 +51,7 @@ def test_characters_are_mapped_as_published(words):
     assert spelled.tolist() == [published(word) for word in words]
     for limit in (4, 16):
         want = [published(word, limit) for word in words]
-        assert shortened(spelled, characters=limit).tolist() == want
+        assert shorten(spelled, characters=limit).tolist() == want
 
 
 def test_long_words_lose_their_ends_and_are_counted():

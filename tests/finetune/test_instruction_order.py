@@ -12,7 +12,7 @@ from instruction_stores import config_of, store_of
 from gesso.data.config import ExamplesConfig, MixtureConfig, OrderConfig
 from gesso.data.instructions.rows import fit, rows_of
 from gesso.data.open import heldout, order_of
-from gesso.data.order.draws import Draws, permuted, rates
+from gesso.data.order.draws import Draws, permute_each, rates
 from gesso.data.order.mixture import BLOCK, MixtureError
 from gesso.data.order.pack import best_fit_grouped
 from gesso.data.order.resume import StateDiffers
@@ -141,7 +141,7 @@ def test_a_permutation_with_an_n_of_each_its_own():
         index = np.arange(n)
         for key in (0, 1):
             keys = np.full(n, key, np.uint64)
-            made = permuted(index, np.full(n, n), keys=keys)
+            made = permute_each(index, np.full(n, n), keys=keys)
             assert sorted(made) == list(range(n))
         assert n < 17 or made.tolist() != list(range(n))
 
