@@ -1,6 +1,5 @@
 """What a person at the terminal sees of a run: one live line, or plain lines in a log."""
 
-import math
 import sys
 import time
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
-NOT_KNOWN = "n/a"
+from gesso.records.quantities import NOT_KNOWN, duration, short
 
 
 class Progress:
@@ -101,41 +100,3 @@ def figures_of(record: Mapping[str, Any]) -> str:
     if (left := record.get("seconds_left")) is not None:
         parts.append(f"{duration(left)} left")
     return "  ".join(parts)
-
-
-def short(number: float) -> str:
-    """1234567 -> "1.23M": three significant digits and a power of thousand."""
-    if not math.isfinite(number):
-        return NOT_KNOWN
-    for power, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        # 999,999 is 1.00M, not 1000k: round to the three digits shown before choosing.
-        if abs(number) >= power * 0.9995:
-            return f"{_three_digits(number / power)}{suffix}"
-    return f"{number:.0f}" if number == int(number) else _three_digits(number)
-
-
-def _three_digits(number: float) -> str:
-    digits = 0 if abs(number) >= 99.95 else 1 if abs(number) >= 9.995 else 2
-    return f"{number:.{digits}f}"
-
-
-def duration(seconds: float) -> str:
-    """3912 -> "1h 05m"; under an hour "3m 12s"; under a minute "12s"; over two days "3d 4h"."""
-    if not math.isfinite(seconds):
-        return NOT_KNOWN
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s" if whole >= 10 or seconds == whole else f"{seconds:.1f}s"
-    minutes, hours, days = whole // 60, whole // 3600, whole // 86400
-    if hours < 1:
-        return f"{minutes}m {whole % 60:02d}s"
-    if days < 2:
-        return f"{hours}h {minutes % 60:02d}m"
-    return f"{days}d {hours % 24}h"
-
-
-def byte_size(count: float) -> str:
-    """15800000 -> "15.8 MB"."""
-    text = short(count)
-    prefixes = {"k": "k", "M": "M", "B": "G", "T": "T"}
-    return f"{text[:-1]} {prefixes[text[-1]]}B" if text[-1:] in prefixes else f"{text} B"

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gesso.reports.figures import Figure
+from gesso.reports.plots import Figure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ def groups(record: Mapping[str, Any]) -> list[Group]:
     parts = [("run", own)] + [(k, v) for k, v in record.items() if isinstance(v, Mapping)]
     made = []
     for name, part in parts:
-        settings = [(key, said(value)) for key, value in flat(part).items()]
+        settings = [(key, setting_text(value)) for key, value in flat(part).items()]
         glimpse = ", ".join(f"{key} {value}" for key, value in settings[:5])
         made.append(Group(name=str(name), settings=settings, summary=glimpse))
     return [group for group in made if group.settings]
@@ -156,10 +156,10 @@ def flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return pairs
 
 
-def said(value: Any) -> str:
+def setting_text(value: Any) -> str:
     """A setting as text: lists by commas, nothing as a dash."""
     if isinstance(value, list | tuple):
-        return ", ".join(said(each) for each in value) or "–"
+        return ", ".join(setting_text(each) for each in value) or "–"
     if value is None or value == "" or value == {}:
         return "–"
     if isinstance(value, bool):

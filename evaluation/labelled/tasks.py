@@ -3,7 +3,7 @@
 from typing import Any
 
 from gesso.data.store.base import Split
-from gesso.evaluation.labelled.figures import task_figures
+from gesso.evaluation.labelled.metrics import task_metrics
 from gesso.evaluation.labelled.predictions import Predictions, predict_task
 
 
@@ -19,7 +19,7 @@ def evaluate_task(
     rows: int = 0,
     compute: str = "float32",
 ) -> tuple[dict[str, Any], Predictions]:
-    """({"loss", "terms", "components", "task": evaluation.labelled.figures}, what was predicted).
+    """({"loss", "terms", "components", "task": evaluation.labelled.metrics}, what was predicted).
 
     The record that an evaluation leaves in a run's metrics, beside what held-out text would have
     (None, where it has no meaning); arguments as evaluation.labelled.predictions.predict_task has
@@ -38,7 +38,7 @@ def evaluate_task(
         rows=rows,
         compute=compute,
     )
-    figures = task_figures(store, found, null=getattr(objective.config, "null", 0.0))
+    figures = task_metrics(store, found, null=getattr(objective.config, "null", 0.0))
     terms = {
         name: {"mean": total / count if count else None, "count": round(count)}
         for name, (total, count) in found.terms.items()

@@ -7,7 +7,7 @@ from gesso.launch.console import narration, output, print_json, size
 from gesso.pretrain.config import MOMENTS
 from gesso.pretrain.exits import DONE
 from gesso.pretrain.experiment import Experiment, ExperimentError
-from gesso.records.progress import short
+from gesso.records.quantities import short
 
 _BYTES = {"float32": 4, "bfloat16": 2}
 

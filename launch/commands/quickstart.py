@@ -16,7 +16,7 @@ from gesso.launch.commands.list import figures as cost
 from gesso.launch.console import Refused, narration, print_json
 from gesso.pretrain.exits import DONE
 from gesso.pretrain.experiment import Experiment
-from gesso.records.progress import duration, short
+from gesso.records.quantities import duration, short
 
 SAMPLE = "def read(path):\n    "
 PROMPTS = (SAMPLE, "The ", "class ")

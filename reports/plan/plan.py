@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gesso.records.progress import short
+from gesso.records.quantities import short
 from gesso.reports.page import Page, Row, Section, Stat, Table, groups
-from gesso.reports.plan.figures import Part, collectives, ranking, stacked, times
+from gesso.reports.plan.plots import Part, collectives, ranking, stacked, times
 from gesso.reports.report import gesso_version, render
 from gesso.storage.files import write_durably
 
@@ -57,7 +57,7 @@ def plan_page(plan: Mapping[str, Any]) -> Page:
 
 def parts_of(memory: Mapping[str, Any]) -> list[Part]:
     """What fills a device, state first; together its total. Of temporaries whose size the compiler
-    said, the estimates of what they hold are made smaller until they fit in."""
+    setting_text, the estimates of what they hold are made smaller until they fit in."""
     exact = bool(memory.get("exact"))
     parts = [
         Part(label="parameters", size=memory["parameters"], color=1, exact=exact),

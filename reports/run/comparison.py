@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from gesso.records.progress import duration, short
+from gesso.records.quantities import duration, short, value_text
 from gesso.reports.facts import (
     Curve,
     RunFacts,
@@ -14,11 +14,11 @@ from gesso.reports.facts import (
     training_seconds,
     typical,
 )
-from gesso.reports.figures import COLORS, Plot, Series, written
-from gesso.reports.page import Page, Row, Section, Table, flat, groups, said
+from gesso.reports.page import Page, Row, Section, Table, flat, groups, setting_text
+from gesso.reports.plots import COLORS, Plot, Series, draw_all
 from gesso.reports.run.evaluations import tasks_compared
-from gesso.reports.run.run import status, utilization, warnings, when
-from gesso.reports.run.sections import drawn, environment
+from gesso.reports.run.inputs import environment
+from gesso.reports.run.summary import status, utilization, warnings, when
 
 _COMPONENTS = 12  # small figures; the largest components
 _COLUMNS = 6  # settings side by side; more of them stand one below the other
@@ -110,7 +110,7 @@ def _verdicts(runs: Sequence[RunFacts], names: Sequence[str], colors: Sequence[i
 
 
 def _number(value: float) -> str:
-    return written(value, "number")
+    return value_text(value, "number")
 
 
 def _differences(runs: Sequence[RunFacts], names: Sequence[str], colors: Sequence[int]) -> Section:
@@ -126,12 +126,15 @@ def _differences(runs: Sequence[RunFacts], names: Sequence[str], colors: Sequenc
     if len(differ) <= _COLUMNS:
         heads = ("Run", *differ)
         rows = [
-            Row(cells=[name, *(said(column[i]) for column in differ.values())], color=colors[i])
+            Row(
+                cells=[name, *(setting_text(column[i]) for column in differ.values())],
+                color=colors[i],
+            )
             for i, name in enumerate(names)
         ]
     else:
         heads = ("Setting", *names)
-        rows = [Row(cells=[key, *map(said, each)]) for key, each in differ.items()]
+        rows = [Row(cells=[key, *map(setting_text, each)]) for key, each in differ.items()]
     return Section(
         key="differences",
         title="What differs",
@@ -151,7 +154,7 @@ def _curves(runs: Sequence[RunFacts], names: Sequence[str], colors: Sequence[int
         ]
 
     smoothed: dict[str, Any] = {"smoothing": "window"}
-    figures = drawn(
+    figures = draw_all(
         [
             Plot(key="bits", title="Held-out bits per byte", unit="bits per byte",
                  series=of("bits_per_byte", "heldout")),
@@ -178,7 +181,7 @@ def _curves(runs: Sequence[RunFacts], names: Sequence[str], colors: Sequence[int
 def _components(runs: Sequence[RunFacts], names: Sequence[str], colors: Sequence[int]) -> Section:
     every = list(dict.fromkeys(name for run in runs for name in run.components))
     shown = every[:_COMPONENTS]
-    figures = drawn(
+    figures = draw_all(
         Plot(
             key=f"component-{i}",
             title=component,

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gesso.records.quantities import Unit, value_text
 from gesso.reports.facts import Curve, RunFacts, number
-from gesso.reports.figures import Plot, Series, Unit, draw, written
 from gesso.reports.page import Row, Section, Table
+from gesso.reports.plots import Plot, Series, draw
 
 # Figures of layers, of evaluation/contextuality/contextuality.py: (key, title, series by name).
 _LAYERS = (
@@ -62,9 +63,9 @@ def tasks(run: RunFacts) -> Section:
             cells=[
                 each.of,
                 each.how,
-                written(each.value, each.form),
+                value_text(each.value, each.form),
                 _ends(each),
-                written(each.chance, each.form) if math.isfinite(each.chance) else "",
+                value_text(each.chance, each.form) if math.isfinite(each.chance) else "",
                 f"{each.step:,}",
             ]
         )
@@ -94,11 +95,11 @@ def layers(run: RunFacts) -> Section:
     return Section(
         key="layers",
         title=title,
-        text=f"After {found['step']:,} steps: cosines of {written(words, 'short')} words in"
-        f" {written(sentences, 'short')} sentences, and of as many random words; the share of the"
-        " variance of a word's vectors that one component explains. Layer 0 is the embeddings. A"
-        " word whose vectors are the same everywhere has 1, and random words what all vectors of a"
-        " layer share.",
+        text=f"After {found['step']:,} steps: cosines of {value_text(words, 'short')} words in"
+        f" {value_text(sentences, 'short')} sentences, and of as many random words; the share of"
+        " the variance of a word's vectors that one component explains. Layer 0 is the embeddings."
+        " A word whose vectors are the same everywhere has 1, and random words what all vectors of"
+        " a layer share.",
         figures=[figure for figure in figures if figure is not None],
         size="small",
     )
@@ -113,13 +114,13 @@ def tasks_compared(runs: Sequence[RunFacts], names: Sequence[str]) -> Section:
     rows = []
     for (of, how), by_run in values.items():
         cells = [
-            f"{written(by_run[i].value, by_run[i].form)} {_ends(by_run[i], short=True)}".strip()
+            f"{value_text(by_run[i].value, by_run[i].form)} {_ends(by_run[i], short=True)}".strip()
             if i in by_run
             else ""
             for i in range(len(runs))
         ]
         chance = next(iter(by_run.values()))
-        floor = written(chance.chance, chance.form) if math.isfinite(chance.chance) else ""
+        floor = value_text(chance.chance, chance.form) if math.isfinite(chance.chance) else ""
         rows.append(Row(cells=[of, how, *cells, floor]))
     heads = ("Task", "Figure", *names, "Chance")
     return Section(
@@ -172,7 +173,7 @@ def _parts(record: Mapping[str, Any], key: str) -> Iterator[tuple[str, dict[str,
 def _ends(each: Result, *, short: bool = False) -> str:
     if not (math.isfinite(each.low) and math.isfinite(each.high)):
         return ""
-    low, high = written(each.low, each.form), written(each.high, each.form)
+    low, high = value_text(each.low, each.form), value_text(each.high, each.form)
     return f"({low} – {high})" if short else f"{low} to {high}"
 
 

@@ -1,10 +1,9 @@
 """A report's section about a run's processes: where their time went, who held the others up."""
 
-from gesso.records.progress import duration
+from gesso.records.quantities import duration, value_text
 from gesso.records.spans import WAIT, read_spans
 from gesso.records.stragglers import host_times, verdicts
 from gesso.reports.facts import RunFacts
-from gesso.reports.figures import written
 from gesso.reports.page import Row, Section, Table
 
 _ROWS = 64  # processes shown; those that cost the most
@@ -22,7 +21,7 @@ def hosts(run: RunFacts) -> Section:
     rows = []
     for each in shown:
         total = sum(each.seconds.values())
-        shares = [written(each.seconds.get(p, 0.0) / (total or 1.0), "percent") for p in ordered]
+        shares = [value_text(each.seconds.get(p, 0.0) / (total or 1.0), "percent") for p in ordered]
         late = f"{each.late} of {each.intervals}"
         rows.append(Row(cells=[f"{each.process}", each.host, *shares, late, duration(each.caused)]))
     text = (

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from gesso.records.quantities import Unit, value_text
 from gesso.reports.facts import Curve, RunFacts, number
-from gesso.reports.figures import Level, Plot, Series, Unit, draw, written
 from gesso.reports.page import Bar, Hero, Row, Section, Table
+from gesso.reports.plots import Level, Plot, Series, draw
 
 _TITLE = "Task"
 _DRAWN = 3  # scores with a figure of their own
@@ -26,9 +27,9 @@ def task(run: RunFacts) -> Section:
         Row(
             cells=[
                 name.replace("_", " "),
-                written(value, _form(name)),
+                value_text(value, _form(name)),
                 _interval(ends, name),
-                written(floor.get(name, math.nan), _form(name)),
+                value_text(floor.get(name, math.nan), _form(name)),
             ]
         )
         for name, value in scores.items()
@@ -60,14 +61,14 @@ def task_hero(run: RunFacts) -> Hero | None:
     bars = [
         Bar(
             label=label,
-            value=written(each, _form(name)),
+            value=value_text(each, _form(name)),
             percent=100 * max(0.0, min(each, 1.0)),
             ours=label == "this run",
         )
         for label, each in (("this run", ours), ("floor", beside))
     ]
     return Hero(
-        value=written(ours, _form(name)),
+        value=value_text(ours, _form(name)),
         unit=name.replace("_", " "),
         text=f"on {number(found[-1], 'examples', default=0.0):,.0f} held-out examples, after"
         f" {int(run.evaluations[-1]['step']):,} steps.",
@@ -92,7 +93,7 @@ def _interval(ends: Mapping[str, Any], name: str) -> str:
     low, high = number(ends, "low"), number(ends, "high")
     if ends.get("of") != name or not (math.isfinite(low) and math.isfinite(high)):
         return ""
-    return f"{written(low, _form(name))} to {written(high, _form(name))}"
+    return f"{value_text(low, _form(name))} to {value_text(high, _form(name))}"
 
 
 def _score(run: RunFacts, name: str, floor: Mapping[str, float]) -> Plot:

@@ -2,10 +2,10 @@
 
 import math
 
-from gesso.records.progress import short
+from gesso.records.quantities import short, value_text
 from gesso.reports.facts import RunFacts, number
-from gesso.reports.figures import Figure, Level, Plot, Series, draw, written
 from gesso.reports.page import Bar, Hero, Row, Section, Table
+from gesso.reports.plots import Figure, Level, Plot, Series, draw
 
 
 def terms(run: RunFacts) -> Section:
@@ -21,9 +21,11 @@ def terms(run: RunFacts) -> Section:
             Row(
                 cells=[
                     name,
-                    written(number(each, "mean"), form),
-                    written(beside, form) if math.isfinite(beside) else "",
-                    written(number(each, "perplexity"), "number") if "perplexity" in each else "",
+                    value_text(number(each, "mean"), form),
+                    value_text(beside, form) if math.isfinite(beside) else "",
+                    value_text(number(each, "perplexity"), "number")
+                    if "perplexity" in each
+                    else "",
                     short(number(each, "count", default=0.0)),
                 ]
             )

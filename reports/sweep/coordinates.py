@@ -12,8 +12,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from gesso.reports.figures import COLORS, Figure, color, sketch, tick
+from gesso.records.quantities import tick
 from gesso.reports.page import Page, Row, Section, Table
+from gesso.reports.plots import COLORS, Figure, color, sketch
 from gesso.reports.report import gesso_version, render
 from gesso.storage.files import write_durably
 

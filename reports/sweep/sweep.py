@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gesso.records.progress import short
+from gesso.records.quantities import short, value_text
 from gesso.reports.facts import NotARun, RunFacts, read_run, tokens_seen
-from gesso.reports.figures import COLORS, Figure, written
-from gesso.reports.page import Page, Row, Section, Stat, Table, said
+from gesso.reports.page import Page, Row, Section, Stat, Table, setting_text
+from gesso.reports.plots import COLORS, Figure
 from gesso.reports.report import gesso_version, render
-from gesso.reports.sweep.figures import (
+from gesso.reports.sweep.plots import (
     by_compute,
     by_tokens,
     curves,
@@ -93,8 +93,8 @@ def sweep_page(
         Stat(label="Tokens trained on", value=short(sum(map(tokens_seen, runs.values())))),
     ]
     if ended:
-        best = written(ended[0].value or 0.0, "number")
-        choice = ", ".join(f"{_short(k)} {said(v)}" for k, v in ended[0].choice.items())
+        best = value_text(ended[0].value or 0.0, "number")
+        choice = ", ".join(f"{_short(k)} {setting_text(v)}" for k, v in ended[0].choice.items())
         stats.insert(0, Stat(label=f"Best {metric}", value=best, note=choice))
     return Page(
         title=name,
@@ -207,11 +207,16 @@ def _choices(ended: Sequence[Trial], runs: Mapping[int, RunFacts], metric: str) 
     # The steps are on the axis already.
     first = next((name for name in shares if name != "steps"), "steps")
     groups = list(
-        dict.fromkeys(said(t.choice.get(first)) for t in sorted(ended, key=lambda t: t.number))
+        dict.fromkeys(
+            setting_text(t.choice.get(first)) for t in sorted(ended, key=lambda t: t.number)
+        )
     )
     colors = {group: i + 1 if i < COLORS else 0 for i, group in enumerate(groups)}
     lines = [
-        (runs[t.number].heldout_curve(*metric.split(".")), colors[said(t.choice.get(first))])
+        (
+            runs[t.number].heldout_curve(*metric.split(".")),
+            colors[setting_text(t.choice.get(first))],
+        )
         for t in ended
         if t.number in runs
     ]
@@ -235,8 +240,8 @@ def _results(trials: Sequence[Trial], ended: Sequence[Trial], metric: str) -> Se
             cells=[
                 str(t.number),
                 t.state,
-                written(t.value, "number") if t.value is not None else "",
-                *(said(t.choice.get(k)) for k in settings),
+                value_text(t.value, "number") if t.value is not None else "",
+                *(setting_text(t.choice.get(k)) for k in settings),
             ],
             best=(2,) if ended and t is ended[0] else (),
         )

@@ -6,7 +6,7 @@ import pytest
 from sklearn import metrics
 from task_stores import model_of, objective_of, store_of
 
-from gesso.evaluation.labelled.figures import answers_of, task_figures
+from gesso.evaluation.labelled.metrics import answers_of, task_metrics
 from gesso.evaluation.labelled.predictions import Predictions, predict_task
 from gesso.evaluation.labelled.tasks import evaluate_task
 from gesso.finetune.labelled.build import build_task
@@ -89,7 +89,7 @@ def test_classes_are_scikit_learns(stores):
     store = stores["classify"]
     targets = rng.integers(0, 3, 60)
     logits = rng.normal(size=(60, 3)) + 2 * np.eye(3)[targets]
-    figures = task_figures(store, made(store, logits, targets))
+    figures = task_metrics(store, made(store, logits, targets))
     said, scores = logits.argmax(1), figures["scores"]
     assert np.isclose(scores["accuracy"], metrics.accuracy_score(targets, said))
     assert np.isclose(scores["macro_f1"], metrics.f1_score(targets, said, average="macro"))
@@ -111,13 +111,13 @@ def test_two_classes_have_areas(tmp_path):
     store.record["statistics"]["labels"] = [10, 14]
     targets = rng.integers(0, 2, 40)
     logits = rng.normal(size=(40, 2)) + np.eye(2)[targets]
-    scores = task_figures(store, made(store, logits, targets))["scores"]
+    scores = task_metrics(store, made(store, logits, targets))["scores"]
     sure = logits.astype(np.float32)[:, 1] - logits.astype(np.float32)[:, 0]
     assert np.isclose(scores["f1"], metrics.f1_score(targets, logits.argmax(1)))
     assert np.isclose(scores["roc_auc"], metrics.roc_auc_score(targets, sure))
     assert np.isclose(scores["average_precision"], metrics.average_precision_score(targets, sure))
     # All of one class: no area, and no score that is no number.
-    one = task_figures(store, made(store, logits, np.zeros(40, int)))
+    one = task_metrics(store, made(store, logits, np.zeros(40, int)))
     assert "roc_auc" not in one["scores"] and np.isfinite(list(one["scores"].values())).all()
 
 
@@ -128,7 +128,7 @@ def test_numbers(stores):
     truth = rng.normal(size=30)
     said = truth + rng.normal(size=30)
     store = stores["regress"]
-    figures = task_figures(store, made(store, said[:, None], truth, kind="regress"))
+    figures = task_metrics(store, made(store, said[:, None], truth, kind="regress"))
     said = said.astype(np.float32)
     assert np.isclose(figures["scores"]["spearman"], spearmanr(said, truth).statistic)
     assert np.isclose(figures["scores"]["pearson"], pearsonr(said, truth).statistic)
@@ -143,7 +143,7 @@ def test_tags_are_entities_of_sentences(stores):
     # Two sentences with an entity each, of which the second one is missed.
     targets, said = [0, 1, 2, 0, 2], [0, 1, 2, 2, 2]
     examples = store.count["train"] + np.array([0, 0, 0, 1, 1])
-    figures = task_figures(
+    figures = task_metrics(
         store, made(store, np.eye(3)[said] * 5, targets, kind="tag", examples=examples)
     )
     assert figures["scores"]["entity_precision"] == 1 and figures["scores"]["entity_recall"] == 0.5
@@ -175,7 +175,7 @@ def test_answers_are_the_best_of_all_windows(stores):
     assert answers_of(store, found, null=2.5)[example] == ""
     store.facts[example]["answers"] = [f"The {words[1]}!"]
     store.facts[example + 1]["answers"] = ["something"]
-    figures = task_figures(store, found)
+    figures = task_metrics(store, found)
     assert figures["scores"] == {"f1": 0.5, "exact": 0.5} and figures["unanswered"] == 1
     assert figures["floor"] == {"f1": 0.0, "exact": 0.0}
 

@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from gesso.records.progress import Progress, duration, figures_of, short
+from gesso.records.progress import Progress, figures_of
+from gesso.records.quantities import duration, short
 
 RECORD = {
     "step": 1,

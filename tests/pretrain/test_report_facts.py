@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from gesso.records.quantities import value_text
 from gesso.reports.facts import Curve, curve, decimate, latest, smooth, tokens_seen, typical
-from gesso.reports.figures import Plot, Series, draw, written
+from gesso.reports.plots import Plot, Series, draw
 
 
 def make(y):
@@ -119,4 +120,4 @@ def test_nothing_to_draw_is_no_figure():
     ],
 )  # fmt: skip
 def test_numbers_as_read(value, form, text):
-    assert written(value, form) == text
+    assert value_text(value, form) == text

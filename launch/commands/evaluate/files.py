@@ -17,13 +17,13 @@ _LIBRARIES = {"bleu": "sacrebleu", "rouge": "rouge_score"}
 def choices(
     folder: Path, file: str, *, step: int | None, limit: int, premise: str, against: Path | None
 ) -> dict[str, Any]:
-    """evaluation.questions.choice_figures of a file's questions, "step" and, where there is another
+    """evaluation.questions.choice_metrics of a file's questions, "step" and, where there is another
     run to compare with, "against" (its folder) and "compared"."""
     path = existing(file, what="file of questions")
     from gesso.evaluation.questions.files import read_questions
 
     questions, groups = read_questions(path, limit=limit)
-    from gesso.evaluation.questions.choice_figures import choice_figures, choices_compared
+    from gesso.evaluation.questions.choice_metrics import choice_metrics, choices_compared
     from gesso.evaluation.questions.choices import score_choices
     from gesso.pretrain.placeholders import refuse_crowded_texts
 
@@ -47,7 +47,7 @@ def choices(
         return scores, run.step
 
     scores, at = scored(folder, step)
-    found = choice_figures(questions, scores, groups) | {"step": at}
+    found = choice_metrics(questions, scores, groups) | {"step": at}
     if against is None:
         return found
     other, other_at = scored(against, None)
@@ -70,7 +70,7 @@ def answers(
     stops: Sequence[str],
     against: Path | None,
 ) -> dict[str, Any]:
-    """{"scores": evaluation.questions.answer_figures of a file's exercises, "written": [the
+    """{"scores": evaluation.questions.answer_metrics of a file's exercises, "written": [the
     answers], "exercises", "groups", "cut", "step"} and, where there is another run to compare with,
     "against" (its folder) and "compared".
 
@@ -80,11 +80,11 @@ def answers(
     needs(*(_LIBRARIES[name] for name in scores if name in _LIBRARIES))
     exercises, groups, clusters = _exercises(folder, asked, limit=limit, components=components)
     if "number" in scores:
-        from gesso.evaluation.questions.answer_figures import with_numbers
+        from gesso.evaluation.questions.answer_metrics import with_numbers
 
         with_numbers(exercises)
     from gesso.evaluation.generation.answering import write_answers
-    from gesso.evaluation.questions.answer_figures import answer_figures, answers_compared
+    from gesso.evaluation.questions.answer_metrics import answer_metrics, answers_compared
     from gesso.pretrain.placeholders import refuse_crowded_texts
 
     def written(of: Path, at: int | None) -> tuple[Any, int]:
@@ -113,7 +113,7 @@ def answers(
 
     made, at = written(folder, step)
     found = {
-        "scores": answer_figures(exercises, made.texts, scores, groups),
+        "scores": answer_metrics(exercises, made.texts, scores, groups),
         "written": made.texts,
         "exercises": len(exercises),
         "groups": len(set(groups)) if groups is not None else len(exercises),
@@ -162,12 +162,12 @@ def _exercises(
 def _by_cluster(
     clusters: Sequence[str], exercises: Sequence[Any], texts: Sequence[str], scores: Sequence[Any]
 ) -> dict[str, Any]:
-    """{cluster: answer_figures}, of clusters with 2 examples or more."""
-    from gesso.evaluation.questions.answer_figures import answer_figures
+    """{cluster: answer_metrics}, of clusters with 2 examples or more."""
+    from gesso.evaluation.questions.answer_metrics import answer_metrics
 
     places = {name: [i for i, of in enumerate(clusters) if of == name] for name in set(clusters)}
     return {
-        name: answer_figures([exercises[i] for i in at], [texts[i] for i in at], scores)
+        name: answer_metrics([exercises[i] for i in at], [texts[i] for i in at], scores)
         for name, at in sorted(places.items())
         if len(at) > 1
     }

@@ -10,7 +10,7 @@ from rich.table import Table
 from gesso.launch.commands.evaluate.run import place
 from gesso.launch.commands.evaluate.stores import store_for
 from gesso.launch.console import Refused, output
-from gesso.records.progress import short
+from gesso.records.quantities import short
 
 
 def figures(

@@ -19,7 +19,7 @@ from gesso.evaluation.sums import ratio, total
 Figures = dict[str, Any]
 
 
-def task_figures(store: Any, found: Predictions, *, null: float = 0.0) -> Figures:
+def task_metrics(store: Any, found: Predictions, *, null: float = 0.0) -> Figures:
     """{"kind", "examples", "loss" (but of qa), "scores": {name: value}, "floor": {name: value},
     "interval": {"of", "low", "high"}, ...} of predictions of a task store's split.
 

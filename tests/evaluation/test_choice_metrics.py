@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from gesso.evaluation.questions.answer_figures import answer_figures, answers_compared, with_numbers
-from gesso.evaluation.questions.choice_figures import choice_figures, choices_compared
+from gesso.evaluation.questions.answer_metrics import answer_metrics, answers_compared, with_numbers
+from gesso.evaluation.questions.choice_metrics import choice_metrics, choices_compared
 from gesso.evaluation.questions.choices import Question, Scores
 from gesso.evaluation.questions.files import Exercise
 
@@ -30,7 +30,7 @@ GOOD, POOR = scores(2.0), scores(0.0)
 
 
 def test_accuracy_stands_between_its_ends_and_beside_its_floors():
-    found = choice_figures(QUESTIONS, GOOD)
+    found = choice_metrics(QUESTIONS, GOOD)
     hits = [
         np.argmax(each.nats) in question.right
         for question, each in zip(QUESTIONS, GOOD, strict=True)
@@ -48,8 +48,8 @@ def test_accuracy_stands_between_its_ends_and_beside_its_floors():
 
 def test_groups_widen_the_interval():
     """Every question ten times over is no more than it was."""
-    alone = choice_figures(QUESTIONS[:6] * 10, GOOD[:6] * 10)
-    grouped = choice_figures(QUESTIONS[:6] * 10, GOOD[:6] * 10, [n % 6 for n in range(60)])
+    alone = choice_metrics(QUESTIONS[:6] * 10, GOOD[:6] * 10)
+    grouped = choice_metrics(QUESTIONS[:6] * 10, GOOD[:6] * 10, [n % 6 for n in range(60)])
     widths = [
         each["rules"]["raw"]["high"] - each["rules"]["raw"]["low"] for each in (alone, grouped)
     ]
@@ -74,7 +74,7 @@ WRITTEN = ["Sky.", "four five", "no"]
 
 
 def test_answers_are_scored_with_intervals():
-    found = answer_figures(EXERCISES, WRITTEN, ("match",))
+    found = answer_metrics(EXERCISES, WRITTEN, ("match",))
     assert found["exact"]["value"] == pytest.approx(1 / 3)
     assert found["f1"]["value"] == pytest.approx((1 + 2 / 3 + 0) / 3)
     assert found["exact"]["low"] == 0 and found["exact"]["high"] == 1
@@ -87,17 +87,17 @@ def test_libraries_score_too(library, score):
     pytest.importorskip(library)
     texts = ["the sky is blue today", "two and two is four", "a b c d e"]
     exercises = [Exercise(prompt="", answers=("other words", text)) for text in texts]
-    same = answer_figures(exercises, texts, (score,))
+    same = answer_metrics(exercises, texts, (score,))
     assert all(
         each["value"] == pytest.approx(100 if score == "bleu" else 1) for each in same.values()
     )
-    other = answer_figures(exercises, [texts[0], "", texts[2] + " f"], (score,))
+    other = answer_metrics(exercises, [texts[0], "", texts[2] + " f"], (score,))
     assert all(each["low"] <= each["value"] < same[name]["value"] for name, each in other.items())
 
 
 def test_numbers_are_read_strictly_and_leniently():
     exercises = [Exercise(prompt="", answers=(each,)) for each in ("4", "#### 5", "6")]
-    found = answer_figures(exercises, ["so\n#### 4", "it is 5", "#### 7"], ("number",))
+    found = answer_metrics(exercises, ["so\n#### 4", "it is 5", "#### 7"], ("number",))
     values = {name: each["value"] for name, each in found.items()}
     assert values == pytest.approx({"number": 1 / 3, "answered": 2 / 3, "last_number": 2 / 3})
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from gesso.evaluation.bootstrap import interval
 from gesso.evaluation.questions.answers import answer_sums, final_number, last_number
-from gesso.evaluation.questions.choice_figures import compared
+from gesso.evaluation.questions.choice_metrics import compared
 from gesso.evaluation.questions.files import Exercise, Groups
 from gesso.evaluation.questions.scoring import ROUGES, bleu, bleu_sums, match_sums, rouge_sums
 from gesso.evaluation.sums import ratio
@@ -22,7 +22,7 @@ class _Figure(NamedTuple):
     of: Callable[[Any], float]
 
 
-def answer_figures(
+def answer_metrics(
     exercises: Sequence[Exercise],
     answers: Sequence[str],
     scores: Sequence[Score],

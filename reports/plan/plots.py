@@ -7,10 +7,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from gesso.reports.figures import Figure, color, sketch
+from gesso.reports.plots import Figure, color, sketch
 
 _GIB = 2.0**30
-_INK, _MUTED = "#b00001", "#b00002"  # what the page calls ink and muted (report_figures)
+_INK, _MUTED = "#b00001", "#b00002"  # what the page calls ink and muted (reports/plots.py)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,6 +1,6 @@
-"""The figures of a report: matplotlib's SVG, coloured by the page's CSS variables.
+"""The plots of a report: matplotlib's SVG, coloured by the page's CSS variables.
 
-Text stays text, and colours are names (`var(--s1)`), so that one figure fits a light page, a dark
+Text stays text, and colours are names (`var(--s1)`), so that one plot fits a light page, a dark
 one and paper. Legends and titles are the page's: they cannot collide with a curve.
 """
 
@@ -8,7 +8,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,11 +20,10 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from gesso.records.progress import short
-from gesso.reports.facts import Curve, decimate, smooth
+from gesso.records.quantities import Unit, tick, value_text
+from gesso.reports.facts import Curve, RunFacts, decimate, smooth
 
 COLORS = 8  # --s1 to --s8; --s0 is for all others
-Unit = Literal["number", "percent", "short"]
 
 # Matplotlib wants colours, the page wants names: these stand for them until the SVG is written.
 _INK, _MUTED, _LINE = "#b00001", "#b00002", "#b00003"
@@ -119,6 +118,11 @@ class Figure:
     legend: list[tuple[str, int, str]]
 
 
+def component_colors(run: RunFacts) -> dict[str, int]:
+    """The colour of each component, the same in all figures and tables of a page."""
+    return {name: i + 1 if i < COLORS else 0 for i, name in enumerate(run.components)}
+
+
 def draw(plot: Plot) -> Figure | None:
     """Draw a figure; None when none of its curves has a point that is a number."""
     series = [s for s in plot.series if np.isfinite(s.curve.y).any()]
@@ -141,7 +145,7 @@ def draw(plot: Plot) -> Figure | None:
         canvas.savefig(buffer, format="svg", transparent=True)
     last = {s.label: _last(line) for s, line in lines}
     summary = ", ".join(
-        f"{label} {written(value, plot.form)}" for label, value in last.items() if label
+        f"{label} {value_text(value, plot.form)}" for label, value in last.items() if label
     )
     return Figure(
         key=plot.key,
@@ -151,11 +155,16 @@ def draw(plot: Plot) -> Figure | None:
         svg=_page_svg(buffer.getvalue(), plot.key, f"{plot.title}, {plot.unit}. Last: {summary}"),
         data=Markup(_script_json(data)),
         legend=[
-            (s.label, s.color, s.value or written(last[s.label], plot.form))
+            (s.label, s.color, s.value or value_text(last[s.label], plot.form))
             for s in series
             if s.label
         ],
     )
+
+
+def draw_all(plots: Iterable[Plot]) -> list[Figure]:
+    """The plots that have something to show, drawn."""
+    return [figure for figure in map(draw, plots) if figure is not None]
 
 
 def sketch(
@@ -191,28 +200,6 @@ def sketch(
 def color(number: int) -> str:
     """What `sketch` draws with for the page's colour --s1 to --s8, or --s0 for all others."""
     return f"#a0000{number if number <= COLORS else 0}"
-
-
-def tick(value: float) -> str:
-    """A value as axes show it: 1500 as "1.5k"."""
-    return _short_tick(value)
-
-
-def written(value: float, form: Unit) -> str:
-    """A value as tables and legends show it."""
-    if not math.isfinite(value):
-        return "n/a" if math.isnan(value) else "∞"
-    if form == "percent":
-        return f"{value:.2%}" if abs(value) < 0.01 else f"{value:.1%}"
-    if form == "short":
-        return short(value)
-    if value and not 1e-3 <= abs(value) < 1e5:
-        mantissa, exponent = f"{value:.2e}".split("e")
-        return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
-    if abs(value) < 0.1:
-        return f"{value:.4g}"
-    digits = 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1 if abs(value) < 1000 else 0
-    return f"{value:,.{digits}f}"
 
 
 def _canvas() -> Canvas:
@@ -280,7 +267,7 @@ def _ticks(axes: Axes, plot: Plot) -> None:
     whole = all((each.curve.x == np.round(each.curve.x)).all() for each in plot.series)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=whole, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(
-        FuncFormatter(lambda x, _: _short_tick(x) if whole else _tick(x, "number"))
+        FuncFormatter(lambda x, _: tick(x) if whole else _tick(x, "number"))
     )
     if axes.get_yscale() == "log":
         axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5), numticks=7))
@@ -311,16 +298,9 @@ def _tick(value: float, form: Unit) -> str:
     if form == "percent":
         return f"{value * 100:.4g}%"
     if form == "short":
-        return _short_tick(value)
+        return tick(value)
     text = f"{value:.4g}"
     return re.sub(r"e([+-])0*(\d)", lambda m: f"e{m[1].replace('+', '')}{m[2]}", text)
-
-
-def _short_tick(value: float) -> str:
-    """1500 -> "1.5k": `short` without the digits an even number does not need."""
-    text = short(value)
-    body, suffix = (text[:-1], text[-1]) if text[-1:].isalpha() else (text, "")
-    return (body.rstrip("0").rstrip(".") if "." in body else body) + suffix
 
 
 def _finite(y: np.ndarray) -> np.ndarray:
@@ -349,7 +329,7 @@ def _hover(axes: Axes, plot: Plot, lines: Sequence[tuple[Series, Curve]]) -> dic
                 "color": s.color,
                 "x": c.x.tolist(),
                 "y": [_rounded(y) for y in c.y],
-                "text": [written(float(y), plot.form) for y in c.y],
+                "text": [value_text(float(y), plot.form) for y in c.y],
             }
             for s, c in points
         ],

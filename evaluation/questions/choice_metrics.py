@@ -25,7 +25,7 @@ def rules_of(scores: Sequence[Scores]) -> tuple[Rule, ...]:
     return ("raw", "token", "byte", "pmi") if known else ("raw", "token", "byte")
 
 
-def choice_figures(
+def choice_metrics(
     questions: Sequence[Question], scores: Sequence[Scores], groups: Groups = None
 ) -> dict[str, Any]:
     """{"rules": {rule: {"accuracy", "low", "high", "tied", "calibration"}}, "chance", "commonest",

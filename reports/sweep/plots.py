@@ -6,8 +6,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from gesso.records.quantities import tick
 from gesso.reports.facts import Curve
-from gesso.reports.figures import Figure, color, sketch, tick
+from gesso.reports.plots import Figure, color, sketch
 from gesso.reports.sweep.scaling import Law, Point
 
 
