@@ -12,8 +12,8 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import Field, dataclass
+from typing import Any, ClassVar, Protocol
 
 from gesso.launch.console import Refused, narration, output, parse
 from gesso.pretrain.exits import DONE, FAILED, REFUSED
@@ -21,7 +21,9 @@ from gesso.settings.nearest import did_you_mean
 
 
 class Runnable(Protocol):
-    """The options of a command, read."""
+    """The options of a command, read: a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field]]
 
     def run(self) -> int: ...
 
