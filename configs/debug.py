@@ -8,7 +8,8 @@ from gesso.models.config import GPTConfig
 from gesso.pretrain.config import CheckpointConfig, LoggingConfig, OptimizerConfig, ScheduleConfig
 from gesso.pretrain.experiment import Experiment
 
-_SMALL: dict[str, Any] = {
+# The sizes of a toy decoder.
+SMALL: dict[str, Any] = {
     "vocab": 264,
     "positions": 256,
     "layers": 4,
@@ -18,7 +19,8 @@ _SMALL: dict[str, Any] = {
 }
 
 
-def _debug(name: str, model: GPTConfig) -> Experiment:
+def debug(name: str, model: GPTConfig) -> Experiment:
+    """A decoder of toy size on 2 MB of the embedded corpus as bytes."""
     return Experiment(
         name=name,
         model=model,
@@ -48,10 +50,10 @@ def debug_gpt_neo() -> Experiment:
 
     Half a minute on 2 cores; the held-out loss ends near 2.2 nats per byte (uniform: 5.6).
     """
-    return _debug(
+    return debug(
         "debug-gpt-neo",
         GPTConfig(
-            **_SMALL,
+            **SMALL,
             pattern=("global", "local"),
             window=32,
             attention_scale="none",
@@ -66,10 +68,10 @@ def debug_gpt_j() -> Experiment:
 
         gesso pretrain debug-gpt-j
     """
-    return _debug(
+    return debug(
         "debug-gpt-j",
         GPTConfig(
-            **_SMALL,
+            **SMALL,
             position_encoding="rotary",
             rotary_dims=8,
             block="parallel_shared_norm",
@@ -84,7 +86,7 @@ def debug_gpt2() -> Experiment:
 
     gesso pretrain debug-gpt2
     """
-    return _debug("debug-gpt2", GPTConfig(**_SMALL, residual_init="depth"))
+    return debug("debug-gpt2", GPTConfig(**SMALL, residual_init="depth"))
 
 
 def debug_gpt_neox() -> Experiment:
@@ -93,10 +95,10 @@ def debug_gpt_neox() -> Experiment:
 
         gesso pretrain debug-gpt-neox
     """
-    return _debug(
+    return debug(
         "debug-gpt-neox",
         GPTConfig(
-            **_SMALL,
+            **SMALL,
             position_encoding="rotary",
             rotary_dims=4,
             rotation="half",

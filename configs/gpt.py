@@ -9,34 +9,18 @@ attention dropout.
 
 from typing import Any
 
+from gesso.configs.recipes import MATRICES, PILE, published
 from gesso.data.config import DataConfig
-from gesso.evaluation.config import EvaluationConfig
 from gesso.models.config import GPTConfig
-from gesso.objectives.config import CausalLMConfig
 from gesso.partitioning.config import MeshConfig
-from gesso.pretrain.config import CheckpointConfig, OptimizerConfig, PrecisionConfig, ScheduleConfig
+from gesso.pretrain.config import OptimizerConfig, ScheduleConfig
 from gesso.pretrain.experiment import Experiment
-
-BFLOAT16 = PrecisionConfig(params="float32", compute="bfloat16")
-MATRICES = ("*bias", "*norm*")  # what none of these recipes decays
-PILE = "stores/pile-gpt2"
-
-
-def _published(name: str, **settings: Any) -> Experiment:
-    return Experiment(
-        name=name,
-        objective=CausalLMConfig(chunk_tokens=settings["batch"] * 128),
-        precision=BFLOAT16,
-        checkpoint=CheckpointConfig(every_steps=1000, keep_last=3, keep_every_steps=10_000),
-        evaluation=EvaluationConfig(every_steps=1000, sample_every_steps=10_000),
-        **settings,
-    )
 
 
 def _gpt2(name: str, *, layers: int, embed: int, heads: int, **settings: Any) -> Experiment:
     """GPT-2's architecture and Megatron-LM's published recipe for it: 300,000 updates of 512 rows,
     3,000 of warmup to 1.5e-4, cosine to 1e-5, decay 0.01, clipping at 1, dropout 0.1."""
-    return _published(
+    return published(
         name,
         model=GPTConfig(
             vocab=50257,
@@ -70,7 +54,7 @@ def _gpt2(name: str, *, layers: int, embed: int, heads: int, **settings: Any) ->
 def _gpt_neo(
     name: str, *, layers: int, embed: int, heads: int, optimizer: dict[str, Any], **settings: Any
 ) -> Experiment:
-    return _published(
+    return published(
         name,
         model=GPTConfig(
             vocab=50257,
@@ -114,7 +98,7 @@ def gpt1_117m() -> Experiment:
 
     Hardware: one GPU of 16 GB; published: 8 GPUs for a month.
     """
-    return _published(
+    return published(
         "gpt1-117m",
         model=GPTConfig(
             vocab=40478,
@@ -289,7 +273,7 @@ def gpt_j_6b() -> Experiment:
     Hardware: TPU v3-256 as published; v5e-256 and v5p-64 fit it. Where memory is left,
     `--model.remat save_qkv_attention_mlp` recomputes less (one H200: batch 8 fits).
     """
-    return _published(
+    return published(
         "gpt-j-6b",
         model=GPTConfig(
             vocab=50400,
@@ -340,7 +324,7 @@ def gpt_neox_20b() -> Experiment:
     Hardware: 96 A100 40 GB as published; v5p-256 or 64 H100. `--layout fsdp_tensor --mesh.tensor 2`
     splits it as published.
     """
-    return _published(
+    return published(
         "gpt-neox-20b",
         model=GPTConfig(
             vocab=50432,

@@ -18,6 +18,9 @@ import numpy as np
 
 def main(folder: str, asked: str, made: str) -> None:
     """Load the folder as its `architectures` say, run the batch, save every output."""
+    # A script's own folder comes first, and export/ has folders called like libraries (tokenizers).
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [each for each in sys.path if Path(each or ".").resolve() != here]
     torch: Any = importlib.import_module("torch")
     transformers: Any = importlib.import_module("transformers")
     record = json.loads((Path(folder) / "config.json").read_text())

@@ -113,16 +113,18 @@ def labels_of_last(config: GPTConfig) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Keys:
-    """How one organisation spells the sizes, rates and widths of a GPT in config.json."""
+    """How one organisation spells the sizes, rates and widths of a GPT in config.json. "": it has
+    no such field, and the model 1e-5 (epsilon) or no such dropout."""
 
-    positions: str
-    embed: str
-    layers: str
-    heads: str
+    positions: str = "max_position_embeddings"
+    embed: str = "hidden_size"
+    layers: str = "num_hidden_layers"
+    heads: str = "num_attention_heads"
     epsilon: str = "layer_norm_epsilon"
-    embedding_dropout: str
-    attention_dropout: str
-    residual_dropout: str
+    init_std: str = "initializer_range"
+    embedding_dropout: str = ""
+    attention_dropout: str = "attention_dropout"
+    residual_dropout: str = ""
 
 
 def read_shared(f: Fields, keys: Keys, *, dropout: float, tied: bool) -> dict[str, Any]:
@@ -130,17 +132,21 @@ def read_shared(f: Fields, keys: Keys, *, dropout: float, tied: bool) -> dict[st
     f.only("is_encoder_decoder", False)
     f.only("tie_encoder_decoder", False)
     f.only("pruned_heads", {}, None)
+
+    def rate(key: str) -> float:
+        return f.number(key, dropout) if key else 0.0
+
     return {
         "vocab": f.integer("vocab_size"),
         "positions": f.integer(keys.positions),
         "layers": f.integer(keys.layers),
         "embed": f.integer(keys.embed),
         "heads": f.integer(keys.heads),
-        "epsilon": f.number(keys.epsilon, 1e-5),
-        "init_std": f.number("initializer_range", 0.02),
-        "embedding_dropout": f.number(keys.embedding_dropout, dropout),
-        "attention_dropout": f.number(keys.attention_dropout, dropout),
-        "residual_dropout": f.number(keys.residual_dropout, dropout),
+        "epsilon": f.number(keys.epsilon, 1e-5) if keys.epsilon else 1e-5,
+        "init_std": f.number(keys.init_std, 0.02),
+        "embedding_dropout": rate(keys.embedding_dropout),
+        "attention_dropout": rate(keys.attention_dropout),
+        "residual_dropout": rate(keys.residual_dropout),
         "head": _head(f.switch("tie_word_embeddings", tied)),
     }
 

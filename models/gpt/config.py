@@ -161,9 +161,11 @@ class GPTConfig(Facts):
                 f"model.rotary_dims {self.rotary_dims} must be even, above 0 and at most the head"
                 f" dim {self.head_dim}"
             )
-        if self.key_heads < 0 or self.key_heads and self.heads % self.key_heads:
+        shares = self.key_heads and (self.heads % self.key_heads or self.key_heads == self.heads)
+        if self.key_heads < 0 or shares:
             found.append(
-                f"model.key_heads {self.key_heads} must divide the {self.heads} heads, or be 0"
+                f"model.key_heads {self.key_heads} must be fewer than the {self.heads} heads and"
+                " divide them, or be 0"
             )
         if not 0 <= self.first_position < max(1, self.positions):
             found.append(
@@ -178,8 +180,10 @@ class GPTConfig(Facts):
             found.append(f"model.rotary_dims {self.rotary_dims} needs position_encoding rotary")
         if self.word_embed and self.outputs:
             found.append('model.outputs "classify" has no head for model.word_embed')
-        if self.word_embed and self.mup_base:
-            found.append("model.mup_base has no rule for model.word_embed; set one of them to 0")
+        if self.mup_base and (self.word_embed or self.key_heads):
+            found.append(
+                "model.mup_base has no rule for model.word_embed and model.key_heads; set it to 0"
+            )
         if self.norm == "post" and self.final_norm == "none":
             found.append("model.final_norm none has no effect with model.norm post")
         if self.norm == "post" and self.block != "sequential":
@@ -255,7 +259,7 @@ class GPTConfig(Facts):
     @property
     def key_letter(self) -> Literal["N", "K"]:
         """The letter of keys' and values' heads: K where queries share them."""
-        return "K" if self.key_heads not in (0, self.heads) else "N"
+        return "K" if self.key_heads else "N"
 
     @property
     def word_letter(self) -> Literal["D", "E"]:
@@ -282,9 +286,7 @@ class GPTConfig(Facts):
             "H": self.head_dim,
             "F": self.mlp,
         }
-        own = {"Y": self.labels, "E": self.word_embed}
-        if self.key_letter == "K":
-            own["K"] = self.key_heads
+        own = {"Y": self.labels, "E": self.word_embed, "K": self.key_heads}
         return sizes | {letter: size for letter, size in own.items() if size}
 
     @property

@@ -50,11 +50,10 @@ class GPT(Network):
         self.head_table = param(head, words, sizes=sizes, std=config.head_std) if untied else None
         self.head_bias = constant(0.0, "V", sizes=sizes) if "head" in config.biases else None
         # Keys of their own: with or without these the other parameters have the same bits.
-        self.project_in = self.project_out = None
-        if config.word_embed:
-            into, out = jax.random.fold_in(key, 5), jax.random.fold_in(key, 6)
-            self.project_in = param(into, "ED", sizes=sizes, std=std)
-            self.project_out = param(out, "DE", sizes=sizes, std=std)
+        own = config.word_embed > 0
+        fold = jax.random.fold_in
+        self.project_in = param(fold(key, 5), "ED", sizes=sizes, std=std) if own else None
+        self.project_out = param(fold(key, 6), "DE", sizes=sizes, std=std) if own else None
         labelled = "classify" in config.outputs
         self.classifier = TextHead(config, jax.random.fold_in(key, 4)) if labelled else None
 
@@ -66,10 +65,12 @@ class GPT(Network):
     def outputs(
         self, batch: Mapping[str, jax.Array], key: jax.Array | None, *, hidden: bool
     ) -> dict[str, jax.Array]:
-        """{"logits": f32[B, L, V], "hidden"?: [Z + 1, B, L, D]} and, of a model with labels,
-        "labels" [B, Y], of each row as one text."""
+        """{"logits": f32[B, L, V], "hidden"?: [Z + 1, B, L, D]}; of a model with labels "labels"
+        [B, Y], of each row as one text; with hidden and word_embed also "features" [B, L, E]."""
         made = {"hidden": self.hidden(batch, key)} if hidden else {}
         x_BLD = self._projected(made["hidden"][-1]) if hidden else self.features(batch, key)
+        if hidden and self.project_out is not None:
+            made["features"] = x_BLD
         made["logits"] = self.logits(x_BLD)
         if self.classifier is not None:
             whole = (batch["segments"] > 0) if "segments" in batch else jnp.ones_like(x_BLD[..., 0])

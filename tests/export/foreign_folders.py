@@ -35,6 +35,17 @@ T5 = {
     "attention_scale": "none",
     "embed_std": 1.0,
 }
+LLAMA = SHAPE | {
+    "embed": 16,
+    "heads": 4,
+    "position_encoding": "rotary",
+    "rotary_dims": 4,
+    "rotation": "half",
+    "norm_kind": "rms",
+    "gating": "gated",
+    "activation": "silu",
+    "biases": (),
+}
 TEXT = {**SHAPE, "mlp": 20}
 ROBERTA = {"first_position": 2, "token_types": 1, "init": "normal", "epsilon": 1e-5}
 WIDER = {**TEXT, "embed": 15, "layers": 3}
@@ -86,6 +97,32 @@ CONFIGS = {
         block="sequential",
         biases=("mlp",),
     ),
+    "opt": GPTConfig(**SHAPE, mlp=48, first_position=2, activation="relu"),
+    "opt-350m": GPTConfig(
+        **SHAPE, mlp=20, first_position=2, activation="relu", norm="post", word_embed=5
+    ),
+    "opt-other": GPTConfig(
+        **SHAPE,
+        mlp=20,
+        first_position=2,
+        activation="gelu",
+        final_norm="none",
+        biases=(),
+        head="untied",
+        init_std=0.1,
+        attention_dropout=0.2,
+        residual_dropout=0.3,
+    ),
+    "llama": GPTConfig(**LLAMA, mlp=20, key_heads=2, head="untied"),
+    "llama-other": GPTConfig(
+        **LLAMA | {"activation": "gelu_tanh", "biases": ("qkv", "attention_out", "mlp")},
+        mlp=44,
+        epsilon=1e-3,
+        rotary_base=500.0,
+        attention_dropout=0.2,
+        init_std=0.1,
+    ),
+    "mistral": GPTConfig(**LLAMA, mlp=20, key_heads=1, pattern=("local",), window=5),
     "bert": BERTConfig(**TEXT, outputs=("mlm", "nsp")),
     "bert-masked": BERTConfig(
         **TEXT,

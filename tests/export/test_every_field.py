@@ -19,6 +19,9 @@ NOT_READ = {
     "gpt_neo": set(),
     "gptj": {"n_ctx"},
     "gpt_neox": set(),
+    "opt": set(),
+    "llama": set(),
+    "mistral": set(),
     "bert": set(),
     "roberta": set(),
     "encoder-decoder": {"vocab_size", "tie_word_embeddings"},
@@ -32,6 +35,7 @@ def idle(config):
         "window_size": "local" not in getattr(config, "pattern", ()),
         "classifier_dropout": not getattr(config, "labels", 0),
         "tie_word_embeddings": "mlm" not in getattr(config, "outputs", ("mlm",)),
+        "_remove_final_layer_norm": getattr(config, "norm", "pre") == "post",
         "is_decoder": config.family == "gpt",
     }
     return {name for name, without in lacks.items() if without}

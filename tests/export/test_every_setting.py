@@ -246,7 +246,7 @@ def test_a_refusal_names_the_setting_its_value_and_who_can(tmp_path):
     told = str(refusal.value)
     assert {each.field for each in refusal.value.problems} == {"norm", "activation"}
     assert "gguf has no model.norm 'post': llama.cpp has no decoder that normalises" in told
-    able = "hf (openai-gpt), onnx, ctranslate2, stablehlo, orbax-params"
+    able = "hf (openai-gpt), hf (opt), onnx, ctranslate2, stablehlo, orbax-params"
     assert f"model.norm can be expressed by: {able}" in told
     assert list(tmp_path.iterdir()) == []
 

@@ -30,4 +30,18 @@ FAMILIES = {
         head="untied",
         activation="gelu",
     ),
+    "opt": GPTConfig(**SHAPE, activation="relu", first_position=2),
+    "opt_350m": GPTConfig(**SHAPE, activation="relu", first_position=2, norm="post", word_embed=16),
+    "llama": GPTConfig(
+        **SHAPE,
+        key_heads=2,
+        position_encoding="rotary",
+        rotary_dims=8,
+        rotation="half",
+        norm_kind="rms",
+        gating="gated",
+        activation="silu",
+        biases=(),
+        head="untied",
+    ),
 }

@@ -22,6 +22,9 @@ PUBLISHED = {
     "gpt-neo-2.7b": 2_651_307_520,
     "gpt-j-6b": 6_050_882_784,
     "gpt-neox-20b": 20_554_567_680,
+    "opt-125m": 125_239_296,
+    "opt-350m": 331_196_416,
+    "llama-1.1b": 1_100_048_384,
 }
 
 
@@ -45,7 +48,7 @@ def test_parameters_are_those_of_the_model(family, biases):
     assert counted["embedding"] == sum(int(np.prod(x.shape)) for x in looked_up)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "gpt_neo", "gpt_j"])
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neo", "gpt_j", "llama"])
 def test_flops_are_those_of_the_compiled_program(family):
     """Unrolled (XLA counts a loop's body once), with dense attention, whose masked half is counted
     by XLA and not by us. What is left over is elementwise work, small for wide models."""

@@ -65,8 +65,8 @@ def single_device(family):
 
 def slow_or_not(layout, mesh, family):
     """The two families that pretraining is for are laid out both ways at once, one of them over
-    the sequence too; the rest takes long."""
-    kept = layout == "fsdp_tensor" and family in ("gpt_neo", "gpt_j")
+    the sequence too, and so are an own width of the table and shared keys; the rest takes long."""
+    kept = layout == "fsdp_tensor" and family in ("gpt_neo", "gpt_j", "opt_350m", "llama")
     marks = () if kept else pytest.mark.slow
     return pytest.param(layout, mesh, family, marks=marks, id=f"{layout}-{mesh.sequence}-{family}")
 
