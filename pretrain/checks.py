@@ -159,7 +159,7 @@ def _optimizer(e: Experiment) -> list[str]:
 
 # What the letters that layouts split are called in a model's settings, and over which mesh axis.
 _FIELDS = {"D": "embed", "N": "heads", "K": "key_heads", "F": "mlp", "V": "vocab"}
-_AXES = {"D": "fsdp", "N": "tensor", "F": "tensor", "V": "tensor"}
+_AXES = {"D": "fsdp", "N": "tensor", "K": "tensor", "F": "tensor", "V": "tensor"}
 
 
 def _mesh(e: Experiment, sizes: dict[str, int]) -> list[str]:
