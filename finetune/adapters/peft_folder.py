@@ -225,7 +225,7 @@ def _read_lora(model: Any, f: Fields, tensors: Mapping[str, np.ndarray], folder:
     for name, plain in _PLAIN.items():
         f.only(name, *plain)
     honoured = ("r", "lora_alpha", "alpha_pattern", "use_rslora", "lora_dropout")
-    record = f.record | {name: f.value(name, None) for name in honoured}
+    record = {**f.record, **{name: f.value(name, None) for name in honoured}}
     f.integer("r")
     f.number("lora_alpha")
     f.close()
