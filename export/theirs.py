@@ -18,9 +18,7 @@ import numpy as np
 
 def main(folder: str, asked: str, made: str) -> None:
     """Load the folder as its `architectures` say, run the batch, save every output."""
-    # A script's own folder comes first, and export/ has folders called like libraries (tokenizers).
-    here = Path(__file__).resolve().parent
-    sys.path[:] = [each for each in sys.path if Path(each or ".").resolve() != here]
+    leave_folder()
     torch: Any = importlib.import_module("torch")
     transformers: Any = importlib.import_module("transformers")
     record = json.loads((Path(folder) / "config.json").read_text())
@@ -61,6 +59,13 @@ def main(folder: str, asked: str, made: str) -> None:
         for i, text in enumerate(texts):
             found[f"ids/{i}"] = np.array(tokenizer(text, add_special_tokens=False)["input_ids"])
     np.savez(made, **found)
+
+
+def leave_folder() -> None:
+    """Take this file's folder, which Python puts first where it runs a file, off the path: its
+    `tokenizers` would be imported in place of the library."""
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [each for each in sys.path if Path(each).resolve() != here]
 
 
 if __name__ == "__main__":

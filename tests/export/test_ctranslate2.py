@@ -1,5 +1,6 @@
 """CTranslate2: its names and settings, the file byte by byte, and its outputs where it is."""
 
+import dataclasses
 import importlib.util
 import io
 import json
@@ -140,6 +141,18 @@ def test_a_wrong_layout_is_refused(tmp_path, monkeypatch):
     with pytest.raises(FolderError, match="does not give the model's outputs in the file read"):
         ctranslate2_model.write(tmp_path / "out", config, params)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_setting_that_was_declared_and_not_written_is_seen(tmp_path, monkeypatch):
+    """The check runs the config that the file says: positions count from 0 there."""
+    declared = ctranslate2_model.EXPRESSES["gpt"]
+    careless = dataclasses.replace(declared, fields=(*declared.fields, "first_position"))
+    config = dataclasses.replace(CONFIGS["gpt2"], first_position=2)
+    with pytest.raises(FolderError, match="ctranslate2 has no model.first_position 2, only 0"):
+        ctranslate2_model.write(tmp_path / "out", config, random_params(config))
+    monkeypatch.setitem(ctranslate2_model.EXPRESSES, "gpt", careless)
+    with pytest.raises(FolderError, match="does not give the model's outputs in the file read"):
+        ctranslate2_model.write(tmp_path / "out", config, random_params(config))
 
 
 def test_a_damaged_file_is_named(tmp_path, monkeypatch):

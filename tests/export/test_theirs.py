@@ -6,6 +6,7 @@ without. What it measured is in docs/stacks.md.
 
 import importlib.util
 import os
+import subprocess
 import sys
 
 import numpy as np
@@ -14,7 +15,7 @@ from foreign_folders import CONFIGS, random_params
 
 from gesso.data.tokenizers.load import load_tokenizer
 from gesso.export import FolderError, write_folder
-from gesso.export.parity import parity, run_theirs
+from gesso.export.parity import SCRIPT, parity, run_theirs
 from gesso.launch import cli
 from gesso.pretrain.exits import REFUSED
 
@@ -68,6 +69,19 @@ def test_without_transformers_the_command_says_what_to_do(tmp_path, capsys, monk
     )
     assert cli.main(["parity", str(tmp_path)]) == REFUSED
     assert "pip install torch transformers" in capsys.readouterr().err
+
+
+def test_the_script_does_not_hide_their_libraries():
+    """Python puts the script's folder first, and `tokenizers` is a folder of ours there."""
+    code = "import theirs; theirs.leave_folder(); import tokenizers; print(tokenizers.__file__)"
+    command = [
+        sys.executable,
+        "-c",
+        f"import sys; sys.path.insert(0, {str(SCRIPT.parent)!r}); {code}",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=SCRIPT.parents[1])
+    assert done.returncode == 0, done.stderr
+    assert not done.stdout.startswith(str(SCRIPT.parent))
 
 
 def test_a_python_without_transformers_is_named(tmp_path):
