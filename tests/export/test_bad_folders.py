@@ -152,13 +152,13 @@ def test_a_tensor_in_two_shards(sharded):
     [
         ({"alibi": True}, "alibi: 'True' is a field that is not known for gpt2"),
         ({"quantization_config": {"bits": 4}}, "quantization_config"),
-        ({"activation_function": "swish"}, "activation_function: 'swish' is not supported"),
+        ({"activation_function": "prelu"}, "activation_function: 'prelu' is not supported"),
         ({"add_cross_attention": True}, "add_cross_attention: True is not supported"),
         ({"pruned_heads": {"0": [1]}}, "pruned_heads"),
         ({"n_embd": "12"}, "n_embd: '12' must be a whole number"),
         ({"layer_norm_epsilon": -1.0}, "layer_norm_epsilon: -1.0 must be"),
         ({"n_layer": None}, "n_layer is missing"),
-        ({"model_type": "llama"}, "model_type 'llama'; these can be read: openai-gpt, gpt2"),
+        ({"model_type": "mamba"}, "model_type 'mamba'; these can be read: openai-gpt, gpt2"),
         ({"n_head": 5}, "embed 12 does not divide over 5 heads"),
         ({"n_layer": 3}, "transformer.h.2.attn.c_attn.weight [12, 36]"),
     ],
@@ -169,7 +169,7 @@ def test_a_config_that_cannot_be_honoured(folder, changes, told):
 
 
 def test_all_that_is_wrong_with_a_config_is_said_together(folder):
-    edit_config(folder, alibi=True, n_embd=0, activation_function="swish")
+    edit_config(folder, alibi=True, n_embd=0, activation_function="prelu")
     refused(folder, "alibi", "n_embd", "activation_function")
 
 
