@@ -1,7 +1,9 @@
 """A sentencepiece .model as a tokenizer.json: its pieces, scores and normalisation, read by hand.
 
 The .model is a protocol buffer (sentencepiece_model.proto of
-https://github.com/google/sentencepiece); the handful of fields that matter here need no library.
+https://github.com/google/sentencepiece). The handful of fields that matter here are read without
+protobuf: the wheel's own sentencepiece_model_pb2 refuses every protobuf older than the one that
+generated it (0.2.3: 7.36.1), which would hold a whole environment to the newest.
 """
 
 import base64

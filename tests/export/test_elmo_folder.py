@@ -15,7 +15,6 @@ from foreign_folders import PACKS, copied, random_params, same
 from gesso.data.tokenizers.load import load_tokenizer, save_tokenizer
 from gesso.data.tokenizers.words import train
 from gesso.export import FolderError, read_folder
-from gesso.export.stacks.elmo_mixtures import read_mixtures, write_mixtures
 from gesso.export.stacks.stacks import write_stack
 from gesso.models import ELMoConfig
 from gesso.models.trees import flat
@@ -301,47 +300,3 @@ def test_what_the_files_cannot_say(tmp_path):
 
         write_folder(tmp_path / "a", SMALL, random_params(SMALL))
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("suffix", ["hdf5", "safetensors"])
-def test_mixtures_of_layers(tmp_path, suffix):
-    """As the pack's mixture is, through both stacks' names."""
-    z = np.load(copied(PACKS / "elmo" / "open", tmp_path / "open") / "reference.npz")
-    mixture = {"weights": z["mix/scalars"], "gamma": z["mix/gamma"]}
-    other = {"weights": np.float32([3, 1, 2]), "gamma": np.float32(0.25)}
-    path = tmp_path / f"mixtures.{suffix}"
-    write_mixtures(path, {"ner.mix_0": mixture, "ner.mix_1": other})
-    read = read_mixtures(path)
-    assert read.keys() == {"ner.mix_0", "ner.mix_1"}
-    assert np.array_equal(read["ner.mix_0"]["weights"], mixture["weights"])
-    assert np.array_equal(read["ner.mix_1"]["weights"], other["weights"])
-    assert read["ner.mix_0"]["gamma"] == mixture["gamma"] and read["ner.mix_1"]["gamma"] == 0.25
-
-
-def test_mixtures_as_others_name_them_and_bad_ones(tmp_path):
-    from foreign_folders import torch_pickle, torch_zip
-
-    tensors = {
-        "elmo.scalar_mix_0.gamma": np.float32([0.5]),
-        "elmo.scalar_mix_0.scalar_parameters.1": np.float32([2]),
-        "elmo.scalar_mix_0.scalar_parameters.0": np.float32([1]),
-        "tagger.weight": np.ones((2, 3), np.float32),
-    }
-    torch_zip(tmp_path / "weights.th", *torch_pickle(tensors))
-    (name, read), *others = read_mixtures(tmp_path / "weights.th").items()
-    assert (name, others) == ("elmo.scalar_mix_0", [])
-    assert list(read["weights"]) == [1, 2] and read["gamma"] == 0.5
-    with h5py.File(tmp_path / "first.hdf5", "w") as f:
-        f["ELMo_W_0"], f["ELMo_gamma_0"] = np.float32([1, 2, 3]), np.float32([4])
-    assert list(read_mixtures(tmp_path / "first.hdf5")["ELMo_0"]["weights"]) == [1, 2, 3]
-    with h5py.File(tmp_path / "bad.hdf5", "w") as f:
-        f["a_ELMo_W"] = np.float32([1, 2, 3])
-    with pytest.raises(FolderError, match="a_ELMo_W has no a_ELMo_gamma beside it"):
-        read_mixtures(tmp_path / "bad.hdf5")
-    del tensors["elmo.scalar_mix_0.scalar_parameters.0"]
-    torch_zip(tmp_path / "weights.th", *torch_pickle(tensors))
-    with pytest.raises(FolderError, match=r"has layers \[1\]; some are missing"):
-        read_mixtures(tmp_path / "weights.th")
-    with pytest.raises(FolderError, match="holds no mixture"):
-        torch_zip(tmp_path / "weights.th", *torch_pickle({"w": np.ones(2, np.float32)}))
-        read_mixtures(tmp_path / "weights.th")

@@ -14,7 +14,6 @@ import pytest
 from elmo_pack_reader import ELMoPack, with_bounds
 
 from gesso.models import build
-from gesso.models.elmo.mix import ScalarMix
 
 ACTIVATIONS, LOSS, TRAJECTORY, FIXTURE = 2e-5, 2e-5, 1e-3, 1e-5
 
@@ -107,20 +106,6 @@ def test_the_original_tensorflow_outputs(unroll):
         length = want.shape[1]
         mask = np.arange(length) < pack.z[f"batch{i}/lengths"][:, None]
         inside(hidden[-1][:, 1 : length + 1], want, mask, FIXTURE)
-
-
-@pytest.mark.parametrize("norm", ["none", "layer"])
-def test_mixtures(pack, norm):
-    """One normalisation over the whole batch, padding left out."""
-    z, model = pack.z, build(pack.config)
-    batch = with_bounds(z["ragged/char_ids"])
-    hidden = jax.jit(lambda p, b: model.apply(p, b, hidden=True))(pack.params, batch)["hidden"]
-    mix, name = ScalarMix(3, norm=norm), "mix" if norm == "none" else "mix_layernorm"
-    mix.weights[...], mix.gamma[...] = z["mix/scalars"], z["mix/gamma"]
-    got = mix(hidden, batch["segments"] > 0)
-    # The published module leaves <S> and </S> out after mixing.
-    want, mask = z[f"{name}/representation"], z["mix/mask"]
-    inside(got[:, 1:-1], want, mask, ACTIVATIONS)
 
 
 def total(model, params, batch, token_ids):
