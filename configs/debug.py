@@ -19,7 +19,9 @@ SMALL: dict[str, Any] = {
 }
 
 
-def debug(name: str, model: GPTConfig) -> Experiment:
+def debug(
+    name: str, model: GPTConfig, *, no_decay: tuple[str, ...] = ("*bias", "*norm*")
+) -> Experiment:
     """A decoder of toy size on 2 MB of the embedded corpus as bytes."""
     return Experiment(
         name=name,
@@ -30,7 +32,7 @@ def debug(name: str, model: GPTConfig) -> Experiment:
             schedule=ScheduleConfig(kind="cosine", warmup_steps=10, final=0.1),
             b2=0.95,
             weight_decay=0.1,
-            no_decay=("*bias", "*norm*"),
+            no_decay=no_decay,
             clip_norm=1.0,
         ),
         steps=100,

@@ -3,13 +3,14 @@
 from typing import Any
 
 from gesso.configs.debug import SMALL, debug
-from gesso.configs.recipes import MATRICES, published
+from gesso.configs.recipes import published
 from gesso.data.config import DataConfig
 from gesso.models.config import GPTConfig
 from gesso.partitioning.config import MeshConfig
 from gesso.pretrain.config import OptimizerConfig, ScheduleConfig
 from gesso.pretrain.experiment import Experiment
 
+_NORMS = ("*norm*",)  # what is not decayed: there are no biases
 # What all Llamas are, whatever their sizes.
 _LLAMA: dict[str, Any] = {
     "position_encoding": "rotary",
@@ -28,7 +29,7 @@ def debug_llama() -> Experiment:
         gesso pretrain debug-llama
     """
     model = GPTConfig(**SMALL | {"mlp": 176}, **_LLAMA, key_heads=2, rotary_dims=16, head="untied")
-    return debug("debug-llama", model)
+    return debug("debug-llama", model, no_decay=_NORMS)
 
 
 def llama_1_1b() -> Experiment:
@@ -65,7 +66,7 @@ def llama_1_1b() -> Experiment:
             b1=0.9,
             b2=0.95,
             weight_decay=0.1,
-            no_decay=MATRICES,
+            no_decay=_NORMS,
             clip_norm=1.0,
         ),
         mesh=MeshConfig(data=1, fsdp=-1),

@@ -46,6 +46,24 @@ NEOX = {
     "layer_norm_eps": 2e-3,
 }
 ROTARY = {"rotary_pct": 0.75, "rotary_emb_base": 500.0}  # version 5 takes them over
+OPT = {
+    "vocab_size": 261,
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 3,
+    "ffn_dim": 34,
+    "max_position_embeddings": 22,
+}
+LLAMA = {
+    "vocab_size": 261,
+    "hidden_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "intermediate_size": 34,
+    "max_position_embeddings": 22,
+    "rms_norm_eps": 2e-3,
+}
 T5 = {"vocab_size": 261, "d_model": 18, "d_kv": 7, "num_heads": 3, "num_layers": 2, "d_ff": 25}
 # name -> (architecture, model_type, fields)
 VARIANTS = {
@@ -127,6 +145,32 @@ VARIANTS = {
             "tie_word_embeddings": True,
         },
     ),
+    "opt": (
+        *("OPTForCausalLM", "opt"),
+        {**OPT, "word_embed_proj_dim": 24, "activation_function": "gelu", "enable_bias": False},
+    ),
+    "opt-bare": (
+        *("OPTForCausalLM", "opt"),
+        {**OPT, "word_embed_proj_dim": 24, "_remove_final_layer_norm": True},
+    ),
+    "opt-350m": (
+        *("OPTForCausalLM", "opt"),
+        {**OPT, "word_embed_proj_dim": 10, "do_layer_norm_before": False},
+    ),
+    "llama": ("LlamaForCausalLM", "llama", LLAMA),
+    "llama-biased": (
+        *("LlamaForCausalLM", "llama"),
+        {
+            **LLAMA,
+            "num_key_value_heads": 6,
+            "attention_bias": True,
+            "mlp_bias": True,
+            "hidden_act": "gelu",
+            "tie_word_embeddings": True,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 500.0},
+        },
+    ),
+    "mistral": ("MistralForCausalLM", "mistral", {**LLAMA, "sliding_window": 5}),
     "bert": ("BertForPreTraining", "bert", {**BERT, "hidden_act": "relu"}),
     "bert-masked": (
         *("BertForMaskedLM", "bert"),
