@@ -16,7 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from gesso.data.order.order import Order
+from gesso.data.order.base import RowOrder
 from gesso.partitioning.axes import spec
 from gesso.partitioning.layouts import LAYOUTS
 from gesso.partitioning.mesh import batch_splits
@@ -43,7 +43,7 @@ class Batch:
 class Loader:
     """Batches from `start_row` on, without end; an iterator, and a context manager that closes.
 
-    transform: rows as Order.take gives them -> {name: [n, ...]}, row by row (the objective's
+    transform: rows as RowOrder.take gives them -> {name: [n, ...]}, row by row (the objective's
     host_batch). letters: those of its arrays that are not "B" or "BL". The loader adds "row_crc"
     u32[B]: crc32 over a row's tokens and then its `*_weight` arrays in name order, so that a
     batch's checksum is the same on any mesh.
@@ -54,7 +54,7 @@ class Loader:
 
     def __init__(
         self,
-        order: Order,
+        order: RowOrder,
         transform: Transform,
         *,
         mesh: Mesh,

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gesso.data.store.base import Store
 from gesso.models.config import GPTConfig
 from gesso.partitioning.axes import partition
 from gesso.partitioning.mesh import settle
@@ -26,7 +27,7 @@ def coordinates(
     widths: Sequence[int],
     steps: int = 4,
     seeds: int = 2,
-    store: Any,
+    store: Store,
     told: Callable[[str], None] = lambda text: None,
 ) -> list[Coordinates]:
     """The check of a GPT experiment at these widths, each in the standard parametrisation and in
@@ -81,7 +82,7 @@ def widened(experiment: Experiment, width: int, *, base: int, steps: int) -> Exp
 
 
 def _measured(
-    experiment: Experiment, store: Any, *, seeds: Sequence[int]
+    experiment: Experiment, store: Store, *, seeds: Sequence[int]
 ) -> list[tuple[dict[str, float], dict[str, float]]]:
     """(start, change) for each seed of the parameters; all see the same batches."""
     from gesso.data.loader import Loader

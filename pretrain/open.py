@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.models import build
 from gesso.models.model import Model
 from gesso.pretrain.experiment import Experiment
@@ -19,7 +20,7 @@ class OpenRun:
     experiment: Experiment
     model: Model
     params: Any
-    tokenizer: Any
+    tokenizer: Tokenizer
     step: int
 
     def store(self) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.models.adapters.config import AdapterConfig
 
 
@@ -37,7 +38,7 @@ def refuse_crowded(
 
 
 def refuse_crowded_texts(
-    texts: Iterable[str | Sequence[int]], adapter: AdapterConfig, tokenizer: Any
+    texts: Iterable[str | Sequence[int]], adapter: AdapterConfig, tokenizer: Tokenizer
 ) -> None:
     """The same of texts, or their ids, that a model is asked about; nothing to do where the adapter
     is no p_tuning."""

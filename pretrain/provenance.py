@@ -138,10 +138,11 @@ def write_baselines(folder: Path, setup: Setup) -> None:
     where the objective predicts texts whole. (Its evaluations have the unigram model of each term;
     a store of instruction examples has no text that is predicted whole.)
     """
+    from gesso.data.store.base import TextStore
     from gesso.evaluation.heldout.baselines import baselines
     from gesso.evaluation.heldout.perplexity import predicts_whole_texts
 
-    if not predicts_whole_texts(setup.objective) or not hasattr(setup.store, "era"):
+    if not predicts_whole_texts(setup.objective) or not isinstance(setup.store, TextStore):
         return
     path = folder / "corpus.json"
     known = json.loads(path.read_text())

@@ -110,9 +110,11 @@ class Reporter:
 
     def _of_task(self, step: int, state: State) -> dict[str, Any]:
         """Held-out examples of a task; every process takes part."""
+        from gesso.data.labelled.store import TaskStore
         from gesso.evaluation.labelled.tasks import evaluate_task
 
         s, e = self.setup, self.setup.experiment
+        assert isinstance(s.store, TaskStore), "objectives of tasks refuse other stores"
         figures, _ = evaluate_task(
             s.model,
             s.objective,

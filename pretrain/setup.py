@@ -10,6 +10,9 @@ from jax.sharding import Mesh
 
 from gesso.data.config import OrderConfig
 from gesso.data.open import order_of
+from gesso.data.order.base import RowOrder
+from gesso.data.store.base import Store
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.models import build
 from gesso.models.config import ELMoConfig
 from gesso.models.model import Model
@@ -42,9 +45,9 @@ class Setup:
     trained. schedule: the updates that the learning rate is scheduled over."""
 
     experiment: Experiment
-    store: Any
-    tokenizer: Any
-    order: Any
+    store: Store
+    tokenizer: Tokenizer
+    order: RowOrder
     model: Model
     objective: Objective
     optimizer: optax.GradientTransformation
@@ -63,7 +66,7 @@ class Setup:
             return self.parts.whole(state["params"], state["frozen"])
 
 
-def set_up(experiment: Experiment, *, store: Any, phase: int | None = None) -> Setup:
+def set_up(experiment: Experiment, *, store: Store, phase: int | None = None) -> Setup:
     """Check everything that can be checked, then build. `store`: data.open_store(...). phase: the
     part of the run (pretrain/phases.py), the last by default.
 
@@ -76,7 +79,7 @@ def set_up(experiment: Experiment, *, store: Any, phase: int | None = None) -> S
     # Words beyond the classes are read by their characters, so no table needs a row for them.
     model = experiment.model
     spelled = isinstance(model, ELMoConfig) and model.reads == "characters"
-    ids = getattr(tokenizer, "classes", tokenizer.vocab_size) if spelled else tokenizer.vocab_size
+    ids = tokenizer.classes if spelled else tokenizer.vocab_size
     validate(experiment, devices=jax.device_count(), tokenizer_vocab=ids)
     objective = build_objective(
         experiment.objective, tokenizer=tokenizer, model=experiment.model, store=store
@@ -115,7 +118,7 @@ def set_up(experiment: Experiment, *, store: Any, phase: int | None = None) -> S
     )
 
 
-def _order(e: Experiment, store: Any, objective: Objective) -> Any:
+def _order(e: Experiment, store: Store, objective: Objective) -> Any:
     """The rows of a store as this objective reads them."""
     return order_of(
         store,

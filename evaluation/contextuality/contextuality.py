@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.evaluation.contextuality.sentences import Plan, Sentence, plan
 from gesso.evaluation.generation.decoding import over_rows, replicated
 from gesso.models.model import Model, build
@@ -25,7 +26,7 @@ Sums = dict[str, jax.Array]
 def contextuality(
     model: Model,
     params: Any,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     sentences: Sequence[Sentence],
     *,
     contexts: int = SETTINGS["contexts"],
@@ -186,7 +187,7 @@ def _unit(vectors: jax.Array) -> jax.Array:
 
 
 def _batches(
-    sentences: Sequence[Sentence], planned: Plan, model: Model, tokenizer: Any, rows: int
+    sentences: Sequence[Sentence], planned: Plan, model: Model, tokenizer: Tokenizer, rows: int
 ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
     """(how many sentences, arrays of exactly `rows` rows): sentences of alike lengths together, the
     last of a length filled up with rows in which no token is part of a word."""
@@ -218,7 +219,7 @@ def _batches(
 
 
 def _read(
-    tokens: np.ndarray, segments: np.ndarray, model: Model, tokenizer: Any
+    tokens: np.ndarray, segments: np.ndarray, model: Model, tokenizer: Tokenizer
 ) -> dict[str, np.ndarray]:
     """What the model's family reads."""
     if model.has_encoder:
@@ -228,5 +229,6 @@ def _read(
         return {"tokens": tokens, "segments": segments}
     from gesso.data.tokenizers.words import shorten
 
+    assert tokenizer.spelling is not None, "a model of characters has a tokenizer of words"
     spelled = shorten(tokenizer.spelling, characters=model.config.characters)[tokens]
     return {"characters": spelled.astype(np.int32), "segments": segments, "tokens": tokens}

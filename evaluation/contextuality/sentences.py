@@ -4,10 +4,11 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from gesso.data.store.base import Store
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.evaluation.heldout.rows import heldout_rows
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
@@ -35,7 +36,7 @@ class Read:
 
 
 def heldout_sentences(
-    store: Any, *, components: Sequence[str] | None = None, most: int
+    store: Store, *, components: Sequence[str] | None = None, most: int
 ) -> Iterator[str]:
     """About `most` sentences of the held-out documents, spread over them: lines, cut where a full
     stop, question or exclamation mark is followed by space."""
@@ -46,7 +47,7 @@ def heldout_sentences(
         yield from itertools.islice(_of_component(store, name, rows=share), share)
 
 
-def _of_component(store: Any, name: str, *, rows: int, length: int = 512) -> Iterator[str]:
+def _of_component(store: Store, name: str, *, rows: int, length: int = 512) -> Iterator[str]:
     tokenizer = store.tokenizer()
     for block in heldout_rows(store, name, length=length, overlap=0, rows=rows, block=64):
         for ids, segments in zip(block["tokens"], block["segments"], strict=True):
@@ -58,14 +59,16 @@ def _of_component(store: Any, name: str, *, rows: int, length: int = 512) -> Ite
                 yield from (text for text in texts if text.strip())
 
 
-def read_sentences(texts: Sequence[str], tokenizer: Any, *, longest: int, framed: bool) -> Read:
+def read_sentences(
+    texts: Sequence[str], tokenizer: Tokenizer, *, longest: int, framed: bool
+) -> Read:
     """The texts' words, those that white space separates. A sentence longer than `longest` tokens
     loses its last words. framed: between the tokenizer's [CLS] and [SEP].
 
     Words are tokenized one by one, with the space before them or without, whichever gives the
     sentence's own tokens.
     """
-    special = getattr(tokenizer, "special", {}) if framed else {}
+    special = tokenizer.special if framed else {}
     begin = [special[name] for name in ("cls",) if name in special]
     end = [special[name] for name in ("sep",) if name in special]
     room = longest - len(begin) - len(end)
@@ -99,7 +102,7 @@ def read_sentences(texts: Sequence[str], tokenizer: Any, *, longest: int, framed
     return Read(sentences=made, **counts)
 
 
-def _pieces(words: Sequence[str], spelled: str, tokenizer: Any) -> list[list[int]] | None:
+def _pieces(words: Sequence[str], spelled: str, tokenizer: Tokenizer) -> list[list[int]] | None:
     whole = [int(each) for each in tokenizer.encode(spelled)]
     for space in (" ", ""):
         texts = [words[0], *(space + word for word in words[1:])]

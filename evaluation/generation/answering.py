@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.evaluation.generation.decoder import generate
 from gesso.evaluation.generation.prompts import Prompt, framing_of
 from gesso.models.model import Model
@@ -19,7 +20,7 @@ class Answered(NamedTuple):
 def write_answers(
     model: Model,
     params: Any,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     prompts: Sequence[Prompt],
     *,
     max_tokens: int,

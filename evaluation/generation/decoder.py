@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.evaluation.generation.beam import NO_PENALTY, LengthPenalty, beam_search
 from gesso.evaluation.generation.decoding import over_rows, replicated, restrict, until
 from gesso.evaluation.generation.prompts import BUCKET, Prompt, PromptError, framing_of
@@ -41,7 +42,7 @@ class _Sampling(NamedTuple):
 def generate(
     model: Model,
     params: Any,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     prompts: Sequence[Prompt],
     *,
     max_tokens: int,
@@ -125,7 +126,7 @@ def generate(
 
 
 def _searched(
-    model: Model, params: Any, tokenizer: Any, prompts: Sequence[Prompt], **search: Any
+    model: Model, params: Any, tokenizer: Tokenizer, prompts: Sequence[Prompt], **search: Any
 ) -> list[str]:
     """What beam search finds for a decoder's prompts."""
     batch = _left_padded([_ids(prompt, tokenizer) for prompt in prompts], model.config)
@@ -145,7 +146,7 @@ def _searched(
     return [tokenizer.decode(until(row, int(tokenizer.eos))) for row in best]
 
 
-def _ids(prompt: Prompt, tokenizer: Any) -> Sequence[int]:
+def _ids(prompt: Prompt, tokenizer: Tokenizer) -> Sequence[int] | np.ndarray:
     ids = tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
     return ids if len(ids) else [tokenizer.eos]
 
@@ -215,7 +216,7 @@ def _within(logits_BV: jax.Array, s: _Sampling) -> jax.Array:
 
 def _check(
     config: Any,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     max_tokens: int,
     temperature: float,
     top_k: int,

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gesso.data.store.base import Store
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.evaluation.generation.decoding import replicated
 from gesso.evaluation.heldout.rows import heldout_rows
 from gesso.models.model import Model, build
@@ -25,7 +27,7 @@ def samples(
     model: Model,
     objective: Any,
     params: Any,
-    store: Any,
+    store: Store,
     *,
     length: int,
     prompts: Sequence[str],
@@ -68,7 +70,7 @@ def samples(
     return makers[kind](model, objective, params, batch, store.tokenizer(), **options)
 
 
-def _heldout(objective: Any, store: Any, *, length: int, rows: int) -> Any:
+def _heldout(objective: Any, store: Store, *, length: int, rows: int) -> Any:
     """The batch of the first component's rows that has some, spread evenly over them."""
     for component in store.components:
         blocks = heldout_rows(
@@ -91,7 +93,7 @@ def _filled(
     objective: Any,
     params: Any,
     batch: Any,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     *,
     max_tokens: int,
     compute: str,
@@ -114,7 +116,7 @@ def _written(
     objective: Any,
     params: Any,
     batch: Any,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     *,
     max_tokens: int,
     compute: str,
@@ -171,7 +173,7 @@ def _guesses(config: Any, compute: str, whole: Any) -> Callable[[Any, Any], jax.
 
 
 def _in_brackets(
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     given: np.ndarray,
     places: np.ndarray,
     targets: np.ndarray,
@@ -199,7 +201,7 @@ def _in_brackets(
     return Sample("".join(before), "\n→ " + "".join(after))
 
 
-def _texts(tokenizer: Any, ids: np.ndarray) -> Iterator[tuple[int, str]]:
+def _texts(tokenizer: Tokenizer, ids: np.ndarray) -> Iterator[tuple[int, str]]:
     """(place, what it adds to the text) of every id that the tokenizer has."""
     places = np.flatnonzero(ids < tokenizer.vocab_size)
     whole = tokenizer.decode(ids[places])

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.evaluation.generation.beam import NO_PENALTY, LengthPenalty, beam_search
 from gesso.evaluation.generation.decoding import begin, check_room, replicated, restrict, until
 from gesso.evaluation.generation.prompts import BUCKET, Framing, Prompt, PromptError
@@ -19,7 +20,7 @@ from gesso.models.model import Model, build
 def write_targets(
     model: Model,
     params: Any,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     prompts: Sequence[Prompt],
     *,
     framing: Framing,

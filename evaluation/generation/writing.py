@@ -1,9 +1,10 @@
 """Tokens that become text, row by row: where it stops, and what of it can be shown already."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
+
+from gesso.data.tokenizers.base import Tokenizer
 
 Stream = Callable[[int, str], None]
 
@@ -19,7 +20,7 @@ class Writer:
 
     def __init__(
         self,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         rows: int,
         max_tokens: int,
         stops: Sequence[str],

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.evaluation.questions.scoring import MissingLibrary
 from gesso.models.model import Model
 from gesso.settings.nearest import did_you_mean
@@ -15,7 +16,7 @@ from gesso.settings.nearest import did_you_mean
 def evaluate(
     model: Model,
     params: Any,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     tasks: Sequence[str],
     include_path: str | os.PathLike[str] = "",
     limit: int = 0,

@@ -11,6 +11,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.evaluation.generation.answering import write_answers
 from gesso.evaluation.generation.continuations import Asked, Likelihood, likelihoods
 from gesso.evaluation.generation.prompts import framing_of
@@ -31,7 +32,7 @@ class HarnessModel(TemplateLM):
         self,
         model: Model,
         params: Any,
-        tokenizer: Any,
+        tokenizer: Tokenizer,
         *,
         objective: Any = None,
         rows: int = 32,

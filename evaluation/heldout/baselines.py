@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from gesso.data.store.base import TextStore
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.evaluation.heldout.rows import heldout_rows
 
 TRAIN_BYTES = 20_000_000
@@ -13,7 +15,7 @@ SYMBOLS = 257
 
 
 def baselines(
-    store: Any,
+    store: TextStore,
     *,
     length: int,
     overlap: int = 1,
@@ -120,7 +122,7 @@ def _distance(n: int, starts: np.ndarray) -> np.ndarray:
 
 
 def _fit(
-    store: Any, names: Sequence[str], tokenizer: Any, *, train_bytes: int, eras: int
+    store: TextStore, names: Sequence[str], tokenizer: Tokenizer, *, train_bytes: int, eras: int
 ) -> tuple[np.ndarray, Grams]:
     """Token counts i64[V] and n-gram counts of the first documents of the train split."""
     totals = store.totals()
@@ -147,7 +149,7 @@ def _fit(
     return counts, grams
 
 
-def _documents(store: Any, name: str, eras: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _documents(store: TextStore, name: str, eras: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(tokens, lengths) of up to about a million tokens of whole documents at a time."""
     number = 0
     while not (eras and number >= eras) and (era := store.era(number)) is not None:
@@ -164,7 +166,7 @@ def _documents(store: Any, name: str, eras: int) -> Iterator[tuple[np.ndarray, n
         number += 1
 
 
-def _symbols(ids: np.ndarray, tokenizer: Any) -> np.ndarray:
+def _symbols(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
     """i64: the bytes a piece of a document stands for, and END where the document ends."""
     ended = len(ids) > 0 and ids[-1] == tokenizer.eos
     body = ids[:-1] if ended else ids
@@ -185,7 +187,7 @@ def _joined(pieces: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _score(
-    block: dict[str, np.ndarray], tokenizer: Any, token_bits: np.ndarray, grams: Grams
+    block: dict[str, np.ndarray], tokenizer: Tokenizer, token_bits: np.ndarray, grams: Grams
 ) -> np.ndarray:
     """[unigram bits, 3-gram bits, bytes] over the target tokens of a block of rows."""
     totals, pieces, scored = np.zeros(3), [], []

@@ -11,6 +11,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from gesso.data.store.base import Store
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.evaluation.heldout.rows import Rows, heldout_rows
 from gesso.partitioning.axes import Layout, at_rest, partition, spec
 from gesso.partitioning.layouts import LAYOUTS
@@ -27,7 +29,7 @@ def evaluate_heldout(
     model: Any,
     objective: Any,
     params: Any,
-    store: Any,
+    store: Store,
     *,
     length: int,
     rows: int,
@@ -95,7 +97,7 @@ def evaluate_heldout(
     }
 
 
-def _known(store: Any, components: Sequence[str] | None) -> tuple[str, ...]:
+def _known(store: Store, components: Sequence[str] | None) -> tuple[str, ...]:
     known = tuple(store.components)
     if unknown := sorted(set(components or ()) - set(known)):
         raise ValueError(f"the store has no component {unknown}; it has {', '.join(known)}")
@@ -171,7 +173,7 @@ def _joined(parts: list[Rows]) -> Rows:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _words(chunk: Rows, objective: Any, tokenizer: Any) -> dict[int, int]:
+def _words(chunk: Rows, objective: Any, tokenizer: Tokenizer) -> dict[int, int]:
     """{component index: words in the decoded targets}, document piece by document piece; nothing
     where some tokens of a row are no target."""
     term = next(iter(objective.terms.values()))

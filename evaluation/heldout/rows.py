@@ -1,15 +1,16 @@
 """Which held-out rows are looked at: the same ones for a model and for what it is compared with."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
+
+from gesso.data.store.base import Store
 
 Rows = dict[str, np.ndarray]
 
 
 def heldout_rows(
-    store: Any,
+    store: Store,
     component: str,
     *,
     length: int,

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from gesso.data.order.base import RowOrder
 from gesso.evaluation.heldout.rows import heldout_rows
 
 TRAINING_ROWS = 4096
@@ -14,7 +15,7 @@ _BLOCK = 64
 
 def unigram(
     objective: Any,
-    order: Any,
+    order: RowOrder,
     *,
     length: int,
     vocab: int,

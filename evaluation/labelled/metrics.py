@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gesso.data.labelled.store import TaskStore
 from gesso.evaluation.bootstrap import interval
 from gesso.evaluation.calibration import bin_counts, calibration, equal_width, fit_temperature
 from gesso.evaluation.labelled.classification import classification, confusion, ranking, score_table
@@ -19,7 +20,7 @@ from gesso.evaluation.sums import ratio, total
 Figures = dict[str, Any]
 
 
-def task_metrics(store: Any, found: Predictions, *, null: float = 0.0) -> Figures:
+def task_metrics(store: TaskStore, found: Predictions, *, null: float = 0.0) -> Figures:
     """{"kind", "examples", "loss" (but of qa), "scores": {name: value}, "floor": {name: value},
     "interval": {"of", "low", "high"}, ...} of predictions of a task store's split.
 
@@ -37,7 +38,7 @@ def task_metrics(store: Any, found: Predictions, *, null: float = 0.0) -> Figure
     return {"kind": found.kind, "examples": len(np.unique(found.examples))} | figures(store, found)
 
 
-def answers_of(store: Any, found: Predictions, *, null: float = 0.0) -> dict[int, str]:
+def answers_of(store: TaskStore, found: Predictions, *, null: float = 0.0) -> dict[int, str]:
     """{example: the answer's text}; "" where no answer scores better, which counts where the store
     has training questions without one."""
     spans = found.spans
@@ -60,7 +61,7 @@ def answers_of(store: Any, found: Predictions, *, null: float = 0.0) -> dict[int
     return made
 
 
-def _classes(store: Any, found: Predictions) -> Figures:
+def _classes(store: TaskStore, found: Predictions) -> Figures:
     logits, targets = found.logits.astype(np.float64), found.targets.astype(np.int64)
     said, classes = logits.argmax(1), len(store.labels)
     made = classification(_confused(targets, said, classes))
@@ -95,7 +96,7 @@ def _class_scores(made: Figures) -> dict[str, float]:
     }
 
 
-def _numbers(store: Any, found: Predictions) -> Figures:
+def _numbers(store: TaskStore, found: Predictions) -> Figures:
     said, truth = found.logits[:, 0].astype(np.float64), found.targets.astype(np.float64)
     mean = store.record["statistics"]["mean"]
     errors = {"squared": (said - truth) ** 2, "count": np.ones(len(said))}
@@ -117,7 +118,7 @@ def _numbers(store: Any, found: Predictions) -> Figures:
     }
 
 
-def _tags(store: Any, found: Predictions) -> Figures:
+def _tags(store: TaskStore, found: Predictions) -> Figures:
     logits, targets = found.logits.astype(np.float64), found.targets.astype(np.int64)
     said = logits.argmax(1)
     commonest = np.full(len(targets), int(np.argmax(store.record["statistics"]["labels"])))
@@ -149,7 +150,7 @@ def _tags(store: Any, found: Predictions) -> Figures:
 _ENTITY = ("f1", "precision", "recall")
 
 
-def _answers(store: Any, found: Predictions, *, null: float) -> Figures:
+def _answers(store: TaskStore, found: Predictions, *, null: float) -> Figures:
     said = answers_of(store, found, null=null)
     truths = {example: store.facts[example].get("answers", []) or [""] for example in said}
     sums = match_sums([*said.values()], [*truths.values()])

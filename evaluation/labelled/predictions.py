@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from gesso.data.labelled.order import TaskHeldout
+from gesso.data.labelled.store import TaskStore
 from gesso.data.store.base import Split
 from gesso.evaluation.generation.decoding import over_rows, replicated
 from gesso.models import build
@@ -42,7 +43,7 @@ def predict_task(
     model: Any,
     objective: Any,
     params: Any,
-    store: Any,
+    store: TaskStore,
     *,
     length: int,
     batch: int,

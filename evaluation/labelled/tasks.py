@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gesso.data.labelled.store import TaskStore
 from gesso.data.store.base import Split
 from gesso.evaluation.labelled.metrics import task_metrics
 from gesso.evaluation.labelled.predictions import Predictions, predict_task
@@ -11,7 +12,7 @@ def evaluate_task(
     model: Any,
     objective: Any,
     params: Any,
-    store: Any,
+    store: TaskStore,
     *,
     length: int,
     batch: int,

@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.evaluation.generation.continuations import Asked, likelihoods
 from gesso.evaluation.generation.prompts import framing_of
 from gesso.models.model import Model
@@ -38,7 +39,7 @@ class Scores(NamedTuple):
 def score_choices(
     model: Model,
     params: Any,
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     questions: Sequence[Question],
     *,
     premise: str | None = None,
@@ -132,7 +133,7 @@ def choice_sums(
 class _Reader:
     """Texts as the ids a model reads."""
 
-    def __init__(self, model: Model, tokenizer: Any, objective: Any) -> None:
+    def __init__(self, model: Model, tokenizer: Tokenizer, objective: Any) -> None:
         self._tokenizer, self._longest = tokenizer, model.config.longest
         self._framing = framing_of(objective, model.config) if model.has_encoder else None
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.evaluation.questions.files import Exercise
 
 
@@ -43,7 +44,7 @@ def heldout_exercises(
     return made, [clusters[i] for i in chosen]
 
 
-def _exercise(store: Any, tokenizer: Any, piece: int) -> Exercise:
+def _exercise(store: Any, tokenizer: Tokenizer, piece: int) -> Exercise:
     size, head = store.lengths[piece], int(store.heads[piece])
     tokens, predicted = store.read(store.ends[[piece]] - size, np.array([size]))
     rest = predicted[head:] == 0

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tyro
@@ -10,6 +10,10 @@ import tyro
 from gesso.data.config import BuildConfig
 from gesso.launch.console import Refused, narration, output, print_json
 from gesso.pretrain.exits import DONE, FAILED
+
+if TYPE_CHECKING:
+    from gesso.data.store.base import TextStore
+    from gesso.data.tokenizers.base import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +134,7 @@ def _next_step(complete: bool, folder: str) -> str:
 
 
 def _documents(
-    store: Any, tokenizer: Any, component: str, count: int, characters: int
+    store: "TextStore", tokenizer: "Tokenizer", component: str, count: int, characters: int
 ) -> Iterator[str]:
     """The beginnings of the first `count` training documents of a component."""
     number, left = 0, count
@@ -146,7 +150,7 @@ def _documents(
         number += 1
 
 
-def _show(report: Any, tokenizer: Any, samples: dict[str, list[str]]) -> None:
+def _show(report: Any, tokenizer: "Tokenizer", samples: dict[str, list[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 

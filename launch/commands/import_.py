@@ -3,12 +3,15 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from gesso.launch.console import Refused, existing, narration, output, print_json, size
 from gesso.pretrain.exits import DONE
+
+if TYPE_CHECKING:
+    from gesso.data.tokenizers.base import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,11 +123,11 @@ def _tokenizer(options: Import) -> Any:
         ) from None
 
 
-def _ids_of(tokenizer: Any, config: Any) -> int:
+def _ids_of(tokenizer: "Tokenizer", config: Any) -> int:
     """The ids that the model needs a row for: of ELMo the classes of its softmax, if it has one."""
     if getattr(config, "head", "") == "none" and config.reads == "characters":
         return 0
-    return getattr(tokenizer, "classes", tokenizer.vocab_size)
+    return tokenizer.classes
 
 
 def _experiment(options: Import, config: Any) -> Any:
@@ -151,7 +154,7 @@ def _experiment(options: Import, config: Any) -> Any:
     )
 
 
-def _save(folder: Path, opened: Any, experiment: Any, tokenizer: Any, *, seed: int) -> None:
+def _save(folder: Path, opened: Any, experiment: Any, tokenizer: "Tokenizer", *, seed: int) -> None:
     """Checkpoint 0: the parameters alone, which `pretrain` starts from (pretrain/start.py)."""
     from gesso.export.reading import parameters_of
     from gesso.models.count import parameters

@@ -3,13 +3,16 @@
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from gesso.launch.console import Refused, existing, narration, output, print_json
 from gesso.pretrain.exits import DONE
 from gesso.settings.nearest import did_you_mean
+
+if TYPE_CHECKING:
+    from gesso.data.instructions.store import InstructionStore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,7 +236,7 @@ def _show(title: str, spans: Any) -> None:
     console.print(Text.assemble(*((text, "green" if said else "") for text, said in spans)))
 
 
-def _show_store(store: Any) -> None:
+def _show_store(store: "InstructionStore") -> None:
     from rich.table import Table
 
     table = Table(title=str(store.folder), title_justify="left", box=None)

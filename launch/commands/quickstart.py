@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -17,6 +17,9 @@ from gesso.launch.console import Refused, narration, print_json
 from gesso.pretrain.exits import DONE
 from gesso.pretrain.experiment import Experiment
 from gesso.records.quantities import duration, short
+
+if TYPE_CHECKING:
+    from gesso.data.store.base import Store
 
 SAMPLE = "def read(path):\n    "
 PROMPTS = (SAMPLE, "The ", "class ")
@@ -162,7 +165,7 @@ def _store(console: Console, experiment: Experiment) -> Any:
     return store
 
 
-def _costs(console: Console, experiment: Experiment, store: Any) -> None:
+def _costs(console: Console, experiment: Experiment, store: "Store") -> None:
     row = cost(experiment)
     tokens = experiment.steps * row["batch_tokens"]
     available = sum(each["train"]["tokens"] for each in store.totals().values())

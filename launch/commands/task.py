@@ -2,13 +2,17 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tyro
 
 from gesso.finetune.labelled.config import TaskConfig, TaskSettings
 from gesso.launch.console import Refused, existing, narration, output, print_json
 from gesso.pretrain.exits import DONE
+
+if TYPE_CHECKING:
+    from gesso.data.labelled.store import TaskStore
+    from gesso.data.tokenizers.base import Tokenizer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +89,7 @@ def run_inspect(options: Inspect) -> int:
 
     store = TaskStore(existing(options.folder, what="task store"))
     tokenizer = store.tokenizer()
-    special = getattr(tokenizer, "special", {})
+    special = tokenizer.special
     sep = (special.get("sep", store.eos),)
     frame = FrameConfig(first=(special.get("cls", store.eos),), between=sep, last=sep)
     cut = {
@@ -116,7 +120,7 @@ def run_inspect(options: Inspect) -> int:
     return DONE
 
 
-def _facts(store: Any) -> dict[str, Any]:
+def _facts(store: "TaskStore") -> dict[str, Any]:
     return {
         "folder": str(store.folder),
         "fingerprint": store.fingerprint,
@@ -131,7 +135,7 @@ def _facts(store: Any) -> dict[str, Any]:
     }
 
 
-def _show(store: Any) -> None:
+def _show(store: "TaskStore") -> None:
     from rich.table import Table
 
     console, facts = output(), _facts(store)
@@ -168,12 +172,12 @@ def _show(store: Any) -> None:
         )
 
 
-def _texts(store: Any, tokenizer: Any, example: int) -> list[str]:
+def _texts(store: "TaskStore", tokenizer: "Tokenizer", example: int) -> list[str]:
     pairs = zip(store.starts[example].tolist(), store.lengths[example].tolist(), strict=True)
     return [tokenizer.decode(store.read(start, size)) for start, size in pairs]
 
 
-def _said(store: Any, example: int) -> dict[str, Any]:
+def _said(store: "TaskStore", example: int) -> dict[str, Any]:
     if store.kind == "classify":
         return {"label": store.labels[int(store.leaves["labels"][example])]}
     if store.kind == "regress":

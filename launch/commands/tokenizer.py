@@ -8,12 +8,15 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
 from gesso.launch.console import Refused, existing, narration, output, print_json
 from gesso.pretrain.exits import DONE
+
+if TYPE_CHECKING:
+    from gesso.data.tokenizers.base import Tokenizer
 
 # What a tokenizer was trained on and how, in its folder.
 TRAINED = "trained.json"
@@ -293,17 +296,17 @@ def _counted(documents: Iterator[tuple[str, str]], read: dict[str, int]) -> Iter
         yield text
 
 
-def _identity(tokenizer: Any) -> dict[str, Any]:
+def _identity(tokenizer: "Tokenizer") -> dict[str, Any]:
     return {
         "kind": tokenizer.kind,
         "vocab_size": tokenizer.vocab_size,
         "eos": tokenizer.eos,
         "fingerprint": tokenizer.fingerprint,
-        "engine": getattr(tokenizer, "engine", tokenizer.kind),
+        "engine": tokenizer.engine,
     }
 
 
-def _measured(tokenizer: Any, documents: Iterator[tuple[str, str]]) -> dict[str, Any]:
+def _measured(tokenizer: "Tokenizer", documents: Iterator[tuple[str, str]]) -> dict[str, Any]:
     by: dict[str, dict[str, int]] = {}
     used: set[int] = set()
     seconds = 0.0
@@ -337,7 +340,7 @@ def _rates(row: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _exact(tokenizer: Any, text: str) -> bool:
+def _exact(tokenizer: "Tokenizer", text: str) -> bool:
     return tokenizer.decode(tokenizer.encode(text)) == text
 
 

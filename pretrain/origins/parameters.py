@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.models.trees import flat
 from gesso.pretrain.config import StartConfig
 from gesso.pretrain.experiment import Experiment, ExperimentError
@@ -60,7 +61,7 @@ class WarmStart:
 
 
 def warm_start_of(
-    experiment: Experiment, letters: Any, shapes: Mapping[str, Sequence[int]], tokenizer: Any
+    experiment: Experiment, letters: Any, shapes: Mapping[str, Sequence[int]], tokenizer: Tokenizer
 ) -> WarmStart:
     """What an experiment's `start` gives each of the model's parameters.
 
@@ -184,7 +185,7 @@ def _rename(name: str, rename: Mapping[str, str]) -> str:
     return name
 
 
-def _refuse_other_tokenizer(source: Source, tokenizer: Any, experiment: Experiment) -> None:
+def _refuse_other_tokenizer(source: Source, tokenizer: Tokenizer, experiment: Experiment) -> None:
     if source.tokenizer == tokenizer.fingerprint:
         return
     if extends(tokenizer, source.tokenizer_of_run()):
