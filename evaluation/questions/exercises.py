@@ -2,16 +2,17 @@
 written."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from gesso.data.instructions.store import InstructionStore
+from gesso.data.store.base import Store
 from gesso.data.tokenizers.base import Tokenizer
 from gesso.evaluation.questions.files import Exercise
 
 
 def heldout_exercises(
-    store: Any, *, components: Sequence[str] | None = None, limit: int = 0
+    store: Store, *, components: Sequence[str] | None = None, limit: int = 0
 ) -> tuple[list[Exercise], list[str]]:
     """The held-out examples in their first rendering, and the cluster of each; at most `limit`,
     evenly spread, 0: all. Of a conversation its first answer.
@@ -19,15 +20,14 @@ def heldout_exercises(
     Prompts are token ids, uncut; answers are decoded, without the white space around them. Raises
     ValueError for a store of something else, an unknown cluster, and fewer than 2 examples.
     """
-    tasks = getattr(store, "tasks", None)
-    if tasks is None:
+    if not isinstance(store, InstructionStore):
         raise ValueError(
             f"{store.folder} holds no instruction examples; name a store that gesso instructions"
             ' build made, or a file of {"prompt": ..., "answer": ...}, one a line'
         )
     if unknown := sorted(set(components or ()) - set(store.components)):
         raise ValueError(f"the store has no component {unknown}; it has {store.components}")
-    pieces, clusters = [], []
+    pieces, clusters, tasks = [], [], store.tasks
     for task, cluster in enumerate(tasks.components):
         if components is None or cluster in components:
             examples = tasks.train[task] + np.arange(tasks.holdout[task])
@@ -44,7 +44,7 @@ def heldout_exercises(
     return made, [clusters[i] for i in chosen]
 
 
-def _exercise(store: Any, tokenizer: Tokenizer, piece: int) -> Exercise:
+def _exercise(store: InstructionStore, tokenizer: Tokenizer, piece: int) -> Exercise:
     size, head = store.lengths[piece], int(store.heads[piece])
     tokens, predicted = store.read(store.ends[[piece]] - size, np.array([size]))
     rest = predicted[head:] == 0
