@@ -95,10 +95,10 @@ _HOME = {
     "denoise": ("gesso.objectives.denoise", "Denoise"),
     "seq2seq": ("gesso.objectives.seq2seq", "Seq2SeqLM"),
     "mixed": ("gesso.objectives.mixed", "Mixed"),
-    "classify": ("gesso.objectives.classify", "Classify"),
-    "regress": ("gesso.objectives.classify", "Regress"),
-    "tag": ("gesso.objectives.tag", "Tag"),
-    "qa": ("gesso.objectives.qa", "QA"),
+    "classify": ("gesso.objectives.labelled.classify", "Classify"),
+    "regress": ("gesso.objectives.labelled.classify", "Regress"),
+    "tag": ("gesso.objectives.labelled.tag", "Tag"),
+    "qa": ("gesso.objectives.labelled.qa", "QA"),
 }
 
 

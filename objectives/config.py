@@ -1,14 +1,14 @@
 """What is predicted, as settings: plain dataclasses read before JAX is imported.
 
 Every config has `kind`, by which a record names it, and `problems()`, what is wrong with its
-fields. The objectives of labelled examples are in labelled_config.py, those with a source and a
+fields. The objectives of labelled examples are in labelled/config.py, those with a source and a
 target in two_sides_config.py.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-from gesso.objectives.labelled_config import ClassifyConfig, QAConfig, RegressConfig, TagConfig
+from gesso.objectives.labelled.config import ClassifyConfig, QAConfig, RegressConfig, TagConfig
 from gesso.objectives.two_sides_config import (
     DenoiseConfig,
     MixedConfig,

@@ -12,7 +12,7 @@ from gesso.data.labelled.order import TaskHeldout
 from gesso.models import BERTConfig, GPTConfig, build
 from gesso.objectives.base import build as build_objective
 from gesso.objectives.config import ClassifyConfig
-from gesso.objectives.qa import best_spans
+from gesso.objectives.labelled.qa import best_spans
 from gesso.pretrain.step import StepSettings, make_train_step
 
 ROOM = 100

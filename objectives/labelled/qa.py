@@ -9,7 +9,7 @@ import numpy as np
 
 from gesso.objectives.base import Term
 from gesso.objectives.config import QAConfig
-from gesso.objectives.labelled import Labelled
+from gesso.objectives.labelled.base import Labelled
 
 
 class QA(Labelled):

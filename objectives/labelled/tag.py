@@ -9,7 +9,7 @@ import numpy as np
 
 from gesso.objectives.base import Term
 from gesso.objectives.config import TagConfig
-from gesso.objectives.labelled import Labelled, negative_log
+from gesso.objectives.labelled.base import Labelled, negative_log
 
 
 class Tag(Labelled):

@@ -10,7 +10,7 @@ import numpy as np
 from gesso.objectives.base import Term
 from gesso.objectives.config import ClassifyConfig, RegressConfig
 from gesso.objectives.cross_entropy import cross_entropy
-from gesso.objectives.labelled import Labelled, negative_log
+from gesso.objectives.labelled.base import Labelled, negative_log
 
 Leaves = dict[str, np.ndarray]
 
