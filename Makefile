@@ -13,7 +13,7 @@ NEWEST = $(wildcard tests/partitioning tests/models tests/objectives tests/pretr
 
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
-.PHONY: help install quickstart test test-slow test-312 bench lint format constraints clean
+.PHONY: help install quickstart test test-slow test-312 bench docs lint format constraints clean
 .DEFAULT_GOAL := help
 
 help:
@@ -22,6 +22,7 @@ help:
 	@echo 'make test-slow    kill tests and others that take minutes'
 	@echo 'make test-312     model, partitioning and step tests on Python 3.12 and the newest JAX'
 	@echo 'make bench        ratios against named peers; writes docs/performance.md'
+	@echo 'make docs         the documentation site, into site/'
 	@echo 'make lint         format, lint, types and shell scripts only'
 	@echo 'make format       let ruff rewrite what it can'
 	@echo 'make constraints  pin the versions that $(VENV) has now'
@@ -30,10 +31,10 @@ help:
 install: $(VENV)/installed
 
 $(VENV)/installed: $(PINS)
-	@bash launch/venv.sh $(VENV) dev
+	@bash launch/venv.sh $(VENV) dev,docs
 
 $(VENV)/installed-bench: $(VENV)/installed
-	@bash launch/venv.sh $(VENV) dev,bench
+	@bash launch/venv.sh $(VENV) dev,docs,bench
 	@touch $@
 
 $(VENV312)/installed: $(PINS)
@@ -64,9 +65,13 @@ test-312: $(VENV312)/installed
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks
 
+docs: $(VENV)/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo 'site/index.html'
+
 constraints: $(VENV)/installed-bench
 	$(BIN)/python constraints/freeze.py
 	@touch $(VENV)/installed $(VENV)/installed-bench
 
 clean:
-	rm -rf $(VENV) $(VENV312) .cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(VENV312) .cache site .ruff_cache .hypothesis *.egg-info

@@ -12,7 +12,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-EXTRAS = ("dev", "bench")
+EXTRAS = ("dev", "bench", "docs")
 
 
 def pins(root: str, extras: tuple[str, ...]) -> dict[str, str]:
