@@ -23,7 +23,7 @@ def adopt(experiment: Experiment, start: StartConfig) -> Experiment:
     """
     model = experiment.model
     if start.source:
-        model = _adopted(experiment, model, start.source, "start.source")
+        model = _adopt(experiment, model, start.source, "start.source")
     for side in ("encoder", "decoder"):
         if source := getattr(start, side):
             if not model.has_sides:
@@ -31,12 +31,12 @@ def adopt(experiment: Experiment, start: StartConfig) -> Experiment:
                     f"--start.{side}: experiment {experiment.name!r} trains a {model.family}, which"
                     " has no such side; choose one of an encoder-decoder, or use --start"
                 )
-            made = _adopted(experiment, getattr(model, side), source, f"start.{side}")
+            made = _adopt(experiment, getattr(model, side), source, f"start.{side}")
             model = dataclasses.replace(model, **{side: made})  # pyright: ignore[reportCallIssue]
     return dataclasses.replace(experiment, model=model, start=start)
 
 
-def _adopted(experiment: Experiment, mine: Any, source: str, setting: str) -> Any:
+def _adopt(experiment: Experiment, mine: Any, source: str, setting: str) -> Any:
     opened = open_source(source, setting=setting)
     theirs = opened.experiment.model
     if type(theirs) is not type(mine):

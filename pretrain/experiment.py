@@ -24,6 +24,9 @@ from gesso.pretrain.config import (
 )
 from gesso.settings.nearest import did_you_mean
 
+# An experiment as JSON: nested dicts, lists and numbers.
+Record = Mapping[str, Any]
+
 
 class ExperimentError(ValueError):
     """An experiment that cannot run as asked. Nothing was touched; a restart will not help."""
@@ -115,7 +118,7 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(experiment)))
 
 
-def from_json(record: Mapping[str, Any]) -> Experiment:
+def from_json(record: Record) -> Experiment:
     """The experiment of a record. Raises ExperimentError naming the field that does not fit."""
     import cattrs
 
@@ -140,7 +143,7 @@ def fingerprint(experiment: Experiment) -> str:
     return hashlib.sha256(json.dumps(to_json(experiment), sort_keys=True).encode()).hexdigest()
 
 
-def override(experiment: Experiment, overrides: Mapping[str, Any]) -> Experiment:
+def override(experiment: Experiment, overrides: Record) -> Experiment:
     """`experiment` with {"optimizer.learning_rate": 3e-4, ...} put in place.
 
     Raises ExperimentError for a name that is no field, with the nearest one.
@@ -167,9 +170,9 @@ def _replace(config: Any, path: list[str], value: Any, whole: str) -> Any:
     return dataclasses.replace(config, **{head: value})
 
 
-def flatten(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(record: Record, prefix: str = "") -> dict[str, object]:
     """{"optimizer": {"b1": .9}} -> {"optimizer.b1": .9}; empty dicts stay values."""
-    flat: dict[str, Any] = {}
+    flat: dict[str, object] = {}
     for key, value in record.items():
         if isinstance(value, Mapping) and value:
             flat |= flatten(value, f"{prefix}{key}.")
@@ -178,7 +181,7 @@ def flatten(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def difference(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+def difference(stored: Record, asked: Record) -> dict[str, tuple[object, object]]:
     """{setting: (stored, asked)} of two records, without the settings that may change."""
     old, new = flatten(stored), flatten(asked)
     return {

@@ -12,6 +12,7 @@ from gesso.models.trees import flat, nest
 from gesso.partitioning.axes import partition, placements
 from gesso.pretrain.checkpoints import orbax as array_files
 from gesso.pretrain.checkpoints.checkpoints import load_params
+from gesso.pretrain.checkpoints.manifest import Info
 from gesso.pretrain.experiment import ExperimentError
 from gesso.pretrain.origins.parameters import Origin, WarmStart
 from gesso.pretrain.origins.resize import resize
@@ -49,7 +50,7 @@ def warm_state(s: Setup, warm_start: WarmStart) -> State:
     return state_from(s, nest(params | _draw(s, fresh, abstract)))
 
 
-def params_from_import(s: Setup, checkpoints: Path) -> tuple[Params, Mapping[str, object]]:
+def params_from_import(s: Setup, checkpoints: Path) -> tuple[Params, Info]:
     """(parameters, info) of what `gesso import` left, on the mesh: the whole model's or, of an
     adapter, the trained ones. Raises ExperimentError for a store of another tokenizer, ValueError
     as load_params."""

@@ -4,13 +4,17 @@ import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gesso.data.tokenizers.base import Tokenizer
 from gesso.models import build
-from gesso.models.model import Model
+from gesso.models.model import Model, Params
 from gesso.pretrain.experiment import Experiment
 from gesso.pretrain.folder.claim import read_experiment
+
+if TYPE_CHECKING:
+    from gesso.pretrain.checkpoints.manifest import Info
+    from gesso.pretrain.checkpoints.streamed import StoredParams
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +77,9 @@ def _shorten(experiment: Experiment, front: int) -> Experiment:
     return dataclasses.replace(experiment, model=left)
 
 
-def _open(folder: Path, experiment: Experiment, params: Any, info: dict[str, Any]) -> OpenRun:
+def _open(
+    folder: Path, experiment: Experiment, params: "Params | StoredParams", info: "Info"
+) -> OpenRun:
     from gesso.data.tokenizers.load import load_tokenizer
 
     tokenizer = load_tokenizer(folder / "tokenizer")

@@ -3,13 +3,12 @@
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import Any
 
 from gesso.evaluation.config import EvaluationConfig
 from gesso.partitioning.hosts.processes import Hosts
 from gesso.pretrain.setup import Setup
 from gesso.pretrain.state import State
-from gesso.records.metrics import Metrics
+from gesso.records.metrics import Metrics, Record
 from gesso.records.progress import Progress
 
 LOG = logging.getLogger("gesso")
@@ -34,14 +33,14 @@ class Reporter:
         self.setup, self._metrics, self._progress = setup, metrics, progress
         self._first = hosts.process == 0
         self._evaluated_at = -1
-        self._unigrams: dict[int, dict[str, Any]] = {}  # of each phase's length
-        self.last_evaluation: dict[str, Any] | None = None
+        self._unigrams: dict[int, Record] = {}  # of each phase's length
+        self.last_evaluation: Record | None = None
         if (asked := setup.experiment.evaluation).harness:
             from gesso.evaluation.harness.harness import known_tasks
 
             known_tasks(asked.harness, asked.harness_path)  # refused before the first update
 
-    def record(self, record: dict[str, Any]) -> None:
+    def record(self, record: Record) -> None:
         """Write and show a train record (docs/metrics.md)."""
         self._metrics.write(record)
         if self._first:
@@ -83,7 +82,7 @@ class Reporter:
         if e.harness_every_steps and (last or step % e.harness_every_steps == 0):
             self._ask(step, state)
 
-    def _of_text(self, step: int, state: State) -> dict[str, Any]:
+    def _of_text(self, step: int, state: State) -> Record:
         from gesso.evaluation.heldout.perplexity import evaluate_heldout
         from gesso.evaluation.heldout.unigram import beside, spoken
 
@@ -108,7 +107,7 @@ class Reporter:
             LOG.info("step %d: held-out %s", step, ", ".join(said))
         return figures
 
-    def _of_task(self, step: int, state: State) -> dict[str, Any]:
+    def _of_task(self, step: int, state: State) -> Record:
         """Held-out examples of a task; every process takes part."""
         from gesso.data.labelled.store import TaskStore
         from gesso.evaluation.labelled.tasks import evaluate_task
@@ -158,7 +157,7 @@ class Reporter:
                 said = ", ".join(f"{n} {v:.4f}" for n, v in known.items() if v is not None)
                 LOG.info("step %d: %s %s", step, task, said.replace(",none", ""))
 
-    def _unigram(self, step: int) -> dict[str, Any]:
+    def _unigram(self, step: int) -> Record:
         """What a unigram model reaches on the same held-out rows: measured once per row length."""
         from gesso.evaluation.heldout.unigram import TRAINING_ROWS, unigram
 

@@ -9,7 +9,6 @@ import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -33,7 +32,7 @@ from gesso.pretrain.setup import Setup, compile_step_of, set_up, utilization, we
 from gesso.pretrain.stages import next_stage
 from gesso.pretrain.start import Saver, choose_start, find_warm_start, initial_position
 from gesso.pretrain.state import Position
-from gesso.records.metrics import Metrics, read_metrics
+from gesso.records.metrics import Metrics, Record, read_metrics
 from gesso.records.progress import Progress
 from gesso.records.spans import Spans
 
@@ -48,7 +47,7 @@ class RunResult:
     status: int
     folder: Path
     step: int
-    evaluation: dict[str, Any] | None
+    evaluation: Record | None
 
 
 def run(

@@ -1,9 +1,9 @@
 """From one stage of a run to the next: other parameters are trained, and none of them changes."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+import optax
+from jax.tree_util import KeyPath
 
 from gesso.partitioning.axes import partition
 from gesso.pretrain.setup import Setup
@@ -30,12 +30,12 @@ def next_stage(old: Setup, new: Setup, state: State) -> State:
         return jax.jit(move, out_shardings=shardings)(state)
 
 
-def keep_moments(fresh: Any, before: Any) -> Any:
+def keep_moments(fresh: optax.OptState, before: optax.OptState) -> optax.OptState:
     """`fresh` optimizer state with what `before` has of the same parameters. Of layers cut in two
     an array holds the uppermost."""
     known = {_place(path): leaf for path, leaf in jax.tree.leaves_with_path(before)}
 
-    def kept(path: Any, new: jax.Array) -> jax.Array:
+    def kept(path: KeyPath, new: jax.Array) -> jax.Array:
         place = _place(path)
         of_a_parameter = any(isinstance(key, jax.tree_util.DictKey) for key in path)
         if not of_a_parameter or place not in known:
@@ -49,5 +49,5 @@ def keep_moments(fresh: Any, before: Any) -> Any:
     return jax.tree.map_with_path(kept, fresh)
 
 
-def _place(path: Any) -> str:
+def _place(path: KeyPath) -> str:
     return jax.tree_util.keystr(path)

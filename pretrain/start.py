@@ -8,13 +8,13 @@ in the run it started from, and each checkpoint has their fingerprint.
 
 import dataclasses
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from gesso.models.trees import flat
 from gesso.pretrain.checkpoints.checkpoints import Checkpoints
-from gesso.pretrain.checkpoints.manifest import ManifestDamaged, read
+from gesso.pretrain.checkpoints.manifest import Info, ManifestDamaged, read
 from gesso.pretrain.checkpoints.step_folders import candidates, complete_steps
 from gesso.pretrain.experiment import Experiment, ExperimentError, to_json
 from gesso.pretrain.folder.claim import versions
@@ -136,7 +136,7 @@ def checkpoint_state(s: Setup, state: State) -> State:
     return {name: each for name, each in state.items() if name != "frozen"}
 
 
-def base_record(s: Setup, state: State) -> dict[str, Any]:
+def base_record(s: Setup, state: State) -> Info:
     """What a checkpoint without its frozen parameters says of them; {} of one that has them."""
     if s.parts.frozen_saved == "checkpoint":
         return {}
@@ -144,7 +144,7 @@ def base_record(s: Setup, state: State) -> dict[str, Any]:
     return {"base": {"fingerprint": digest(state["frozen"]), "start": start}}
 
 
-def add_base(s: Setup, state: State, info: Mapping[str, Any]) -> State:
+def add_base(s: Setup, state: State, info: Info) -> State:
     """A restored state with the frozen parameters that its checkpoint lacks, made as at the start.
     Raises ExperimentError when they are not those it was trained over."""
     if s.parts.frozen_saved == "checkpoint":
@@ -164,7 +164,7 @@ class Saver:
 
     def __init__(self, checkpoints: Checkpoints, experiment: Experiment) -> None:
         self._checkpoints, self._experiment = checkpoints, experiment
-        self._base: dict[str, Any] = {}
+        self._base: Info = {}
 
     def save(self, s: Setup, step: int, state: State, next_row: int) -> None:
         """Start to save `state` after `step` updates; s: of the phase under way."""

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jax.tree_util import KeyPath
 
 from gesso.models.model import Model, Params
 from gesso.partitioning.axes import Layout, partition, placements
@@ -97,7 +98,7 @@ def state_shardings(
         )
     }
 
-    def like_its_parameter(path: Any, kept: Any) -> NamedSharding:
+    def like_its_parameter(path: KeyPath, kept: jax.ShapeDtypeStruct) -> NamedSharding:
         names = _names(path)
         for start in range(len(names)):
             shape, sharding = placed.get(names[start:], (None, everywhere))
@@ -112,7 +113,7 @@ def state_shardings(
     return state | {"carry": placements(dict(carry), layout.in_flight, mesh)} if carry else state
 
 
-def _names(path: Any) -> tuple[str, ...]:
+def _names(path: KeyPath) -> tuple[str, ...]:
     """The dict keys of a tree path: ("blocks", "attention", "q") for a parameter."""
     return tuple(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey))
 
@@ -153,9 +154,17 @@ def init_state(
 
     The bits depend on the seed alone, not on the mesh or the layout.
     """
-    what: dict[str, Any] = {"dtype": dtype, "carry": carry, "rows": rows, "parts": parts}
-    abstract = abstract_state(model, optimizer, mesh=mesh, layout=layout, **what)
+    abstract = abstract_state(
+        model,
+        optimizer,
+        mesh=mesh,
+        layout=layout,
+        dtype=dtype,
+        carry=carry,
+        rows=rows,
+        parts=parts,
+    )
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
     with partition(mesh, layout):
-        init = jax.jit(make_init(model, optimizer, **what), out_shardings=shardings)
-        return init(jax.random.key(seed))
+        init = make_init(model, optimizer, dtype=dtype, carry=carry, rows=rows, parts=parts)
+        return jax.jit(init, out_shardings=shardings)(jax.random.key(seed))

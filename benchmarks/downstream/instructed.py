@@ -15,7 +15,7 @@ from benchmarks.downstream.models import STARTS, Sizes, finetune, quiet
 from gesso.data.tokenizers.load import load_tokenizer
 from gesso.finetune.instructions.build import shown
 from gesso.finetune.instructions.config import FormsConfig, InstructionsConfig, SourceConfig
-from gesso.finetune.instructions.render import Rendered, joined
+from gesso.finetune.instructions.render import Rendered, join_texts
 
 INSTRUCTED = {
     "self_instruct": "which of four outputs does an instruction ask for?",
@@ -142,8 +142,8 @@ def _drawn(examples: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
                 options.append(other)
         order = drawn.permutation(OPTIONS).tolist()
         # The separator is a part of the option where it is a space
-        # (finetune.instructions.render.joined).
-        asked = [joined(prompt, options[k]) for k in order]
+        # (finetune.instructions.render.join_texts).
+        asked = [join_texts(prompt, options[k]) for k in order]
         questions.append(
             {"prompt": asked[0][0], "options": [each for _, each in asked], "right": order.index(0)}
         )

@@ -29,7 +29,7 @@ from gesso.finetune.instructions.examples import (
     lines_of,
     load,
 )
-from gesso.finetune.instructions.fields import FieldError
+from gesso.finetune.instructions.fields import FieldError, Values
 from gesso.finetune.instructions.files import existing, read_text
 from gesso.finetune.instructions.pieces import chat_piece, pieces_of
 from gesso.finetune.instructions.render import Rendered, Renderer
@@ -98,7 +98,7 @@ def chat_template(config: InstructionsConfig, tokenizer: Tokenizer) -> ChatTempl
     )
 
 
-def shown(
+def preview(
     config: InstructionsConfig, source: SourceConfig, *, examples: int
 ) -> Iterator[tuple[Task, Example, Sequence[Rendered | list[Any]]]]:
     """(task, example, its renderings) of the first examples of a source, for a person to look at.
@@ -129,7 +129,7 @@ def _build(
     wanted: str,
     say: Callable[[str], None],
 ) -> None:
-    tasks: list[dict[str, Any]] = []
+    tasks: list[Values] = []
     rejects: list[Reject] = []
     counts: Counter[str] = Counter()
     seen: set[tuple[str, int]] = set()

@@ -20,7 +20,7 @@ import jinja2.sandbox
 import numpy as np
 
 from gesso.data.tokenizers.base import Tokenizer
-from gesso.finetune.instructions.fields import FieldError
+from gesso.finetune.instructions.fields import FieldError, Record
 
 # Ours: a line with the role before each turn, and the end of an answer as a token of its own.
 PLAIN = (
@@ -32,7 +32,7 @@ PLAIN_END = "<|end|>"
 # Private-use characters around what {% generation %} marks; a text that has them is refused.
 _OPEN, _CLOSE = "\ue0f0", "\ue0f1"
 
-Messages = Sequence[Mapping[str, Any]]
+Messages = Sequence[Record]
 
 
 class Span(NamedTuple):
@@ -84,7 +84,7 @@ class ChatTemplate:
                 if text in str(message.get("content")):
                     raise FieldError("bad_chat", f"a message spells the special token {text!r}")
         marked = self._render(messages, add_generation_prompt=False)
-        borders = _marked(marked) if _OPEN in marked else self._found(messages, marked)
+        borders = _find_marks(marked) if _OPEN in marked else self._found(messages, marked)
         whole, spans, at = marked.translate(_UNMARKED), [], 0
         for first, last in borders:
             spans += [Span(whole[at:first], False), Span(whole[first:last], True)]
@@ -169,7 +169,7 @@ def read_template(path: str | Path) -> str:
 _UNMARKED = {ord(_OPEN): None, ord(_CLOSE): None}
 
 
-def _marked(text: str) -> list[tuple[int, int]]:
+def _find_marks(text: str) -> list[tuple[int, int]]:
     borders, at, first = [], 0, 0
     for part in re.split(f"([{_OPEN}{_CLOSE}])", text):
         if part == _OPEN:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gesso.finetune.instructions.config import SourceConfig
-from gesso.finetune.instructions.fields import FieldError
+from gesso.finetune.instructions.fields import FieldError, Record, Values
 from gesso.finetune.instructions.files import Item, items_of
 from gesso.finetune.instructions.templates import Family
 from gesso.settings.nearest import did_you_mean
@@ -58,7 +58,7 @@ class Reject(NamedTuple):
 class Example(NamedTuple):
     """values: by field, as Family.check gives them; {"messages": [...]} of a chat."""
 
-    values: dict[str, Any]
+    values: Values
     place: str
 
 
@@ -151,9 +151,7 @@ def _family(source: SourceConfig, families: Mapping[str, Family]) -> Family | No
     return family
 
 
-def _values(
-    record: Mapping[str, Any], source: SourceConfig, family: Family | None
-) -> dict[str, Any]:
+def _values(record: Record, source: SourceConfig, family: Family | None) -> Values:
     if family is None:
         return {"messages": _messages(record)}
     named = dict(record)
@@ -181,12 +179,14 @@ def _values(
     try:
         return family.check(named)
     except FieldError as error:
-        if error.reason == "empty_field" and f"{str(error).split()[0][1:-1]}" in _asked(family):
+        if error.reason == "empty_field" and f"{str(error).split()[0][1:-1]}" in _target_fields(
+            family
+        ):
             raise FieldError("empty_target", str(error)) from None
         raise
 
 
-def _asked(family: Family) -> set[str]:
+def _target_fields(family: Family) -> set[str]:
     """The fields that templates ask for, but for inverted ones."""
     return {
         name
@@ -197,7 +197,7 @@ def _asked(family: Family) -> set[str]:
     }
 
 
-def _messages(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _messages(record: Record) -> list[Values]:
     messages = record.get("messages", record.get("conversations"))
     if not isinstance(messages, list) or not all(isinstance(each, Mapping) for each in messages):
         raise FieldError("missing_field", "no list of 'messages'")

@@ -6,6 +6,10 @@ from typing import Any
 
 from gesso.settings.nearest import did_you_mean
 
+# A record as its file has it, and the values of its fields once they are checked, by name.
+Record = Mapping[str, Any]
+Values = dict[str, Any]
+
 TYPES = ("text", "texts", "number", "label", "choices", "choice")
 
 
@@ -28,7 +32,7 @@ class Field:
     optional: bool
 
 
-def parse_fields(spec: Mapping[str, Any], *, where: str) -> dict[str, Field]:
+def parse_fields(spec: Record, *, where: str) -> dict[str, Field]:
     """{"premise": "text", "context": "text?"} -> {name: Field}. Raises ValueError."""
     fields = {}
     for name, asked in spec.items():
@@ -42,14 +46,12 @@ def parse_fields(spec: Mapping[str, Any], *, where: str) -> dict[str, Field]:
     return fields
 
 
-def checked(
-    record: Mapping[str, Any], fields: Mapping[str, Field], *, labels: tuple[str, ...]
-) -> dict[str, Any]:
+def check_record(record: Record, fields: Mapping[str, Field], *, labels: tuple[str, ...]) -> Values:
     """The fields' values of a record: text str, texts and choices tuple, label and choice int.
 
     Numbers become text. Optional fields that are missing or empty are left out. Raises FieldError.
     """
-    made: dict[str, Any] = {}
+    made: Values = {}
     for name, field in fields.items():
         value = record.get(name)
         if value is None or value in ("", []):
@@ -65,7 +67,7 @@ def checked(
     return made
 
 
-def _value(value: Any, field: Field, made: dict[str, Any], labels: tuple[str, ...]) -> Any:
+def _value(value: Any, field: Field, made: Values, labels: tuple[str, ...]) -> Any:
     name = field.name
     if field.type in ("text", "number"):
         return _text(value, name)

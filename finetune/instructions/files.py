@@ -5,11 +5,12 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gesso.finetune.instructions.config import SourceConfig
+from gesso.finetune.instructions.fields import Record
 from gesso.settings.nearest import did_you_mean
 
 HEAD = 200  # characters of a refused record that are kept
@@ -19,7 +20,7 @@ class Item(NamedTuple):
     """A record, or (reason, detail) where there is none. task: its own task's name, or ""."""
 
     place: str
-    record: Mapping[str, Any] | tuple[str, str]
+    record: Record | tuple[str, str]
     head: str
     task: str = ""
 
@@ -124,7 +125,7 @@ def _whole_json(path: Path, content: bytes) -> Any:
         raise ValueError(f"{path}: not JSON: {error}") from None
 
 
-def _instances(item: Item, record: Mapping[str, Any]) -> Iterator[Item]:
+def _instances(item: Item, record: Record) -> Iterator[Item]:
     # A seed task has one instruction and several instances; a lone instance may be its own record.
     instances = record.get("instances")
     if not isinstance(instances, list) or not instances:
@@ -138,7 +139,7 @@ def _instances(item: Item, record: Mapping[str, Any]) -> Iterator[Item]:
             yield Item(place, ("wrong_type", "an instance is no object"), item.head)
 
 
-def _solution(item: Item, record: Mapping[str, Any]) -> Item:
+def _solution(item: Item, record: Record) -> Item:
     # GSM8K: the way, with <<48/2=24>> beside its sums, then "####" and the result.
     answer = record.get("answer")
     if not isinstance(answer, str) or "####" not in answer:
@@ -193,7 +194,7 @@ def table(path: Path, kind: str, *, columns: tuple[str, ...] = ()) -> Iterator[I
     """The rows of a "tsv" or "csv" by their columns' names: those of its first line, or `columns`
     of a file without such a line."""
     header = list(columns)
-    for place, cells, head in _quoted(path) if kind == "csv" else _tabbed(path):
+    for place, cells, head in _csv_rows(path) if kind == "csv" else _tab_rows(path):
         if isinstance(cells, tuple):
             yield Item(place, cells, head)
         elif not header:
@@ -207,13 +208,13 @@ def table(path: Path, kind: str, *, columns: tuple[str, ...] = ()) -> Iterator[I
             yield Item(place, dict(zip(header, cells, strict=True)), head)
 
 
-def _tabbed(path: Path) -> Iterator[tuple[str, list[str] | tuple[str, str], str]]:
+def _tab_rows(path: Path) -> Iterator[tuple[str, list[str] | tuple[str, str], str]]:
     for number, text, head in lines(path):
         cells = text if isinstance(text, tuple) else text.split("\t")
         yield f"{path}:{number}", cells, head
 
 
-def _quoted(path: Path) -> Iterator[tuple[str, list[str] | tuple[str, str], str]]:
+def _csv_rows(path: Path) -> Iterator[tuple[str, list[str] | tuple[str, str], str]]:
     try:
         text = read_text(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:  # quotes may span lines: no telling where records begin

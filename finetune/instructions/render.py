@@ -12,6 +12,7 @@ from gesso.data.order.counter_hash import below, draw, fraction
 from gesso.data.order.permutation import make_key
 from gesso.finetune.instructions.config import FormsConfig
 from gesso.finetune.instructions.examples import Example
+from gesso.finetune.instructions.fields import Values
 from gesso.finetune.instructions.templates import RATIONALE, Family, Template
 
 FORMS = ("zero_shot", "few_shot", "reasoned", "few_shot_reasoned")
@@ -74,7 +75,7 @@ class Renderer:
         template = fitting[(first + rendering) % len(fitting)]
         listing = bool(fraction(drawn[_OPTIONS]) < forms.options)
         cue = REASONING[int(below(drawn[_REASONING], len(REASONING)))] if "reasoned" in form else ()
-        prompt, target = self._asked(values, template, listing=listing, cue=cue)
+        prompt, target = self._ask(values, template, listing=listing, cue=cue)
         shots: list[str] = []
         wanted = 0
         if form.startswith("few_shot"):
@@ -89,7 +90,7 @@ class Renderer:
         prompt = SHOT_SEPARATOR.join([*shots, prompt])
         return Rendered(prompt, target, form, template.name, len(shots), missing)
 
-    def _form(self, values: dict[str, Any], at: float) -> str:
+    def _form(self, values: Values, at: float) -> str:
         possible = {
             name: getattr(self._forms, name)
             for name in FORMS
@@ -106,15 +107,15 @@ class Renderer:
                 return name
         return name
 
-    def _asked(
-        self, values: dict[str, Any], template: Template, *, listing: bool, cue: Sequence[str]
+    def _ask(
+        self, values: Values, template: Template, *, listing: bool, cue: Sequence[str]
     ) -> tuple[str, str]:
         options = self._family.options(template, values) if listing else ()
         prompt, target = self._family.render(template, values, options=options)
         if cue:
             prompt = f"{cue[0]}\n\n{prompt}"
             target = cue[1].format(rationale=values[RATIONALE].strip(), target=target)
-        return joined(prompt, target)
+        return join_texts(prompt, target)
 
     def _shots(
         self,
@@ -137,14 +138,14 @@ class Renderer:
             fitting = self._family.fitting(values, inverted=template.inverted)
             if other == index or template not in fitting or (cue and RATIONALE not in values):
                 continue
-            prompt, target = self._asked(values, template, listing=listing, cue=cue)
+            prompt, target = self._ask(values, template, listing=listing, cue=cue)
             if prompt not in used:
                 used.add(prompt)
                 shots.append(prompt + target)
         return shots
 
 
-def joined(prompt: str, target: str) -> tuple[str, str]:
+def join_texts(prompt: str, target: str) -> tuple[str, str]:
     """Prompt and target as they are written one after the other: on a line of its own, or behind a
     colon with a space. The space is the target's: vocabularies have " yes", not ": "."""
     prompt, target = prompt.rstrip(), target.strip()

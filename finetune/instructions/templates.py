@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gesso.finetune.instructions.fields import Field, checked, parse_fields
+from gesso.finetune.instructions.fields import Field, Record, Values, check_record, parse_fields
 from gesso.settings.nearest import did_you_mean
 
 FOLDER = Path(__file__).parent / "families"
@@ -59,11 +59,11 @@ class Family:
     templates: tuple[Template, ...]
     answering: str
 
-    def check(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """A record's values by field (finetune.instructions.fields.checked). Raises FieldError."""
-        return checked(record, self.fields, labels=self.labels)
+    def check(self, record: Record) -> Values:
+        """A record's values by field, as check_record gives them. Raises FieldError."""
+        return check_record(record, self.fields, labels=self.labels)
 
-    def fitting(self, values: Mapping[str, Any], *, inverted: bool) -> list[Template]:
+    def fitting(self, values: Record, *, inverted: bool) -> list[Template]:
         """The templates that need no more than an example has; of those that are not inverted, the
         ones that leave out nothing optional that it has, but for the rationale."""
         has = {name for name in values if self.fields[name].optional} - {RATIONALE}
@@ -75,7 +75,7 @@ class Family:
             and (inverted or has <= each.names)
         ]
 
-    def options(self, template: Template, values: Mapping[str, Any]) -> tuple[str, ...]:
+    def options(self, template: Template, values: Record) -> tuple[str, ...]:
         """The possible answers, as this template says them; empty where there are none, or where
         the template lists them itself or asks for something else."""
         listed = {f"{{{f.name}}}" for f in self.fields.values() if f.type == "choices"}
@@ -84,7 +84,7 @@ class Family:
         return _answers(self, template, values)
 
     def render(
-        self, template: Template, values: Mapping[str, Any], *, options: tuple[str, ...] = ()
+        self, template: Template, values: Record, *, options: tuple[str, ...] = ()
     ) -> tuple[str, str]:
         """(prompt, target) of an example. options: what to list after the question."""
         shown = dict(values)
@@ -231,13 +231,13 @@ def _names(text: str, *, where: str = "") -> set[str]:
     return names
 
 
-def _only(table: Mapping[str, Any], known: set[str], where: str) -> None:
+def _only(table: Record, known: set[str], where: str) -> None:
     for key in table:
         if key not in known:
             raise TemplateError(f"{where}: no setting {key!r}{did_you_mean(key, known)}")
 
 
-def _answers(family: Family, template: Template, values: Mapping[str, Any]) -> tuple[str, ...]:
+def _answers(family: Family, template: Template, values: Record) -> tuple[str, ...]:
     if family.labels:
         return template.answers
     return next(values[f.name] for f in family.fields.values() if f.type == "choices")

@@ -5,17 +5,16 @@ train on. docs/tasks.md tells how it is used; data/labelled/order.py makes rows 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from gesso.data.labelled.store import FORMAT, TaskStore, is_task_store
 from gesso.data.labelled.writer import Labelled, Written, write_task
 from gesso.data.text.documents import is_held_out, text_hash
 from gesso.data.tokenizers.load import load_tokenizer
 from gesso.finetune.instructions.examples import HARMLESS, Reject, SourceRefused, lines_of
-from gesso.finetune.instructions.fields import FieldError
+from gesso.finetune.instructions.fields import FieldError, Record, Values
 from gesso.finetune.instructions.files import Item, existing, read_text
 from gesso.finetune.labelled.config import TaskConfig
 from gesso.finetune.labelled.examples import Reader, reader_of
@@ -200,14 +199,14 @@ def _judge(path: str, items: list[Item], rejects: list[Reject], cap: float) -> N
 
 
 def _fingerprint(config: TaskConfig, tokenizer: str) -> str:
-    settings: dict[str, Any] = asdict(config)
+    settings: Values = asdict(config)
     # Contents count, not where they lie; the cap changes nothing in what is kept.
     for name in ("tokenizer", "reject_cap"):
         del settings[name]
     for name in ("files", "heldout"):
         settings[name] = [_content(path, format_of(path, config)) for path in settings[name]]
     settings["name"] = config.name or _stem(config)
-    parts: Mapping[str, Any] = {"format": FORMAT, "settings": settings, "tokenizer": tokenizer}
+    parts: Record = {"format": FORMAT, "settings": settings, "tokenizer": tokenizer}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

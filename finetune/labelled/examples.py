@@ -9,7 +9,7 @@ import numpy as np
 from gesso.data.labelled.store import Kind
 from gesso.data.labelled.writer import Labelled
 from gesso.data.tokenizers.base import Tokenizer
-from gesso.finetune.instructions.fields import FieldError
+from gesso.finetune.instructions.fields import FieldError, Record
 from gesso.finetune.labelled.config import TaskConfig
 from gesso.finetune.labelled.files import text_of, value_of
 from gesso.finetune.labelled.shapes import Fields, Shape
@@ -23,12 +23,12 @@ class Reader(Protocol):
 
     labels: tuple[str, ...]
 
-    def __call__(self, record: Mapping[str, Any], fields: Fields) -> Labelled: ...
+    def __call__(self, record: Record, fields: Fields) -> Labelled: ...
 
 
 def reader_of(
     kind: Kind, config: TaskConfig, shape: Shape, tokenizer: Tokenizer,
-    training: Iterable[tuple[Mapping[str, Any], Fields]],
+    training: Iterable[tuple[Record, Fields]],
 ) -> Reader:  # fmt: skip
     """The reader of a kind's records. training: the training files' records, whose labels are
     taken where the task says none. Raises ValueError for labels that cannot be."""
@@ -39,7 +39,7 @@ def reader_of(
     names = config.labels or shape.labels
     if not names:
         values = (_value(record, fields) for record, fields in training)
-        names = _sorted({name for value in values for name in _names(value)})
+        names = _order_names({name for value in values for name in _names(value)})
     if len(names) < 2 or len(set(names)) < len(names):
         raise ValueError(f"a task needs two labels or more, each once, not {', '.join(names)}")
     if config.values and len(config.values) != len(names):
@@ -54,7 +54,7 @@ class _Classes:
     def __init__(self, tokenizer: Tokenizer, names: tuple[str, ...], ids: dict[str, int]) -> None:
         self.labels, self._ids, self._tokenizer = names, ids, tokenizer
 
-    def __call__(self, record: Mapping[str, Any], fields: Fields) -> Labelled:
+    def __call__(self, record: Record, fields: Fields) -> Labelled:
         texts = [text_of(record, each) for each in fields.texts]
         label = _id(value_of(record, fields.label), self._ids, self.labels, fields.label)
         return _of_texts(self._tokenizer, texts, label)
@@ -66,7 +66,7 @@ class _Numbers:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
 
-    def __call__(self, record: Mapping[str, Any], fields: Fields) -> Labelled:
+    def __call__(self, record: Record, fields: Fields) -> Labelled:
         texts = [text_of(record, each) for each in fields.texts]
         value = value_of(record, fields.label)
         try:
@@ -82,7 +82,7 @@ class _Tags:
     def __init__(self, tokenizer: Tokenizer, names: tuple[str, ...], ids: dict[str, int]) -> None:
         self.labels, self._ids, self._words = names, ids, Words(tokenizer)
 
-    def __call__(self, record: Mapping[str, Any], fields: Fields) -> Labelled:
+    def __call__(self, record: Record, fields: Fields) -> Labelled:
         words, tags = value_of(record, fields.words), value_of(record, fields.label)
         if not isinstance(words, Sequence) or isinstance(words, str) or not words:
             raise FieldError("wrong_type", f"{fields.words!r} is no list of words: {words!r:.80}")
@@ -107,7 +107,7 @@ class _Questions:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer, self._words = tokenizer, Words(tokenizer)
 
-    def __call__(self, record: Mapping[str, Any], fields: Fields) -> Labelled:
+    def __call__(self, record: Record, fields: Fields) -> Labelled:
         question, text = (text_of(record, each) for each in fields.texts)
         answers = _answers(record, fields.label, text)
         context = context_of(text, self._words)
@@ -131,7 +131,7 @@ class _Questions:
         )
 
 
-def _answers(record: Mapping[str, Any], label: str, text: str) -> list[tuple[str, int]]:
+def _answers(record: Record, label: str, text: str) -> list[tuple[str, int]]:
     """(text, first character) of each answer, in SQuAD's form or the hub's; none where there is
     none. Raises FieldError for one that does not stand where it is said to."""
     known = value_of(record, label)
@@ -186,7 +186,7 @@ def _id(value: Any, ids: Mapping[str, int], names: tuple[str, ...], field: str) 
     )  # fmt: skip
 
 
-def _value(record: Mapping[str, Any], fields: Fields) -> Any:
+def _value(record: Record, fields: Fields) -> Any:
     try:
         return value_of(record, fields.label)
     except FieldError:
@@ -206,7 +206,7 @@ def _names(value: Any) -> list[str]:
     return [str(value)] if isinstance(value, (str, int, float)) else []
 
 
-def _sorted(names: set[str]) -> tuple[str, ...]:
+def _order_names(names: set[str]) -> tuple[str, ...]:
     if all(name.lstrip("-").isdigit() for name in names):
         return tuple(sorted(names, key=int))
     return tuple(sorted(names))

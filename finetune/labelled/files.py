@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gesso.finetune.instructions.config import SourceConfig
-from gesso.finetune.instructions.fields import FieldError
+from gesso.finetune.instructions.fields import FieldError, Record
 from gesso.finetune.instructions.files import (
     HEAD,
     Item,
@@ -53,10 +53,10 @@ def records_of(path: str, config: TaskConfig, shape: Shape) -> Iterator[Item]:
         yield from table(existing(path), form, columns=config.columns or _known(path, form, shape))
     else:
         for item in items_of(SourceConfig(path=path, format="tfds" if form == "tfds" else "jsonl")):
-            yield from _flattened(item)
+            yield from _flatten(item)
 
 
-def fields_of(record: Mapping[str, Any], config: TaskConfig, shape: Shape) -> Fields:
+def fields_of(record: Record, config: TaskConfig, shape: Shape) -> Fields:
     """The fields that a file's records have: as asked, else the first way its shape knows that this
     record has. Raises ValueError naming what there is."""
     asked = [
@@ -94,7 +94,7 @@ def names_of(fields: Fields) -> list[str]:
     return [*texts, *([fields.words] if fields.words else []), fields.label]
 
 
-def text_of(record: Mapping[str, Any], template: str) -> str:
+def text_of(record: Record, template: str) -> str:
     """A field's text, or a template's. Raises FieldError where one is missing or empty."""
     if "{" not in template:
         return _text(value_of(record, template), template)
@@ -106,7 +106,7 @@ def text_of(record: Mapping[str, Any], template: str) -> str:
     return made + rest
 
 
-def value_of(record: Mapping[str, Any], name: str) -> Any:
+def value_of(record: Record, name: str) -> Any:
     """A field's value; dots go inwards. Raises FieldError where it is missing."""
     if name in record:
         return record[name]
@@ -127,7 +127,7 @@ def _names(template: str) -> list[str]:
     return [part.partition("}")[0] for part in template.split("{")[1:]]
 
 
-def _has(record: Mapping[str, Any], name: str) -> bool:
+def _has(record: Record, name: str) -> bool:
     try:
         value_of(record, name)
     except FieldError:
@@ -157,7 +157,7 @@ def _known(path: str, form: str, shape: Shape) -> tuple[str, ...]:
     return shape.columns if len(cells) == len(shape.columns) and "label" not in cells else ()
 
 
-def _flattened(item: Item) -> Iterator[Item]:
+def _flatten(item: Item) -> Iterator[Item]:
     """MultiRC's own file has questions in passages and answers in questions."""
     passage = None if isinstance(item.record, tuple) else item.record.get("passage")
     if not isinstance(passage, Mapping) or "questions" not in passage:

@@ -40,7 +40,7 @@ class Inspect:
     """See examples the way a model will, before it is trained: what is predicted is coloured.
 
     Of a recipe the first examples of every source are rendered; of a store made by `gesso
-    instructions build` whole packed rows are shown, from the first one on.
+    instructions build` whole packed rows are preview, from the first one on.
 
     Example:
       gesso instructions inspect recipe.toml --examples 2
@@ -147,11 +147,11 @@ def run_inspect(options: Inspect) -> int:
 
     if is_instruction_store(existing(options.path, what="recipe or store")):
         return _inspect_store(options)
-    from gesso.finetune.instructions.build import shown
+    from gesso.finetune.instructions.build import preview
 
     config, records = read_recipe(options.path), []
     for source in config.sources:
-        for task, example, renderings in shown(config, source, examples=options.examples):
+        for task, example, renderings in preview(config, source, examples=options.examples):
             for number, each in enumerate(renderings):
                 # A chat's rendering is its spans.
                 spans = (

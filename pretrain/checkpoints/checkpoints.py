@@ -9,11 +9,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import jax
 import numpy as np
 
+from gesso.models.model import Params
 from gesso.partitioning.hosts.processes import SINGLE, Hosts
 from gesso.pretrain.checkpoints import manifest, step_folders
 from gesso.pretrain.checkpoints import orbax as array_files
@@ -23,12 +24,14 @@ from gesso.pretrain.checkpoints.fingerprint import (
     read_fingerprints,
     start_fingerprints,
 )
-from gesso.pretrain.checkpoints.manifest import Leaf, Manifest, ManifestDamaged
+from gesso.pretrain.checkpoints.manifest import Info, Leaf, Manifest, ManifestDamaged
 from gesso.pretrain.checkpoints.room import check_folder
 from gesso.pretrain.checkpoints.save_clock import SaveClock
 from gesso.pretrain.config import CheckpointConfig
 from gesso.pretrain.folder.lock import RunLock
 from gesso.pretrain.optimizer.trained import join_trees
+
+Given = TypeVar("Given")
 
 
 class CheckpointsCorrupt(ValueError):
@@ -53,8 +56,8 @@ class Restored:
     """state: laid out as asked. info: what `save` was given."""
 
     step: int
-    state: Any
-    info: dict[str, Any]
+    state: Params
+    info: Info
 
 
 @dataclass(kw_only=True)
@@ -80,7 +83,7 @@ class Checkpoints:
         *,
         hosts: Hosts | None = None,
         lock: RunLock | None = None,
-        log: Callable[[str], Any] = print,
+        log: Callable[[str], object] = print,
     ) -> None:
         self._folder = Path(folder).absolute()
         self._config, self._hosts, self._lock, self._log = config, hosts or SINGLE, lock, log
@@ -97,7 +100,7 @@ class Checkpoints:
         """The complete checkpoints, oldest first. Their bytes are not looked at."""
         return step_folders.complete_steps(self._folder)
 
-    def save(self, step: int, state: Any, info: dict[str, Any]) -> None:
+    def save(self, step: int, state: Params, info: Info) -> None:
         """Start to save; `state` may be donated as soon as this returns.
 
         Waits for the save before, if that is not done. A step that is there is not saved again.
@@ -167,7 +170,9 @@ class Checkpoints:
                 raise
             self._log(str(error))
 
-    def restore(self, abstract_state: Any, step: int | None = None) -> Restored | None:
+    def restore(
+        self, abstract_state: Params | Callable[[int], Params], step: int | None = None
+    ) -> Restored | None:
         """The newest checkpoint whose bytes are what was written (or just `step`), or None where
         nothing was ever saved.
 
@@ -241,7 +246,7 @@ class Checkpoints:
         finally:
             self._hosts.announce(key, error)
 
-    def _on_first(self, name: str, function: Callable[[], Any]) -> Any:
+    def _on_first(self, name: str, function: Callable[[], Given]) -> Given:
         """What `function` gives in process 0, in all processes; its ValueError or OSError too."""
         return self._hosts.on_first(name, function, timeout_seconds=self._timeout)
 
@@ -256,7 +261,7 @@ class Checkpoints:
         everywhere = hosts.gather("damage", found, timeout_seconds=self._timeout)
         return sorted({each for some in everywhere for each in some})
 
-    def _load(self, step: int, abstract_state: Any) -> Restored:
+    def _load(self, step: int, abstract_state: Params) -> Restored:
         folder = self._folder / str(step)
         sealed = manifest.read(folder)
         _compare(folder, sealed.leaves, abstract_state)
@@ -282,8 +287,8 @@ class Checkpoints:
 
 
 def load_params(
-    folder: str | os.PathLike[str], abstract_params: Any = None, step: int | None = None
-) -> tuple[Any, dict[str, Any]]:
+    folder: str | os.PathLike[str], abstract_params: Params | None = None, step: int | None = None
+) -> tuple[Params, Info]:
     """(params, info) of the newest whole checkpoint in `folder`, or of `step`; info has "step".
 
     With `abstract_params` (jax.ShapeDtypeStructs with shardings) arrays on devices; without, numpy
@@ -322,9 +327,9 @@ def newest_whole(
     raise ValueError(f"there is no checkpoint in {folder} (yet)")
 
 
-def _empty_arrays(leaves: dict[str, Leaf]) -> Any:
+def _empty_arrays(leaves: dict[str, Leaf]) -> Params:
     """A nested dict of numpy arrays with these names; their pages are not touched."""
-    tree: dict[str, Any] = {}
+    tree: Params = {}
     for name, leaf in leaves.items():
         *parents, last = name.split("/")
         place = tree
@@ -334,7 +339,7 @@ def _empty_arrays(leaves: dict[str, Leaf]) -> Any:
     return tree
 
 
-def _compare(folder: Path, leaves: dict[str, Leaf], abstract: Any) -> None:
+def _compare(folder: Path, leaves: dict[str, Leaf], abstract: Params) -> None:
     """Raise StateMismatch unless names, shapes and dtypes agree; Orbax would cast silently."""
     asked = {
         leaf_name(path): Leaf(dtype=str(x.dtype), shape=tuple(x.shape), fingerprint="")

@@ -1,23 +1,22 @@
 """A fingerprint of every array of a tree, computed where the array lies, equal on every mesh."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from gesso.models.model import Params
 from gesso.partitioning.mesh import settle
 
 _UNSIGNED = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
 
 
-def leaf_name(path: Any) -> str:
+def leaf_name(path: jax.tree_util.KeyPath) -> str:
     """A tree path as a name: "params/blocks/attention/q", "opt_state/0/mu/table"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def start_fingerprints(tree: Any) -> dict[str, jax.Array]:
+def start_fingerprints(tree: Params) -> dict[str, jax.Array]:
     """{leaf name: u32[2]}, still being computed; `tree` may be donated right afterwards.
 
     Two sums modulo 2^32 over all elements, of a mix of the element's bits with its row-major
@@ -28,7 +27,7 @@ def start_fingerprints(tree: Any) -> dict[str, jax.Array]:
     return {leaf_name(path): settle(_fingerprint(x)) for path, x in jax.tree.leaves_with_path(tree)}
 
 
-def fingerprints(tree: Any) -> dict[str, str]:
+def fingerprints(tree: Params) -> dict[str, str]:
     """{leaf name: 16 hex digits}; waits for the result."""
     return read_fingerprints(start_fingerprints(tree))
 

@@ -14,6 +14,10 @@ NAME = "manifest.json"
 _FORMAT = 1
 
 
+# What is kept with a checkpoint beside its arrays: a JSON dict.
+Info = dict[str, Any]
+
+
 class ManifestDamaged(ValueError):
     """A manifest that is missing, unreadable, or not the bytes that were written."""
 
@@ -37,7 +41,7 @@ class Manifest:
 
     step: int
     leaves: dict[str, Leaf]
-    info: dict[str, Any]
+    info: Info
     files: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+
+from gesso.models.model import Params
 
 _NAME = "state"
 _READ_AT_ONCE = 512 << 20  # bytes; without a limit a restore takes 1.8 times the state in memory
 
 
-def start_saving(path: Path, state: Any, *, timeout_seconds: int) -> Callable[[], None]:
+def start_saving(path: Path, state: Params, *, timeout_seconds: int) -> Callable[[], None]:
     """Copy `state` off the devices and write it to `path` in the background.
 
     Returns what waits for the end and raises what went wrong. Called by all processes; in all of
@@ -23,7 +26,7 @@ def start_saving(path: Path, state: Any, *, timeout_seconds: int) -> Callable[[]
         return ocp.save_async(path, state, checkpointable_name=_NAME).result
 
 
-def load(path: Path, abstract: Any) -> Any:
+def load(path: Path, abstract: Params) -> Params:
     """The arrays of `abstract`, a tree of jax.ShapeDtypeStruct (laid out as their shardings say) or
     of empty numpy arrays; called by all processes. Subtrees that `abstract` lacks are not read."""
     ocp = _orbax()
@@ -32,7 +35,7 @@ def load(path: Path, abstract: Any) -> Any:
         return ocp.load(path, abstract, checkpointable_name=_NAME)
 
 
-def save_each(path: Path, trees: Iterable[Any]) -> None:
+def save_each(path: Path, trees: Iterable[Params]) -> None:
     """Write the arrays of `trees`, parts of one state in host memory, to `path`, a tree after the
     other: each is on disk, and nothing of it kept, before the next is taken. For one process."""
     ocp, context = _orbax(), _context()
@@ -45,12 +48,12 @@ def save_each(path: Path, trees: Iterable[Any]) -> None:
         ocp.partial.finalize(path)
 
 
-def tree_bytes(tree: Any) -> int:
+def tree_bytes(tree: Params) -> int:
     """Bytes of all arrays of a (possibly abstract) tree."""
     return sum(_bytes(leaf) for leaf in jax.tree.leaves(tree))
 
 
-def _bytes(leaf: Any) -> int:
+def _bytes(leaf: jax.Array | np.ndarray | jax.ShapeDtypeStruct) -> int:
     return math.prod(leaf.shape) * leaf.dtype.itemsize
 
 

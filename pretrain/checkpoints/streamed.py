@@ -11,16 +11,17 @@ import weakref
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
+from gesso.models.model import Params
+from gesso.models.trees import flat, nest
 from gesso.pretrain.checkpoints import manifest, step_folders
 from gesso.pretrain.checkpoints import orbax as array_files
 from gesso.pretrain.checkpoints.checkpoints import Leaf, newest_whole
 from gesso.pretrain.checkpoints.fingerprint import host_fingerprint
-from gesso.pretrain.checkpoints.manifest import Manifest
+from gesso.pretrain.checkpoints.manifest import Info, Manifest
 from gesso.pretrain.checkpoints.room import check_folder
 from gesso.storage.files import sync_tree
 
@@ -33,7 +34,7 @@ def save_params(
     folder: str | os.PathLike[str],
     step: int,
     params: Iterable[tuple[str, np.ndarray]],
-    info: dict[str, Any],
+    info: Info,
     *,
     size: int,
 ) -> None:
@@ -50,7 +51,7 @@ def save_params(
     leaves: dict[str, Leaf] = {}
     with ThreadPoolExecutor(2) as pool:
 
-        def trees() -> Iterator[Any]:
+        def trees() -> Iterator[Params]:
             lent = True
             for name, x in params:
                 summed = pool.submit(host_fingerprint, x)  # while it is written
@@ -86,9 +87,7 @@ class StoredParams:
         leaf = self._leaves[_PARAMS + name]
         empty = np.empty(leaf.shape, jnp.dtype(leaf.dtype))
         found = array_files.load(self._place, _tree(_PARAMS + name, empty))
-        for each in (_PARAMS + name).split("/"):
-            found = found[each]
-        return found
+        return flat(found)[_PARAMS + name]
 
 
 def _gone(array: weakref.ref[np.ndarray]) -> bool:
@@ -108,7 +107,5 @@ def _flush(folder: Path) -> None:
         sync_tree(folder)
 
 
-def _tree(name: str, x: Any) -> Any:
-    for each in reversed(name.split("/")):
-        x = {each: x}
-    return x
+def _tree(name: str, x: np.ndarray) -> Params:
+    return nest({name: x})

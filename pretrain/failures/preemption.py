@@ -4,11 +4,15 @@ import signal
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
 from gesso.partitioning.hosts.processes import Hosts
 from gesso.pretrain.exits import PREEMPTED
+
+# What signal.signal takes and gives back.
+Handler = Callable[[int, FrameType | None], Any] | int | None
 
 
 class HandlerReplaced(RuntimeError):
@@ -27,7 +31,7 @@ class Preemption:
     def __init__(self, hosts: Hosts) -> None:
         self._distributed = hosts.count > 1
         self._flags = _Flags()
-        self._installed: dict[int, Any] = {}
+        self._installed: dict[int, Handler] = {}
         if self._distributed:
             self._expected = hosts.terminate_handler  # JAX's own is below Python and not seen
         elif threading.current_thread() is threading.main_thread():
@@ -63,7 +67,7 @@ class _Flags:
     looping = False
 
 
-def _handler(flags: _Flags) -> Any:
+def _handler(flags: _Flags) -> Handler:
     def handle(number: int, frame: FrameType | None) -> None:
         del frame
         name = signal.Signals(number).name
@@ -78,7 +82,7 @@ def _handler(flags: _Flags) -> Any:
     return handle
 
 
-def _restore(installed: dict[int, Any], ours: Any) -> None:
+def _restore(installed: dict[int, Handler], ours: Handler) -> None:
     if threading.current_thread() is threading.main_thread():
         for number, before in installed.items():
             if signal.getsignal(number) is ours:

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -17,6 +18,8 @@ from gesso.partitioning.hosts.coordination import Unreachable
 from gesso.partitioning.hosts.processes import Hosts
 from gesso.pretrain.exits import FAILED, HANG, PEER, REFUSED
 
+# A failure as process 0's service reports it: process, phase, error, and what else is known.
+Failure = dict[str, Any]
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 _LOOK_SECONDS = 0.2
 
@@ -36,7 +39,7 @@ class Supervisor:
         self._phase, self._since, self._progress = "start", time.monotonic(), 0
         self._closing = threading.Event()
         self._ending = threading.Lock()
-        self._failure: dict[str, Any] | None = None
+        self._failure: Failure | None = None
         self._unreachable = ""
         self._threads = [threading.Thread(target=self._watch, name="supervisor", daemon=True)]
         if hosts.client:
@@ -114,7 +117,7 @@ class Supervisor:
         self._end(code, f"{told}; the stacks of all threads are above")
 
     def _limit(self, phase: str) -> float:
-        limits: dict[Any, int] = dict(self._config.phase_timeout_seconds)
+        limits: Mapping[str, int] = {**self._config.phase_timeout_seconds}
         return limits.get(phase, self._config.hang_timeout_seconds)
 
     def _end_if_others_failed(self, seen: str) -> None:

@@ -7,14 +7,21 @@ import platform
 import socket
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from gesso.pretrain.experiment import Experiment, ExperimentError, difference, from_json, to_json
 from gesso.storage.files import leftovers
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "gesso")
+
+
+class Device(Protocol):
+    """What the records say of a jax.Device; this module imports no JAX."""
+
+    device_kind: str
+    platform: str
 
 
 class RunFolderError(ExperimentError):
@@ -78,7 +85,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def environment(devices: list[Any], processes: int) -> dict[str, Any]:
+def environment(devices: Sequence[Device], processes: int) -> dict[str, Any]:
     """What a reader needs to run this again: versions, devices, host, commit, command."""
     return {
         "versions": versions(),

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 NAME = "run.lock"
+# What the lock's file says of its holder.
+Record = dict[str, Any]
 
 
 class LockHeld(ValueError):
@@ -112,7 +114,7 @@ class RunLock:
         own.write_text(self._record())
         own.replace(self._path)
 
-    def _wait_until_stale(self) -> dict[str, Any] | None:
+    def _wait_until_stale(self) -> Record | None:
         """Watch the lock until it has not moved for stale_seconds. Raises LockHeld once it does."""
         first, began = self._read(), time.monotonic()
         while not _is_dead(first) and time.monotonic() - began < self._stale_seconds:
@@ -124,7 +126,7 @@ class RunLock:
                 raise self._held(now)
         return first
 
-    def _remove_if(self, found: dict[str, Any] | None) -> None:
+    def _remove_if(self, found: Record | None) -> None:
         """Remove the lock that holds `found`; one that holds anything else is put back."""
         aside = self._path.with_name(f"{NAME}.{self._token}.stale")
         try:
@@ -139,7 +141,7 @@ class RunLock:
         if now != found:
             raise self._held(now)
 
-    def _held(self, record: dict[str, Any] | None) -> LockHeld:
+    def _held(self, record: Record | None) -> LockHeld:
         return LockHeld(
             f"another run writes to {self._path.parent}: {_who(record)}; wait for it or stop it, or"
             " use another folder"
@@ -148,7 +150,7 @@ class RunLock:
     def _record(self) -> str:
         return json.dumps({"token": self._token, "beats": self._beats, **_self()})
 
-    def _read(self) -> dict[str, Any] | None:
+    def _read(self) -> Record | None:
         return _parse(self._path)
 
 
@@ -165,7 +167,7 @@ def hold(folder: Path) -> Iterator[RunLock]:
         lock.release()
 
 
-def _parse(path: Path) -> dict[str, Any] | None:
+def _parse(path: Path) -> Record | None:
     try:
         record = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -175,13 +177,13 @@ def _parse(path: Path) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else {}
 
 
-def _who(record: dict[str, Any] | None) -> str:
+def _who(record: Record | None) -> str:
     if not record:
         return "an unknown process"
     return f"host {record.get('host')}, process id {record.get('process_id')}"
 
 
-def _self() -> dict[str, Any]:
+def _self() -> Record:
     return {
         "host": socket.gethostname(),
         "process_id": os.getpid(),
@@ -190,7 +192,7 @@ def _self() -> dict[str, Any]:
     }
 
 
-def _is_dead(record: dict[str, Any] | None) -> bool:
+def _is_dead(record: Record | None) -> bool:
     """Whether the holder ran under this kernel and is no more. False where that is not known."""
     if not record or not _kernel() or record.get("kernel") != _kernel():
         return False

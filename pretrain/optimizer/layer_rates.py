@@ -6,8 +6,9 @@ import jax
 import numpy as np
 import optax
 
+from gesso.models.model import Params
 from gesso.models.trees import flat, nest
-from gesso.pretrain.optimizer.trained import Letters, Params, is_layers
+from gesso.pretrain.optimizer.trained import Letters, is_layers
 
 # Parts of names that lie below the first layer; what is neither that nor a layer lies behind the
 # last one.

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import optax
 from optax import contrib
 
+from gesso.models.model import Params
 from gesso.models.trees import flat, nest
 from gesso.pretrain.config import OptimizerConfig
 from gesso.pretrain.optimizer.layer_rates import layer_scales, scale_updates
 from gesso.pretrain.optimizer.schedule import make_schedule
-from gesso.pretrain.optimizer.trained import Letters, Params, PatternError, matches, refuse_unused
+from gesso.pretrain.optimizer.trained import Letters, PatternError, matches, refuse_unused
 
 
 def parameter_names(params: Params) -> Params:

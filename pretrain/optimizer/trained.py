@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gesso.models.layers.layer_parts import LayerParts
+from gesso.models.model import Params
 from gesso.models.trees import flat, nest
 from gesso.settings.nearest import did_you_mean
 
@@ -22,8 +23,7 @@ from gesso.settings.nearest import did_you_mean
 _STACKS = {"blocks", "layers", "source"}
 
 
-# Nested dicts: of a model's arrays, and of the letters of their dims ({"embed": "VD", ...}).
-Params = dict[str, Any]
+# The nested dict of a model's parameters with their letters in place: {"embed": "VD", ...}.
 Letters = dict[str, Any]
 
 

@@ -7,8 +7,7 @@ parameters are frozen, and stay in the run that the adapter is trained over.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +16,11 @@ import numpy as np
 from gesso.models.adapters.adapters import bind, init, letters_of, refused
 from gesso.models.adapters.config import AdapterConfig
 from gesso.models.adapters.merge import merge
-from gesso.models.model import Model
+from gesso.models.model import Model, Params
 from gesso.models.trees import flat, nest
 from gesso.pretrain.checkpoints import orbax as array_files
 from gesso.pretrain.checkpoints.fingerprint import fingerprints
+from gesso.pretrain.checkpoints.manifest import Info
 from gesso.pretrain.config import StartConfig
 from gesso.pretrain.experiment import Experiment, ExperimentError
 from gesso.pretrain.optimizer.trained import Parts, match_trainable
@@ -42,13 +42,13 @@ def adapter_parts(config: AdapterConfig, model: Model, *, trainable: tuple[str, 
     beside = match_trainable(tuple(names), trainable) if trainable else set()
     frozen = {name: each for name, each in names.items() if name not in beside}
 
-    def begin(whole: Any, key: jax.Array) -> tuple[Any, Any]:
+    def begin(whole: Params, key: jax.Array) -> tuple[Params, Params]:
         each = flat(whole)
         adapter = init(config, key, whole, model.letters)
         own = nest({name: each[name] for name in names if name in beside})
         return {"adapter": adapter, **own}, nest({name: each[name] for name in frozen})
 
-    def combine(params: Any, frozen: Any, key: jax.Array | None = None) -> Any:
+    def combine(params: Params, frozen: Params, key: jax.Array | None = None) -> Params:
         return bind(_base(params, frozen), params["adapter"], config, key)
 
     return Parts(
@@ -67,14 +67,14 @@ def adapter_parts(config: AdapterConfig, model: Model, *, trainable: tuple[str, 
 def adapter_shapes(config: AdapterConfig, model: Model) -> dict[str, tuple[int, ...]]:
     """The shapes of an adapter's arrays, named as in the trained tree ("adapter/...")."""
 
-    def drawn(key: jax.Array) -> Any:
+    def drawn(key: jax.Array) -> Params:
         return init(config, key, model.init(key), model.letters)
 
     made = flat({"adapter": jax.eval_shape(drawn, jax.random.key(0))})
     return {name: x.shape for name, x in made.items()}
 
 
-def digest(frozen: Any) -> str:
+def digest(frozen: Params) -> str:
     """One fingerprint (hex) of a tree of frozen parameters."""
     each = json.dumps(fingerprints(frozen), sort_keys=True)
     return hashlib.sha256(each.encode()).hexdigest()
@@ -83,11 +83,11 @@ def digest(frozen: Any) -> str:
 def with_adapter(
     experiment: Experiment,
     model: Model,
-    trained: Mapping[str, Any],
-    info: Mapping[str, Any],
+    trained: Params,
+    info: Info,
     *,
     base: str = "",
-) -> dict[str, Any]:
+) -> Params:
     """The model's parameters, numpy, with the adapter of a checkpoint: merged where it is a change
     of weights, else with its hooks beside them (`Model.letters_of` spells them).
 
@@ -108,11 +108,11 @@ def with_adapter(
 def whole_base(
     experiment: Experiment,
     model: Model,
-    trained: Mapping[str, Any],
-    info: Mapping[str, Any],
+    trained: Params,
+    info: Info,
     *,
     base: str = "",
-) -> dict[str, Any]:
+) -> Params:
     """All the model's own parameters under an adapter, as it was trained over them: the frozen ones
     from their run, those trained beside it from the checkpoint."""
     if "base" not in info:
@@ -132,7 +132,7 @@ def whole_base(
     return _base(own, frozen)
 
 
-def _base(params: Mapping[str, Any], frozen: Mapping[str, Any]) -> dict[str, Any]:
+def _base(params: Params, frozen: Params) -> Params:
     own = flat({name: each for name, each in params.items() if name != "adapter"})
     return nest(flat(frozen) | own)
 
@@ -146,7 +146,7 @@ def _load(
     letters = flat(model.letters)
     shapes = {n: x.shape for n, x in flat(jax.eval_shape(model.init, jax.random.key(0))).items()}
     found = match(start, sources, letters, shapes)
-    made: dict[str, Any] = {}
+    made: dict[str, np.ndarray] = {}
     for origin in found.origins:
         if origin.name not in names or not origin.taken:
             continue

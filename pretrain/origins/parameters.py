@@ -10,7 +10,7 @@ from gesso.data.tokenizers.base import Tokenizer
 from gesso.models.trees import flat
 from gesso.pretrain.config import StartConfig
 from gesso.pretrain.experiment import Experiment, ExperimentError
-from gesso.pretrain.optimizer.trained import matches
+from gesso.pretrain.optimizer.trained import Letters, matches
 from gesso.pretrain.origins.sources import Source, extends, open_source
 
 # Settings of a model that change no parameter a source has, and no equation its weights were
@@ -35,6 +35,8 @@ _FREE = (
 # An untied head begins as the table that the source's tied one was.
 _UNTIED = {"head_table": "embed", "table": "embed"}
 
+# A parameter in start.json: name, shape, origin, from, was, trained.
+Row = dict[str, Any]
 Kind = Literal["loaded", "resized", "tied", "fresh"]
 
 
@@ -61,7 +63,10 @@ class WarmStart:
 
 
 def warm_start_of(
-    experiment: Experiment, letters: Any, shapes: Mapping[str, Sequence[int]], tokenizer: Tokenizer
+    experiment: Experiment,
+    letters: Letters,
+    shapes: Mapping[str, Sequence[int]],
+    tokenizer: Tokenizer,
 ) -> WarmStart:
     """What an experiment's `start` gives each of the model's parameters.
 
@@ -135,7 +140,7 @@ def match(
     return WarmStart(sources=sources, origins=tuple(origins), left=tuple(left))
 
 
-def table_of(start: WarmStart, trained: Mapping[str, str]) -> list[dict[str, Any]]:
+def table_of(start: WarmStart, trained: Mapping[str, str]) -> list[Row]:
     """[{"name", "shape", "origin", "from", "trained"}] of every parameter. trained: how much
     of each is trained, by name ("frozen > top 2 > trained")."""
     return [
@@ -151,7 +156,7 @@ def table_of(start: WarmStart, trained: Mapping[str, str]) -> list[dict[str, Any
     ]
 
 
-def lines_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def lines_of(rows: Sequence[Row]) -> list[str]:
     """The table of `table_of` as lines of text."""
     cells = [
         (
@@ -232,9 +237,9 @@ def _refuse_other_model(experiment: Experiment, source: Source, side: str) -> No
         )
 
 
-def _settings(config: Any, before: str = "") -> dict[str, Any]:
+def _settings(config: Any, before: str = "") -> dict[str, object]:
     """{"epsilon": ...}; of the sides of an encoder-decoder {"encoder.epsilon": ...}."""
-    found: dict[str, Any] = {}
+    found: dict[str, object] = {}
     for each in dataclasses.fields(config):
         value = getattr(config, each.name)
         if dataclasses.is_dataclass(value):

@@ -3,12 +3,12 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.pretrain.checkpoints import step_folders
-from gesso.pretrain.checkpoints.manifest import Leaf, ManifestDamaged, damage, read
+from gesso.pretrain.checkpoints.manifest import Info, Leaf, ManifestDamaged, damage, read
 from gesso.pretrain.experiment import Experiment, ExperimentError
 from gesso.pretrain.folder.claim import RunFolderError, read_experiment
 
@@ -31,7 +31,7 @@ class Source:
     experiment: Experiment
     pieces: dict[str, tuple[Piece, ...]]
     tokenizer: str
-    info: dict[str, Any]
+    info: Info
 
     @property
     def folder(self) -> Path:
@@ -45,7 +45,7 @@ class Source:
             return shapes[0]
         return (sum(each[0] for each in shapes), *shapes[0][1:])
 
-    def tokenizer_of_run(self) -> Any:
+    def tokenizer_of_run(self) -> Tokenizer:
         """The tokenizer in the run's folder."""
         from gesso.data.tokenizers.load import load_tokenizer
 
@@ -114,7 +114,7 @@ def refuse_damaged(source: Source) -> None:
         )
 
 
-def extends(new: Any, old: Any) -> bool:
+def extends(new: Tokenizer, old: Tokenizer) -> bool:
     """Whether a tokenizer has all of another's ids, with the same texts, and more of its own."""
     known = old.vocab_size
     return (

@@ -7,7 +7,7 @@ from instruction_stores import entailments, questions
 
 from gesso.finetune.instructions.config import FormsConfig
 from gesso.finetune.instructions.examples import Example
-from gesso.finetune.instructions.render import SHOT_SEPARATOR, Renderer, joined
+from gesso.finetune.instructions.render import SHOT_SEPARATOR, Renderer, join_texts
 from gesso.finetune.instructions.templates import families
 
 
@@ -119,8 +119,8 @@ def test_forms_are_shared_out():
 
 
 def test_where_prompt_and_target_meet():
-    assert joined("Answer:  ", " yes ") == ("Answer:", " yes")
-    assert joined("Is it?", "yes") == ("Is it?\n", "yes")
+    assert join_texts("Answer:  ", " yes ") == ("Answer:", " yes")
+    assert join_texts("Is it?", "yes") == ("Is it?\n", "yes")
 
 
 def test_an_input_is_never_left_out_of_a_shot():
