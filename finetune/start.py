@@ -19,7 +19,7 @@ def adopt(experiment: Experiment, start: StartConfig) -> Experiment:
     """`experiment` that begins with `start`, its model made that of the source but for RECIPE.
 
     Of an encoder-decoder that begins with two runs, each side is made its own source's. Raises
-    ExperimentError for a source that is no run, or of another family.
+    ExperimentError for a source that is not a run, or of another family.
     """
     model = experiment.model
     if start.source:

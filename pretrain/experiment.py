@@ -1,4 +1,4 @@
-"""One run, fully said: `Experiment`, its record and its overrides. Imports no JAX."""
+"""A run as one value: `Experiment`, its record and its overrides. Imports no JAX."""
 
 import dataclasses
 import hashlib
@@ -146,7 +146,7 @@ def fingerprint(experiment: Experiment) -> str:
 def override(experiment: Experiment, overrides: Record) -> Experiment:
     """`experiment` with {"optimizer.learning_rate": 3e-4, ...} put in place.
 
-    Raises ExperimentError for a name that is no field, with the nearest one.
+    Raises ExperimentError for an unknown name, with the nearest one.
     """
     for path, value in overrides.items():
         experiment = _replace(experiment, path.split("."), value, path)

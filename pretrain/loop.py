@@ -113,7 +113,7 @@ def train(
         hooks.poll()
         stop = hooks.preempted(done)
         if stop or hooks.save_due(done) or done == steps:
-            # On record before it is saved: a run that dies in between would lack it for ever.
+            # On record before it is saved: a run that dies in between would never have it.
             _report(*pending, clock, hooks, figures)
             pending = None
             hooks.progress("save")
@@ -123,7 +123,7 @@ def train(
         if hooks.evaluate_due(done):
             if pending:
                 _report(*pending, clock, hooks, figures)
-            # Time spent on evaluation is no time of the steps: moved out of the clock below.
+            # Evaluation is not counted as time of the steps: the clock is moved on below.
             pending, before = None, time.perf_counter()
             hooks.progress("evaluate")
             hooks.evaluate(done, state)

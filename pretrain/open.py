@@ -38,7 +38,7 @@ def open_run(folder: str | os.PathLike[str], *, step: int | None = None, base: s
     Of a run that trained an adapter, the model with it, whose positions are those that virtual
     tokens leave; base: where the run is that it was trained over, if that was moved.
 
-    Raises ValueError when the folder is no run, has no checkpoint (yet), or its tokenizer is not
+    Raises ValueError when the folder is not a run, has no checkpoint (yet), or its tokenizer is not
     the one the checkpoint was trained with.
     """
     from gesso.pretrain.checkpoints.checkpoints import load_params

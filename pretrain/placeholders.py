@@ -40,8 +40,8 @@ def refuse_crowded(
 def refuse_crowded_texts(
     texts: Iterable[str | Sequence[int]], adapter: AdapterConfig, tokenizer: Tokenizer
 ) -> None:
-    """The same of texts, or their ids, that a model is asked about; nothing to do where the adapter
-    is no p_tuning."""
+    """The same of texts, or their ids, that a model is asked about; nothing to do for adapters
+    other than p_tuning."""
     if adapter.kind != "p_tuning":
         return
     for each in texts:

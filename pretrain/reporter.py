@@ -73,16 +73,18 @@ class Reporter:
         last = step == s.experiment.steps
         self._evaluated_at = step
         if e.every_steps and (last or step % e.every_steps == 0):
-            of_task = s.objective.framing is not None
-            figures = self._of_task(step, state) if of_task else self._of_text(step, state)
+            labelled = s.objective.framing is not None
+            figures = (
+                self._evaluate_task(step, state) if labelled else self._evaluate_text(step, state)
+            )
             self.last_evaluation = figures
             self._metrics.write({"kind": "evaluation", "step": step, **figures})
         if e.sample_every_steps and (last or step % e.sample_every_steps == 0):
             self._sample(step, state)
         if e.harness_every_steps and (last or step % e.harness_every_steps == 0):
-            self._ask(step, state)
+            self._evaluate_harness(step, state)
 
-    def _of_text(self, step: int, state: State) -> Record:
+    def _evaluate_text(self, step: int, state: State) -> Record:
         from gesso.evaluation.heldout.perplexity import evaluate_heldout
         from gesso.evaluation.heldout.unigram import beside, spoken
 
@@ -101,13 +103,13 @@ class Reporter:
         )
         if self._first:
             figures = beside(figures, self._unigram(step))
-            said = [spoken(name, term) for name, term in figures["terms"].items()]
+            parts = [spoken(name, term) for name, term in figures["terms"].items()]
             if (bits := figures["bits_per_byte"]) is not None:
-                said.append(f"{bits:.4f} bits per byte")
-            LOG.info("step %d: held-out %s", step, ", ".join(said))
+                parts.append(f"{bits:.4f} bits per byte")
+            LOG.info("step %d: held-out %s", step, ", ".join(parts))
         return figures
 
-    def _of_task(self, step: int, state: State) -> Record:
+    def _evaluate_task(self, step: int, state: State) -> Record:
         """Held-out examples of a task; every process takes part."""
         from gesso.data.labelled.store import TaskStore
         from gesso.evaluation.labelled.tasks import evaluate_task
@@ -127,11 +129,11 @@ class Reporter:
         if self._first:
             (name, score), *_ = figures["task"]["scores"].items()
             floor = figures["task"]["floor"][name]
-            said = (step, figures["loss"], name, score, floor)
-            LOG.info("step %d: held-out loss %.4f, %s %.4f (floor %.4f)", *said)
+            shown = (step, figures["loss"], name, score, floor)
+            LOG.info("step %d: held-out loss %.4f, %s %.4f (baseline %.4f)", *shown)
         return figures
 
-    def _ask(self, step: int, state: State) -> None:
+    def _evaluate_harness(self, step: int, state: State) -> None:
         """Tasks of lm-evaluation-harness, on the mesh of the run; every process takes part."""
         from gesso.evaluation.harness.harness import evaluate
         from gesso.records.evaluations import write_evaluation
@@ -154,8 +156,8 @@ class Reporter:
             write_evaluation(folder, "harness", step=step, of=name, figures=found | {"step": step})
             for task, figures in found["tasks"].items():
                 known = {name: value for name, value in figures.items() if "_stderr," not in name}
-                said = ", ".join(f"{n} {v:.4f}" for n, v in known.items() if v is not None)
-                LOG.info("step %d: %s %s", step, task, said.replace(",none", ""))
+                scores = ", ".join(f"{n} {v:.4f}" for n, v in known.items() if v is not None)
+                LOG.info("step %d: %s %s", step, task, scores.replace(",none", ""))
 
     def _unigram(self, step: int) -> Record:
         """What a unigram model reaches on the same held-out rows: measured once per row length."""

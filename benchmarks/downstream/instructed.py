@@ -13,7 +13,7 @@ from benchmarks.downstream.commands import Commands
 from benchmarks.downstream.floors import choice_floors
 from benchmarks.downstream.models import STARTS, Sizes, finetune, quiet
 from gesso.data.tokenizers.load import load_tokenizer
-from gesso.finetune.instructions.build import shown
+from gesso.finetune.instructions.build import preview
 from gesso.finetune.instructions.config import FormsConfig, InstructionsConfig, SourceConfig
 from gesso.finetune.instructions.render import Rendered, join_texts
 
@@ -114,7 +114,7 @@ def write_questions(folder: Path, name: str, path: Path) -> dict[str, int]:
         renderings=1,
         holdout=0,
     )
-    examples = [each[0] for *_, each in shown(config, config.sources[0], examples=1 << 30)]
+    examples = [each[0] for *_, each in preview(config, config.sources[0], examples=1 << 30)]
     short = [
         (each.prompt, each.target.strip())
         for each in examples

@@ -63,7 +63,9 @@ def build_instructions(
             " this one"
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder} exists and is no store of instruction examples; name another")
+        raise ValueError(
+            f"{folder} exists and is not a store of instruction examples; name another"
+        )
     draft = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)

@@ -45,7 +45,7 @@ class Span(NamedTuple):
 class ChatTemplate:
     """A jinja2 chat template, rendered in a sandbox, without access to files, clock or network.
 
-    special: {text: id}, the texts of the template that are one token each. They are no plain text
+    special: {text: id}, the texts of the template that are one token each. They are not plain text
     then: a message that spells one is refused. bos, eos: what bos_token and eos_token say. Raises
     ValueError for a template that jinja2 cannot parse.
     """

@@ -25,9 +25,9 @@ REASONS = {
     "empty_field": "a field is there and empty",
     "empty_target": "there is nothing to answer",
     "wrong_type": "a field holds something else than its type",
-    "unknown_label": "an answer that is none of the known ones",
+    "unknown_label": "an unknown answer",
     "lone_surrogate": "half of a UTF-16 pair, which UTF-8 cannot hold",
-    "bad_chat": "messages that are no conversation, or that the chat template refuses",
+    "bad_chat": "messages that do not form a conversation, or that the chat template refuses",
 }
 # Nothing is lost with these, so they do not count against the cap.
 HARMLESS = frozenset({"blank_line"})

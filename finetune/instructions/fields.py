@@ -14,7 +14,7 @@ TYPES = ("text", "texts", "number", "label", "choices", "choice")
 
 
 class FieldError(ValueError):
-    """A record that is no example. reason: a key of finetune.instructions.examples.REASONS."""
+    """A record that is not an example. reason: a key of finetune.instructions.examples.REASONS."""
 
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
@@ -73,7 +73,7 @@ def _value(value: Any, field: Field, made: Values, labels: tuple[str, ...]) -> A
         return _text(value, name)
     if field.type in ("texts", "choices"):
         if not isinstance(value, (list, tuple)):
-            raise FieldError("wrong_type", f"{name!r} is no list but {value!r:.80}")
+            raise FieldError("wrong_type", f"{name!r} is not a list but {value!r:.80}")
         texts = tuple(_text(each, name) for each in value)
         if field.type == "choices" and not 2 <= len(set(texts)) == len(texts):
             raise FieldError("wrong_type", f"{name!r} must be two or more different texts")
@@ -86,7 +86,7 @@ def _value(value: Any, field: Field, made: Values, labels: tuple[str, ...]) -> A
 
 def _text(value: Any, name: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise FieldError("wrong_type", f"{name!r} is no text but {value!r:.80}")
+        raise FieldError("wrong_type", f"{name!r} is not text but {value!r:.80}")
     text = str(value)
     if not text.strip():
         raise FieldError("empty_field", f"{name!r} is empty")

@@ -136,7 +136,7 @@ def _instances(item: Item, record: Record) -> Iterator[Item]:
         if isinstance(each, dict):
             yield Item(place, {"instruction": record.get("instruction"), **each}, item.head)
         else:
-            yield Item(place, ("wrong_type", "an instance is no object"), item.head)
+            yield Item(place, ("wrong_type", "an instance is not an object"), item.head)
 
 
 def _solution(item: Item, record: Record) -> Item:
@@ -179,7 +179,9 @@ def _natural_task(place: str, name: str, task: Any) -> Iterator[Item]:
             found += 1
             where = f"{place}: {kind} {number}"
             if not isinstance(each, dict):
-                yield Item(where, ("wrong_type", "an example is no object"), str(each)[:HEAD], name)
+                yield Item(
+                    where, ("wrong_type", "an example is not an object"), str(each)[:HEAD], name
+                )
                 continue
             output = each.get("output")
             # Several right outputs are references to score against; the first one is learned.

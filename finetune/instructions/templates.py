@@ -226,7 +226,7 @@ def _names(text: str, *, where: str = "") -> set[str]:
         if name is None:
             continue
         if not name.isidentifier() or form or conversion:
-            raise TemplateError(f"{where}: {{{name}}} is no plain field name")
+            raise TemplateError(f"{where}: {{{name}}} is not a plain field name")
         names.add(name)
     return names
 

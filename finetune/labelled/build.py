@@ -22,7 +22,7 @@ from gesso.finetune.labelled.files import fields_of, format_of, records_of
 from gesso.finetune.labelled.shapes import SHAPES, Fields, Shape
 from gesso.settings.nearest import did_you_mean
 
-# Reasons for which a record is no example, beside those of finetune.instructions.examples.
+# Reasons for which a record is not an example, beside those of finetune.instructions.examples.
 REASONS = {
     "bad_answer": "an answer that does not stand in the context where it is said to",
     "no_tokens": "a word that the tokenizer has no token for",

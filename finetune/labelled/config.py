@@ -30,7 +30,7 @@ class TaskSettings:
     words: str = ""
     """Field with a sentence's words."""
     columns: tuple[str, ...] = ()
-    """Names of a table's columns, where its first line is no header."""
+    """Names of a table's columns, where its first line is not a header."""
     labels: tuple[str, ...] = ()
     """Names of the labels, by id; () = those in the training files, sorted."""
     values: tuple[str, ...] = ()

@@ -74,7 +74,7 @@ class _Numbers:
         except (TypeError, ValueError):
             number = math.nan
         if isinstance(value, bool) or not math.isfinite(number):
-            raise FieldError("wrong_type", f"{fields.label!r} is no number but {value!r:.80}")
+            raise FieldError("wrong_type", f"{fields.label!r} is not a number but {value!r:.80}")
         return _of_texts(self._tokenizer, texts, number)
 
 
@@ -85,11 +85,13 @@ class _Tags:
     def __call__(self, record: Record, fields: Fields) -> Labelled:
         words, tags = value_of(record, fields.words), value_of(record, fields.label)
         if not isinstance(words, Sequence) or isinstance(words, str) or not words:
-            raise FieldError("wrong_type", f"{fields.words!r} is no list of words: {words!r:.80}")
+            raise FieldError(
+                "wrong_type", f"{fields.words!r} is not a list of words: {words!r:.80}"
+            )
         if not isinstance(tags, Sequence) or isinstance(tags, str) or len(tags) != len(words):
             raise FieldError("wrong_type", f"{len(words)} words and not as many tags: {tags!r:.80}")
         if wrong := [each for each in words if not isinstance(each, str) or not each.strip()]:
-            raise FieldError("empty_field", f"{wrong[0]!r} is no word")
+            raise FieldError("empty_field", f"{wrong[0]!r} is not a word")
         ids = [_id(each, self._ids, self.labels, fields.label) for each in tags]
         pieces = self._words.encode(words, [k > 0 for k in range(len(words))])
         if lost := [word for word, piece in zip(words, pieces, strict=True) if not len(piece)]:
@@ -141,7 +143,7 @@ def _answers(record: Record, label: str, text: str) -> list[tuple[str, int]]:
             {"text": each, "answer_start": at} for each, at in zip(texts, starts, strict=False)
         ]
     if not isinstance(known, Sequence) or isinstance(known, str):
-        raise FieldError("wrong_type", f"{label!r} is no list of answers: {known!r:.80}")
+        raise FieldError("wrong_type", f"{label!r} is not a list of answers: {known!r:.80}")
     if record.get("is_impossible"):
         return []
     found = []

@@ -137,7 +137,7 @@ def _has(record: Record, name: str) -> bool:
 
 def _text(value: Any, name: str) -> str:
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise FieldError("wrong_type", f"{name!r} is no text but {value!r:.80}")
+        raise FieldError("wrong_type", f"{name!r} is not text but {value!r:.80}")
     text = str(value)
     if not text.strip():
         raise FieldError("empty_field", f"{name!r} is empty")

@@ -1,4 +1,4 @@
-"""`gesso finetune EXPERIMENT --start SOURCE`: the same training, begun with another run's model."""
+"""`gesso finetune EXPERIMENT --start SOURCE`: the same training from another run's model."""
 
 import dataclasses
 import os
@@ -9,6 +9,7 @@ from gesso.launch.console import Refused, output
 from gesso.partitioning.machines.compiler_flags import apply
 from gesso.pretrain.config import StartConfig
 from gesso.pretrain.exits import DONE
+from gesso.pretrain.experiment import Experiment
 from gesso.settings.nearest import did_you_mean
 
 _HELP = """\
@@ -82,7 +83,7 @@ def request(arguments: list[str]) -> Asked:
 
     start = dataclasses.replace(experiment.start, **sources)
     folder = _value(rest, "--folder") or f"runs/{experiment.name}"
-    made = _recorded(Path(folder), experiment, start) or adopt(experiment, start)
+    made = _continue(Path(folder), experiment, start) or adopt(experiment, start)
     asked = read([name, *rest], command="finetune", experiment=made)
     return dataclasses.replace(
         asked, named=frozenset(each for each in asked.named if not each.startswith("start"))
@@ -111,8 +112,9 @@ def _split(arguments: list[str]) -> tuple[str, dict[str, str], list[str]]:
     return name, sources, rest
 
 
-def _recorded(folder: Path, experiment, start: StartConfig):
-    """The experiment with the model that a run begun before records: its source may be gone."""
+def _continue(folder: Path, experiment: Experiment, start: StartConfig) -> Experiment | None:
+    """The experiment with the model that the run in `folder` records, as its source may be gone;
+    None where there is no run yet."""
     if not (folder / "experiment.json").is_file():
         return None
     from gesso.pretrain.folder.claim import read_experiment

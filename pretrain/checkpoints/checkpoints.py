@@ -189,10 +189,12 @@ class Checkpoints:
             problems = self._problems(candidate)
             if not problems:
                 return self._load(candidate, of_step(candidate))
-            told = f"checkpoint {candidate} in {self._folder} is damaged: {_some(problems)}"
+            message = f"checkpoint {candidate} in {self._folder} is damaged: {_some(problems)}"
             if step is not None:
-                raise CheckpointsCorrupt(f"{told}; leave out the step to use the newest whole one")
-            self._log(f"{told}; it is set aside and the one before is used")
+                raise CheckpointsCorrupt(
+                    f"{message}; leave out the step to use the newest whole one"
+                )
+            self._log(f"{message}; it is set aside and the one before is used")
             if self._first:
                 step_folders.set_aside(self._folder, candidate)
         aside = self._on_first("aside", lambda: step_folders.list_rejected(self._folder))

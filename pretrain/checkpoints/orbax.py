@@ -1,4 +1,4 @@
-"""A state on disk: the one place that calls Orbax (version 1 interface), and what it is told."""
+"""A state on disk: the one place that calls Orbax (version 1 interface), and its settings."""
 
 import gc
 import math

@@ -40,7 +40,7 @@ def commit(folder: Path, step: int) -> None:
 
 
 def set_aside(folder: Path, step: int) -> None:
-    """Rename a damaged step, so that it is no candidate and nothing is lost."""
+    """Rename a damaged step, so that no restore takes it and nothing is lost."""
     (folder / str(step)).rename(folder / f"rejected-{step}-{time.time_ns()}")
 
 
@@ -66,7 +66,7 @@ def make_way(folder: Path, step: int) -> None:
 def prune(folder: Path, *, keep_last: int, keep_every_steps: int) -> None:
     """Delete complete steps but the last ones and, where keep_every_steps is not 0, its multiples.
 
-    Each loses its name first, so that one deleted by half is no candidate.
+    Each loses its name first, so that a half deleted one is never restored.
     """
     for step in complete_steps(folder)[:-keep_last]:
         if not (keep_every_steps and step % keep_every_steps == 0):

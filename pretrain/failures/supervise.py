@@ -30,7 +30,7 @@ class Supervisor:
     A phase longer than `config` allows dumps the stacks of all threads and ends the process with
     HANG. With several processes, an exception in one, its death, or its silence for
     peer_timeout_seconds ends all others with PEER and one line that names it. Python and JAX would
-    have them wait for each other instead, for minutes or for ever. Use it as a context, or call
+    have them wait for each other instead, for minutes or forever. Use it as a context, or call
     `close` while the exception, if any, is being handled.
     """
 
@@ -81,15 +81,15 @@ class Supervisor:
     def fail(self, error: BaseException) -> NoReturn:
         """Tell the other processes of `error` and end this one at once, without the exit handlers
         of Python and JAX, which would wait for the others."""
-        told = f"{type(error).__name__}: {str(error)[:500]}"
+        message = f"{type(error).__name__}: {str(error)[:500]}"
         if _is_symptom(error):
-            self._end_by_cause(told)
+            self._end_by_cause(message)
         code = _status(error)
-        self._tell(told, refused=code == REFUSED)
+        self._tell(message, refused=code == REFUSED)
         if code == REFUSED:
             self._end(code, str(error))
         sys.stderr.write("".join(traceback.format_exception(error)))
-        self._end(code, told)
+        self._end(code, message)
 
     def _uncaught(self, kind: type, error: BaseException, trace: TracebackType | None) -> None:
         del kind, trace
@@ -109,12 +109,12 @@ class Supervisor:
             phase, seconds = self._phase, time.monotonic() - self._since
             limit = self._limit(phase)
             if limit and seconds > limit:
-                told = f"no progress for {seconds:.0f} s, {limit} s are allowed in this phase"
-                self._end_with_stacks(HANG, self._tell(told, hang=True))
+                message = f"no progress for {seconds:.0f} s, {limit} s are allowed in this phase"
+                self._end_with_stacks(HANG, self._tell(message, hang=True))
 
-    def _end_with_stacks(self, code: int, told: str) -> NoReturn:
+    def _end_with_stacks(self, code: int, message: str) -> NoReturn:
         faulthandler.dump_traceback(all_threads=True)
-        self._end(code, f"{told}; the stacks of all threads are above")
+        self._end(code, f"{message}; the stacks of all threads are above")
 
     def _limit(self, phase: str) -> float:
         limits: Mapping[str, int] = {**self._config.phase_timeout_seconds}
@@ -123,12 +123,12 @@ class Supervisor:
     def _end_if_others_failed(self, seen: str) -> None:
         if failure := self._failure:
             process = failure["process"]
-            told = f"process {process} on {self._hosts.names[process]} failed in phase"
-            told = f"{told} {failure['phase']}: {failure['error']}{seen}"
+            message = f"process {process} on {self._hosts.names[process]} failed in phase"
+            message = f"{message} {failure['phase']}: {failure['error']}{seen}"
             if failure.get("hang"):
-                self._end_with_stacks(PEER, "; ".join(filter(None, (told, failure["behind"]))))
+                self._end_with_stacks(PEER, "; ".join(filter(None, (message, failure["behind"]))))
             # What one process refuses, a restart of the others does not help.
-            self._end(REFUSED if failure.get("refused") else PEER, told)
+            self._end(REFUSED if failure.get("refused") else PEER, message)
         if self._unreachable:
             self._end(PEER, self._unreachable + seen)
 
@@ -178,11 +178,11 @@ class Supervisor:
         with self._ending:
             hosts = self._hosts
             where = f"process {hosts.process} of {hosts.count} on {socket.gethostname()}"
-            told = f"{where}, phase {self._phase}: {message}"
-            sys.stderr.write(told + "\n")
+            line = f"{where}, phase {self._phase}: {message}"
+            sys.stderr.write(line + "\n")
             for handler in logging.getLogger("gesso").handlers:
                 if isinstance(handler, logging.FileHandler):  # stderr has it already
-                    handler.emit(logging.makeLogRecord({"levelname": "ERROR", "msg": told}))
+                    handler.emit(logging.makeLogRecord({"levelname": "ERROR", "msg": line}))
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
@@ -206,5 +206,5 @@ def _is_symptom(error: BaseException) -> bool:
     """Whether this may only be what another process's failure looks like from here."""
     if isinstance(error, TimeoutError | ConnectionError):
         return True
-    told = str(error).lower()
-    return isinstance(error, RuntimeError) and any(each in told for each in _SYMPTOMS)
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(each in text for each in _SYMPTOMS)

@@ -193,7 +193,7 @@ def _self() -> Record:
 
 
 def _is_dead(record: Record | None) -> bool:
-    """Whether the holder ran under this kernel and is no more. False where that is not known."""
+    """Whether the holder ran under this kernel and has ended. False where that is not known."""
     if not record or not _kernel() or record.get("kernel") != _kernel():
         return False
     return _start_time(record.get("process_id", 0)) != record.get("started")

@@ -155,11 +155,11 @@ def matches(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def refuse_unused(setting: str, said: str, names: Sequence[str], pattern: str = "") -> None:
+def refuse_unused(setting: str, asked: str, names: Sequence[str], pattern: str = "") -> None:
     """PatternError, with the nearest name, when a pattern matches none of the parameters."""
-    if not any(fnmatch.fnmatchcase(name, pattern or said) for name in names):
-        hint = did_you_mean(pattern or said, names, cutoff=0.4)
-        raise PatternError(f"{setting} {said!r} matches no parameter{hint}")
+    if not any(fnmatch.fnmatchcase(name, pattern or asked) for name in names):
+        hint = did_you_mean(pattern or asked, names, cutoff=0.4)
+        raise PatternError(f"{setting} {asked!r} matches no parameter{hint}")
 
 
 def _cut(layers: int, first_layer: int) -> int:

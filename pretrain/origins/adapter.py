@@ -31,7 +31,7 @@ from gesso.pretrain.origins.sources import open_source
 
 def adapter_parts(config: AdapterConfig, model: Model, *, trainable: tuple[str, ...] = ()) -> Parts:
     """What a run with this adapter trains and freezes. trainable: patterns over the model's own
-    parameters that are trained whole beside it; () is none of them.
+    parameters that are trained whole beside it; () for none.
 
     Raises ExperimentError for an adapter the model cannot have, PatternError for a pattern that
     matches nothing.

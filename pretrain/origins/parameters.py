@@ -32,7 +32,7 @@ _FREE = (
     "embed_std",
     "start",
 )
-# An untied head begins as the table that the source's tied one was.
+# An untied head starts from the table of the source's tied one.
 _UNTIED = {"head_table": "embed", "table": "embed"}
 
 # A parameter in start.json: name, shape, origin, from, was, trained.
