@@ -5,7 +5,6 @@ version gives the same documents in the same order. `ensure_store` goes all the 
 a token store, once per machine.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -13,12 +12,12 @@ import platform
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from gesso.data.embedded.shards import HOLDOUT, VERSION, read_shard, write_shard
+from gesso.data.store.locks import FileLock
 from gesso.settings.nearest import nearest
 from gesso.storage.files import write_json
 
@@ -92,7 +91,7 @@ def ensure_store(
     folder = _folder(asked.megabytes, cache_folder)
     made = folder / asked.kind
     if not (made / "complete.json").is_file():
-        with _locked(folder / "lock", say):
+        with _lock(folder).wait(say):
             if not (made / "complete.json").is_file():
                 _make(asked, folder, say)
     if asked.holds == "text":
@@ -103,7 +102,7 @@ def ensure_store(
 def corpus_shards(megabytes: float = 0, cache_folder: str | Path | None = None) -> list[Path]:
     """The corpus's shards in the cache (see ensure_store), written first where they are not."""
     folder = _folder(megabytes, cache_folder)
-    with _locked(folder / "lock", _say):
+    with _lock(folder).wait(_say):
         return write_embedded(folder / "corpus", megabytes=megabytes)
 
 
@@ -205,7 +204,7 @@ def _examples(asked: Embedded, folder: Path, say: Callable[[str], None]) -> Path
     }[asked.holds]
     made = folder / asked.kind
     if not there(made / name):
-        with _locked(folder / "lock", say):
+        with _lock(folder).wait(say):
             if not there(made / name):
                 say(f"embedded corpus: {what}")
                 make(write_embedded(folder / "corpus", megabytes=asked.megabytes), made)
@@ -283,17 +282,8 @@ def _is_written(folder: Path, settings: dict[str, Any], paths: list[Path]) -> bo
     }
 
 
-@contextmanager
-def _locked(path: Path, say: Callable[[str], None]) -> Iterator[None]:
-    # flock is released by the kernel when its process dies, so a kill leaves no stale lock.
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("embedded corpus: waiting for another process that is making it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _lock(folder: Path) -> FileLock:
+    return FileLock(folder / "lock", what="embedded corpus")
 
 
 def _path(spec: str) -> Path:

@@ -9,7 +9,7 @@ import threading
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar, TypedDict
 
 import numpy as np
 
@@ -19,6 +19,13 @@ from gesso.data.order.skips import merge_ranges, skip_over
 from gesso.data.store.base import Store
 
 Rows = dict[str, np.ndarray]
+
+
+class Consumption(TypedDict):
+    """What of a component lies before a row. epoch: how often it was gone through."""
+
+    rows: int
+    epoch: float
 
 
 class RowOrder(ABC):
@@ -63,8 +70,8 @@ class RowOrder(ABC):
         """
 
     @abstractmethod
-    def consumption(self, row: int) -> dict[str, dict[str, Any]]:
-        """What lies before `row`: {component: {"rows": int, "epoch": float}}.
+    def consumption(self, row: int) -> dict[str, Consumption]:
+        """What lies before `row`: {component: {"rows", "epoch"}}.
 
         Rows in skipped ranges count: the cursors pass over them.
         """

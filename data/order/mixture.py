@@ -9,7 +9,7 @@ import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -24,6 +24,14 @@ BLOCK = 65_536
 
 class MixtureError(ValueError):
     """The mixture asked for cannot be drawn from this store."""
+
+
+class SegmentRecord(TypedDict):
+    """A mixture in a saved state. at: its first row; counts: rows of each component, of a block (of
+    streams: of a batch)."""
+
+    at: int
+    counts: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,7 @@ class Mixture:
         partial = self._block(segment, blocks)[0][:rest] if rest else np.zeros(0, np.int32)
         return now.base + blocks * now.counts + np.bincount(partial, minlength=len(now.counts))
 
-    def record(self) -> list[dict[str, Any]]:
+    def record(self) -> list[SegmentRecord]:
         """The segments as JSON: [{"at": row, "counts": {component: rows per block}}, ...]."""
         return [
             {

@@ -7,12 +7,11 @@ docs/data_order.md tells the whole story.
 
 import math
 import threading
-from typing import Any
 
 import numpy as np
 
 from gesso.data.config import ExamplesConfig, OrderConfig
-from gesso.data.order.base import RowOrder, Rows
+from gesso.data.order.base import Consumption, RowOrder, Rows
 from gesso.data.order.companions import Companions, check_documents
 from gesso.data.order.eras import FORMAT, Eras, Recent
 from gesso.data.order.mixture import BLOCK, Mixture, resolve, train_tokens
@@ -104,7 +103,7 @@ class Order(RowOrder):
             made = {name: array[made_at] for name, array in made.items()}
         return made | {"component": component, "row": rows}
 
-    def consumption(self, row: int) -> dict[str, dict[str, Any]]:
+    def consumption(self, row: int) -> dict[str, Consumption]:
         """As RowOrder.consumption. "epoch" is exact once all eras of
         the store have been counted, until then an estimate from the tokens that are in the store.
         """

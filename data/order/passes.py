@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from gesso.data.config import OrderConfig
-from gesso.data.order.base import HeldoutRows, RowOrder, Rows
+from gesso.data.order.base import Consumption, HeldoutRows, RowOrder, Rows
 from gesso.data.order.draws import Draws, ExampleSource
 from gesso.data.order.eras import Recent, Stopped
 from gesso.data.order.mixture import BLOCK
@@ -107,7 +107,7 @@ class ExampleOrder(RowOrder):
             made = {name: array[made_at] for name, array in made.items()}
         return made | {"component": component, "row": rows}
 
-    def consumption(self, row: int) -> dict[str, dict[str, Any]]:
+    def consumption(self, row: int) -> dict[str, Consumption]:
         """{component: {"rows": int, "epoch": float}} before `row`; epoch: how often its examples
         were drawn on average, to within the pass under way."""
         self._count_until(row)

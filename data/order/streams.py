@@ -5,11 +5,10 @@ i // streams; the places are dealt out to the components in proportion to their 
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from gesso.data.order.mixture import MixtureError, apportion
+from gesso.data.order.mixture import MixtureError, SegmentRecord, apportion
 
 Segments = Sequence[tuple[int, Mapping[str, float]]]
 
@@ -53,7 +52,7 @@ class Streams:
         turns, rest = divmod(row, self.streams)
         return turns * self.counts + np.bincount(self._owner[:rest], minlength=len(self.counts))
 
-    def record(self) -> list[dict[str, Any]]:
+    def record(self) -> list[SegmentRecord]:
         """The mixture as JSON: how many streams each component has."""
         named = zip(self.components, self.counts.tolist(), strict=True)
         return [{"at": 0, "counts": dict(named)}]

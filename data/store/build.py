@@ -19,7 +19,7 @@ import numpy as np
 from gesso.data.config import BuildConfig
 from gesso.data.store.build_report import BuildReport, Display
 from gesso.data.store.identity import LOCKS, identity, prepare_folder
-from gesso.data.store.locks import ShardLock
+from gesso.data.store.locks import SHARED, FileLock
 from gesso.data.store.parts import (
     ERROR,
     Components,
@@ -89,9 +89,10 @@ def build(
         prepare_folder(folder, wanted, tokenizer=tokenizer, step=step)
         if not TokenStore(folder).complete:
             for number in mine:
-                lock = ShardLock(
+                lock = FileLock(
                     folder / LOCKS / f"s{number:05d}.lock",
                     what=f"shard {number} ({shards[number].name}) of {folder}",
+                    advice=SHARED,
                 )
                 lock.acquire()
                 stack.callback(_release, lock)
@@ -320,7 +321,7 @@ class _ShardBuilder:
             raise failure
 
 
-def _release(lock: ShardLock) -> None:
+def _release(lock: FileLock) -> None:
     lock.release()
     with suppress(OSError):  # another builder still has locks there
         lock.path.parent.rmdir()

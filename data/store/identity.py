@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gesso.data.config import BuildConfig
-from gesso.data.store.locks import ShardLock, ShardLocked
+from gesso.data.store.locks import SHARED, FileLock, Locked
 from gesso.data.store.parts import FORMAT, read_commits
 from gesso.data.text.rejects import BuildError
 from gesso.data.text.shards import Shard
@@ -20,15 +20,15 @@ from gesso.data.tokenizers.base import Tokenizer
 from gesso.data.tokenizers.load import save_tokenizer
 from gesso.storage.files import leftovers, write_durably
 
+# What the bytes of a store depend on, as JSON.
+Identity = dict[str, Any]
 META = "meta.json"
 LOCKS = "locks"
 REPAIRS = "repairs.json"
 _OURS = {META, LOCKS, "tokenizer"}
 
 
-def identity(
-    config: BuildConfig, *, shards: tuple[Shard, ...], tokenizer: Tokenizer
-) -> dict[str, Any]:
+def identity(config: BuildConfig, *, shards: tuple[Shard, ...], tokenizer: Tokenizer) -> Identity:
     """Everything the bytes of a store depend on, as JSON.
 
     Paths, workers, share and reject_cap do not enter: they do not change what is committed.
@@ -61,13 +61,13 @@ def identity(
     }
 
 
-def fingerprint(identity: dict[str, Any]) -> str:
+def fingerprint(identity: Identity) -> str:
     """sha256 (hex) of an identity."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def prepare_folder(
-    folder: Path, wanted: dict[str, Any], *, tokenizer: Tokenizer, step: Callable[[str], None]
+    folder: Path, wanted: Identity, *, tokenizer: Tokenizer, step: Callable[[str], None]
 ) -> None:
     """Make the folder this identity's, or see that it is.
 
@@ -78,7 +78,7 @@ def prepare_folder(
         _check_unused(folder)
     elif not _is_repaired(folder, json.loads(meta.read_bytes()), wanted):
         return
-    lock = ShardLock(folder / LOCKS / "meta.lock", what=f"{folder}")
+    lock = FileLock(folder / LOCKS / "meta.lock", what=f"{folder}", advice=SHARED)
     _acquire_soon(lock)
     try:
         for left in leftovers(folder):
@@ -110,7 +110,7 @@ def _check_unused(folder: Path) -> None:
         )
 
 
-def _is_repaired(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) -> bool:
+def _is_repaired(folder: Path, found: Identity, wanted: Identity) -> bool:
     """Whether the folder's record differs from what is wanted by repaired sources alone.
 
     False: not at all. Raises BuildError for any other difference.
@@ -143,22 +143,22 @@ def _is_repaired(folder: Path, found: dict[str, Any], wanted: dict[str, Any]) ->
     return repaired
 
 
-def _may_change(folder: Path, number: int, shard: dict[str, Any]) -> bool:
+def _may_change(folder: Path, number: int, shard: Identity) -> bool:
     """Whether a source may have been repaired or have grown: its shard is not finished, and
     what is committed can be checked against the new file (readers.py does) or is nothing yet."""
     parts = list(read_commits(folder / f"s{number:05d}"))
     return not parts or (shard["form"] in ("jsonl", "text") and not parts[-1]["last"])
 
 
-def _names(record: dict[str, Any]) -> str:
+def _names(record: Identity) -> str:
     names = [shard["name"] for shard in record["shards"]]
     return ", ".join(names[:4]) + (f" ... ({len(names)})" if len(names) > 4 else "")
 
 
-def _acquire_soon(lock: ShardLock) -> None:
+def _acquire_soon(lock: FileLock) -> None:
     for _ in range(100):
         try:
             return lock.acquire()
-        except ShardLocked:
+        except Locked:
             time.sleep(0.1)
     return lock.acquire()

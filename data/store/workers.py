@@ -14,7 +14,7 @@ import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import IO, Any, Protocol
 
 from gesso.data.text.documents import Batch, DocumentRules, Encoded, encode
 from gesso.data.text.rejects import BuildError
@@ -120,7 +120,9 @@ def serve() -> None:
         while True:
             batch = _receive(incoming)
             try:
-                answer: Any = encode(Batch(*batch), rules=rules, tokenizer=tokenizer)
+                answer: Encoded | BuildError = encode(
+                    Batch(*batch), rules=rules, tokenizer=tokenizer
+                )
             except Exception as error:  # noqa: BLE001 - handed to the builder, which raises it
                 answer = BuildError(f"tokenizer process: {type(error).__name__}: {error}")
             _send(outgoing, answer)
@@ -155,14 +157,14 @@ def _death(process: "subprocess.Popen[bytes]") -> str:
     return f"signal {-status}, perhaps out of memory" if status < 0 else f"exit status {status}"
 
 
-def _send(pipe: Any, message: Any) -> None:
+def _send(pipe: IO[bytes], message: object) -> None:
     content = pickle.dumps(message, protocol=5)
     pipe.write(struct.pack("<Q", len(content)))
     pipe.write(content)
     pipe.flush()
 
 
-def _receive(pipe: BinaryIO | Any) -> Any:
+def _receive(pipe: IO[bytes]) -> Any:
     head = pipe.read(8)
     if len(head) < 8:
         raise EOFError

@@ -214,7 +214,7 @@ def _builder_in(source: str, folder: str) -> Any:
     return tfds.builder_from_directory(os.fspath(place))
 
 
-def _is_prepared(folder: Any) -> bool:
+def _is_prepared(folder: epath.Path) -> bool:
     if folder.name.startswith("incomplete."):
         return False
     return (folder / "dataset_info.json").exists() or any(

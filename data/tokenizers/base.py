@@ -8,6 +8,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,8 @@ SENTENCEPIECE_FILE = "sentencepiece.model"
 
 
 BPE_FILE = "tokenizer.json"
+# A JSON object as others write it, whose fields are checked where they are read.
+Json = dict[str, Any]
 
 
 class TokenizerError(ValueError):

@@ -8,12 +8,12 @@ other file (a normaliser, added tokens that are text, other splitting) goes to `
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from gesso.data.tokenizers.base import (
     BPE_FILE,
+    Json,
     Tokenizer,
     TokenizerError,
     check_ids,
@@ -64,7 +64,7 @@ class BPETokenizer(Tokenizer):
 
     kind = "bpe"
 
-    def __init__(self, definition: dict[str, Any], *, eos: int) -> None:
+    def __init__(self, definition: Json, *, eos: int) -> None:
         # Truncation and padding would silently cut documents or fill them up.
         definition = {**definition, "truncation": None, "padding": None}
         self._definition = definition
@@ -136,7 +136,7 @@ class _TiktokenEngine:
 class _TokenizersEngine:
     name = "tokenizers"
 
-    def __init__(self, definition: dict[str, Any], read: Definition) -> None:
+    def __init__(self, definition: Json, read: Definition) -> None:
         from tokenizers import Tokenizer
 
         try:
@@ -174,7 +174,7 @@ def load_files(path: Path, *, eos: str) -> BPETokenizer:
     return BPETokenizer(definition, eos=_find_eos(read, path, asked=eos))
 
 
-def parse_json(path: Path) -> dict[str, Any]:
+def parse_json(path: Path) -> Json:
     """A JSON file's object; TokenizerError says when it is cut off or something else."""
     try:
         content = json.loads(read_file(path))
@@ -220,7 +220,7 @@ def train(texts: Iterator[str], *, vocab_size: int, limit_bytes: int | None = No
     return BPETokenizer(definition, eos=vocab_size - 1)
 
 
-def _from_parts(path: Path, vocab: dict[str, Any]) -> dict[str, Any]:
+def _from_parts(path: Path, vocab: Json) -> Json:
     merges_path = path.with_name("merges.txt")
     if not merges_path.exists():
         raise TokenizerError(
@@ -242,7 +242,7 @@ def _from_parts(path: Path, vocab: dict[str, Any]) -> dict[str, Any]:
                 "the file is cut off or is not a merges file"
             )
         merges.append(pair)
-    definition: dict[str, Any] = {
+    definition: Json = {
         "version": "1.0",
         "added_tokens": [],
         "normalizer": None,
@@ -267,7 +267,7 @@ def _from_parts(path: Path, vocab: dict[str, Any]) -> dict[str, Any]:
     return definition
 
 
-def _add_special(definition: dict[str, Any], token: str, index: int) -> None:
+def _add_special(definition: Json, token: str, index: int) -> None:
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     definition["added_tokens"].append({"id": index, "content": token, **flags, "special": True})
     definition["model"]["vocab"].setdefault(token, index)

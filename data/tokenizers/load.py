@@ -7,12 +7,13 @@ and exports carry. What a tokenizer is stands in base.py, the kinds in bytes.py,
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from gesso.data.tokenizers import bpe, sentencepiece, wordpiece, words
 from gesso.data.tokenizers.base import (
     BPE_FILE,
     SENTENCEPIECE_FILE,
+    Json,
     Tokenizer,
     TokenizerError,
     read_file,
@@ -171,7 +172,7 @@ def _file_in(folder: Path) -> Path:
     )
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def _read_record(path: Path) -> Json:
     try:
         record = json.loads(path.read_bytes())
         types = {"format": int, "kind": str, "eos": int, "fingerprint": str}

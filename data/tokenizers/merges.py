@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from gesso.data.tokenizers.base import TokenizerError
+from gesso.data.tokenizers.base import Json, TokenizerError
 
 # Options of the model and their values when off.
 _MODEL_DEFAULTS = {
@@ -32,7 +32,7 @@ class Definition:
 
     vocab: dict[str, int]
     merges: list[tuple[str, str]]
-    added: list[dict[str, Any]]
+    added: list[Json]
     vocab_size: int
     canonical: bytes
     gpt2_splitting: bool
@@ -49,7 +49,7 @@ class Definition:
         return table
 
 
-def read_definition(definition: dict[str, Any], *, source: str = "tokenizer.json") -> Definition:
+def read_definition(definition: Json, *, source: str = "tokenizer.json") -> Definition:
     """Check a tokenizer.json's content and say what it means.
 
     Truncation, padding and the post-processor never apply to a corpus, so they do not count.
@@ -145,7 +145,7 @@ def _token_bytes(token: str) -> bytes:
         return token.encode("utf-8", "replace")
 
 
-def _steps(step: dict[str, Any] | None, list_name: str) -> list[dict[str, Any]]:
+def _steps(step: Json | None, list_name: str) -> list[Json]:
     if step is None:
         return []
     if step.get("type") == "Sequence":
@@ -163,7 +163,7 @@ def _pairs(merges: list[Any], source: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def _read_added(token: Any, source: str) -> dict[str, Any]:
+def _read_added(token: Any, source: str) -> Json:
     if not isinstance(token, dict) or not isinstance(token.get("id"), int):
         raise TokenizerError(f"{source}: an added token without an id: {token!r}")
     if not isinstance(token.get("content"), str):
@@ -176,7 +176,7 @@ def _read_added(token: Any, source: str) -> dict[str, Any]:
     }
 
 
-def _uncut(token: dict[str, Any]) -> bool:
+def _uncut(token: Json) -> bool:
     # An added token that holds a cutting point, or eats the white space after it, forbids cuts.
     content = token["content"]
     inside = any(
@@ -185,9 +185,7 @@ def _uncut(token: dict[str, Any]) -> bool:
     return not inside and not token["rstrip"]
 
 
-def _check(
-    vocab: Any, merges: list[tuple[str, str]], added: list[dict[str, Any]], source: str
-) -> None:
+def _check(vocab: Any, merges: list[tuple[str, str]], added: list[Json], source: str) -> None:
     if not isinstance(vocab, dict) or not all(type(index) is int for index in vocab.values()):
         raise TokenizerError(f"{source}: the vocabulary is not a map from tokens to ids")
     if len(set(vocab.values())) != len(vocab) or min(vocab.values(), default=0) < 0:
@@ -215,11 +213,11 @@ def _check(
 
 
 def _canonical(
-    definition: dict[str, Any],
+    definition: Json,
     vocab: dict[str, int],
     merges: list[tuple[str, str]],
-    added: list[dict[str, Any]],
-    steps: list[dict[str, Any]],
+    added: list[Json],
+    steps: list[Json],
 ) -> bytes:
     """What decides ids, and nothing else, in one spelling."""
     model = definition["model"]

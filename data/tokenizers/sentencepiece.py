@@ -15,6 +15,7 @@ import numpy as np
 
 from gesso.data.tokenizers.base import (
     SENTENCEPIECE_FILE,
+    Json,
     Tokenizer,
     TokenizerError,
     check_ids,
@@ -31,7 +32,7 @@ ESCAPED_SPACE = "\u2581"
 
 # T5's order of the special ids. Nothing is normalised away and every byte has a piece, so every
 # text round-trips; runs of spaces (code) become pieces of their own.
-EXACT: dict[str, Any] = {
+EXACT: Json = {
     "normalization_rule_name": "identity",
     "remove_extra_whitespaces": False,
     "add_dummy_prefix": False,

@@ -16,6 +16,7 @@ import numpy as np
 
 from gesso.data.tokenizers.base import (
     BPE_FILE,
+    Json,
     Tokenizer,
     TokenizerError,
     check_ids,
@@ -53,9 +54,7 @@ class WordPieceTokenizer(Tokenizer):
 
     kind = "wordpiece"
 
-    def __init__(
-        self, definition: dict[str, Any], *, eos: int = -1, source: str = DEFINITION_FILE
-    ) -> None:
+    def __init__(self, definition: Json, *, eos: int = -1, source: str = DEFINITION_FILE) -> None:
         definition = {**definition, "truncation": None, "padding": None, "post_processor": None}
         self._definition = definition
         ids = _ids(definition, source)
@@ -142,7 +141,7 @@ def load_vocabulary(path: Path, *, eos: str = "") -> WordPieceTokenizer:
     return load_definition(definition, path, eos=eos)
 
 
-def load_definition(definition: dict[str, Any], path: Path, *, eos: str = "") -> WordPieceTokenizer:
+def load_definition(definition: Json, path: Path, *, eos: str = "") -> WordPieceTokenizer:
     """The tokenizer of a tokenizer.json's content."""
     ids = _ids(definition, str(path))
     if eos and eos not in ids:
@@ -208,7 +207,7 @@ def _definition(
     lowercase: bool,
     accents: bool | None = None,
     chinese: bool = True,
-) -> dict[str, Any]:
+) -> Json:
     return {
         "version": "1.0",
         "truncation": None,
@@ -234,7 +233,7 @@ def _definition(
     }
 
 
-def _ids(definition: dict[str, Any], source: str) -> dict[str, int]:
+def _ids(definition: Json, source: str) -> dict[str, int]:
     model = definition.get("model")
     vocab = model.get("vocab") if isinstance(model, dict) else None
     if not isinstance(vocab, dict) or not all(type(index) is int for index in vocab.values()):
@@ -248,7 +247,7 @@ def _ids(definition: dict[str, Any], source: str) -> dict[str, int]:
     return ids
 
 
-def _engine(definition: dict[str, Any], source: str) -> Any:
+def _engine(definition: Json, source: str) -> Any:
     from tokenizers import Tokenizer
 
     try:
@@ -260,17 +259,17 @@ def _engine(definition: dict[str, Any], source: str) -> Any:
     return made
 
 
-def _is_plain(definition: dict[str, Any]) -> bool:
+def _is_plain(definition: Json) -> bool:
     """BERT's own splitting and no added text: cuts before white space then change no id."""
     kinds = [(definition.get(x) or {}).get("type") for x in ("normalizer", "pre_tokenizer")]
     return kinds == ["BertNormalizer", "BertPreTokenizer"] and not _text_tokens(definition)
 
 
-def _text_tokens(definition: dict[str, Any]) -> list[Any]:
+def _text_tokens(definition: Json) -> list[Any]:
     return [each for each in definition.get("added_tokens") or [] if not each.get("special")]
 
 
-def _canonical(definition: dict[str, Any]) -> bytes:
+def _canonical(definition: Json) -> bytes:
     """What decides ids, and nothing else, in one spelling."""
     normalizer = definition.get("normalizer")
     if normalizer and normalizer.get("type") == "BertNormalizer":

@@ -16,7 +16,7 @@ from sample_corpus import (
 
 from gesso.data.config import BuildConfig
 from gesso.data.store import build as building
-from gesso.data.store.locks import ShardLocked
+from gesso.data.store.locks import Locked
 from gesso.data.store.parts import part_tokens
 from gesso.data.store.workers import Pool
 from gesso.data.text.documents import Batch, DocumentRules, count_words
@@ -123,7 +123,7 @@ def test_a_second_writer_is_told_who_builds(tmp_path):
     def step(where):
         if not asked:
             asked.append(where)
-            with pytest.raises(ShardLocked) as error:
+            with pytest.raises(Locked) as error:
                 small_build(path, tmp_path / "store")
             asked.append(str(error.value))
 

@@ -72,6 +72,16 @@ def test_published_shapes(tmp_path, task, name, content, texts, labels):
     assert store.labels == SHAPES[task].labels and store.verify() == []
 
 
+def test_a_file_that_is_gone_is_reported(tmp_path):
+    (tmp_path / "wsc.jsonl").write_text(json.dumps(WSC) + "\n")
+    config = TaskConfig(task="wsc", files=(str(tmp_path / "wsc.jsonl"),), holdout=0)
+    store = build_task(config, tmp_path / "store")
+    (store.folder / "examples.jsonl").unlink()
+    assert store.verify() == [
+        f"{store.folder / 'examples.jsonl'}: the file is missing; build it again"
+    ]
+
+
 def test_numbers_and_templates(tmp_path):
     lines = [{"a": {"b": "x"}, "c": 3, "score": "2.5"}, {"a": {"b": "y"}, "c": 4, "score": 1}]
     path = write_lines(tmp_path / "t.jsonl", lines)
