@@ -100,9 +100,10 @@ def generate(
             for row, text in enumerate(texts):
                 stream(row, text)
         return texts
-    batch = _left_padded([_ids(prompt, tokenizer) for prompt in prompts], model.config)
+    batch = _left_padded([_ids(prompt, tokenizer) for prompt in prompts], _longest(model))
     rows, length = batch["tokens"].shape
     params = jax.tree.map(lambda each: jnp.asarray(each, compute), params)
+    assert isinstance(model.config, GPTConfig)  # it writes without a source
     programs = _programs(model.config, temperature > 0, top_k, replicated(params))
     sampling = _Sampling(
         key=jax.random.key(seed),
@@ -129,8 +130,8 @@ def _searched(
     model: Model, params: Any, tokenizer: Tokenizer, prompts: Sequence[Prompt], **search: Any
 ) -> list[str]:
     """What beam search finds for a decoder's prompts."""
-    batch = _left_padded([_ids(prompt, tokenizer) for prompt in prompts], model.config)
-    room = model.config.positions - int(batch["positions"].max())
+    batch = _left_padded([_ids(prompt, tokenizer) for prompt in prompts], _longest(model))
+    room = _longest(model) - int(batch["positions"].max())
     params = jax.tree.map(lambda each: jnp.asarray(each, search["compute"]), params)
     found = beam_search(
         model,
@@ -173,19 +174,19 @@ def _programs(
         made = jnp.int32(0)
         last_B = batch["positions"][:, -1]
         cache, token_B, position_B = after(params, cache, batch, last_B, s, made)
-        done_B = (token_B == s.eos) | (position_B >= config.positions)
+        done_B = (token_B == s.eos) | (position_B >= config.longest)
         return _State(cache, token_B, position_B, done_B, made + 1), token_B[None]
 
     def several(count: int) -> Any:
         def one(params: Any, s: _Sampling, state: _State, _: None) -> tuple[_State, jax.Array]:
             # A finished row goes on at its last place, and what it makes is thrown away.
-            place_B = jnp.minimum(state.position_B, config.positions - 1)
+            place_B = jnp.minimum(state.position_B, config.longest - 1)
             batch = {"tokens": state.token_B[:, None], "positions": place_B[:, None]}
             cache, token_B, position_B = after(
                 params, state.cache, batch, state.position_B, s, state.made
             )
             token_B = jnp.where(state.done_B, s.eos, token_B)
-            done_B = state.done_B | (token_B == s.eos) | (position_B >= config.positions)
+            done_B = state.done_B | (token_B == s.eos) | (position_B >= config.longest)
             return _State(cache, token_B, position_B, done_B, state.made + 1), token_B
 
         def run(params: Any, state: _State, s: _Sampling) -> tuple[_State, jax.Array]:
@@ -247,15 +248,22 @@ def _check(
         )
 
 
-def _left_padded(ids: Sequence[Any], config: GPTConfig) -> dict[str, np.ndarray]:
+def _longest(model: Model) -> int:
+    """The most tokens of prompt and continuation: rows of the table of positions less those before
+    a document's first."""
+    assert model.config.longest is not None, "a decoder's rows end"
+    return model.config.longest
+
+
+def _left_padded(ids: Sequence[Any], longest: int) -> dict[str, np.ndarray]:
     """Prompts that end together: tokens, segments (0 for padding), positions, i32[rows, length]."""
     for row, each in enumerate(ids):
-        if len(each) >= config.positions:
+        if len(each) >= longest:
             raise PromptError(
-                f"prompt {row} has {len(each)} tokens and the model {config.positions} positions,"
-                f" one of which the continuation needs; shorten it to {config.positions - 1}"
+                f"prompt {row} has {len(each)} tokens and the model {longest} positions,"
+                f" one of which the continuation needs; shorten it to {longest - 1}"
             )
-    length = min(-(-max(map(len, ids)) // BUCKET) * BUCKET, config.positions)
+    length = min(-(-max(map(len, ids)) // BUCKET) * BUCKET, longest)
     batch = {
         name: np.zeros((len(ids), length), np.int32) for name in ("tokens", "segments", "positions")
     }

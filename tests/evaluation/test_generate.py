@@ -1,5 +1,7 @@
 """Generation: equal to the naive loop, alone or in a batch, cached, padded, chunked or streamed."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -103,6 +105,17 @@ def test_it_stops_before_a_text(made, settings):
 def test_prompts_may_be_ids(made):
     ids = [made[2].encode(prompt).tolist() for prompt in PROMPTS]
     assert generate(*made, ids, max_tokens=8) == generate(*made, PROMPTS, max_tokens=8)
+
+
+def test_positions_that_begin_later_end_the_text_as_they_do_a_row():
+    """OPT's table has rows before that of the first token, which no text can have."""
+    config = dataclasses.replace(CONFIG, positions=24, first_position=4)
+    model = build(config)
+    params, tokenizer = model.init(jax.random.key(0)), load_tokenizer("bytes")
+    text = generate(model, params, tokenizer, ["x" * 17], max_tokens=50, temperature=0)[0]
+    assert len(tokenizer.encode(text)) <= 4  # 17 + 3 fill the positions
+    with pytest.raises(PromptError, match="20 positions"):
+        generate(model, params, tokenizer, ["x" * 20], max_tokens=1)
 
 
 def test_it_stops_where_the_positions_end(made):
