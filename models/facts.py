@@ -38,6 +38,10 @@ class Facts:
     start: int = -1
     mup_base: int = 0
     word_embed: int = 0
+    token_types: int = 0
+    head: str = "tied"
+    reads: str = "words"
+    characters: int = 0
     attention: Way = "dense"
     remat: Remat = "none"
 

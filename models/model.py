@@ -9,15 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.core import Tracer
+from jax.typing import DTypeLike
 
 from gesso.models.config import ModelConfig
 from gesso.models.families import family
 from gesso.models.layers.hooks import Hooks
 from gesso.models.layers.hooks import letters_of as hook_letters
 from gesso.models.network import Network
+from gesso.models.trees import Params, Pytree
 from gesso.partitioning.axes import Operator
-
-Params = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Model:
     letters: the tree of params with each array's letters ("ZDNH") in its place.
     """
 
-    config: Any
-    letters: dict[str, Any]
+    config: ModelConfig
+    letters: Params
     _class: type[Network]
-    _graph: Any
-    _state: Any
+    _graph: nnx.GraphDef
+    _state: nnx.State
 
     @property
     def has_encoder(self) -> bool:
@@ -61,14 +61,14 @@ class Model:
             module.hooks = nnx.data(Hooks(**params["hooks"]))
         return module
 
-    def letters_of(self, params: Params) -> dict[str, Any]:
+    def letters_of(self, params: Params) -> Params:
         """The letters of params that an adapter may be bound to: of each array in them."""
         return _spelled(params, self.letters)
 
     def apply(
         self,
         params: Params,
-        batch: Mapping[str, Any],
+        batch: Mapping[str, jax.Array | np.ndarray],
         key: jax.Array | None = None,
         hidden: bool = False,
     ) -> dict[str, jax.Array]:
@@ -82,11 +82,13 @@ class Model:
         """
         return self.merge(params).outputs(self._inputs(batch), key, hidden=hidden)
 
-    def init_cache(self, rows: int, length: int, dtype: Any = jnp.float32) -> Any:
+    def init_cache(self, rows: int, length: int, dtype: DTypeLike = jnp.float32) -> Pytree:
         """An empty cache for `rows` rows of up to `length` tokens, padding included."""
         return self._class.init_cache(self.config, rows, length, dtype)
 
-    def encode(self, params: Params, batch: Mapping[str, Any], length: int) -> Any:
+    def encode(
+        self, params: Params, batch: Mapping[str, jax.Array | np.ndarray], length: int
+    ) -> Pytree:
         """The cache of an encoder-decoder that has read the batch's source and written nothing,
         with room for `length` tokens; computed once, for `decode`.
 
@@ -102,10 +104,10 @@ class Model:
     def decode(
         self,
         params: Params,
-        cache: Any,
-        batch: Mapping[str, Any],
+        cache: Pytree,
+        batch: Mapping[str, jax.Array | np.ndarray],
         logits: Literal["all", "last"] = "all",
-    ) -> tuple[jax.Array, Any]:
+    ) -> tuple[jax.Array, Pytree]:
         """Logits f32[B, L, V] (L = 1 for "last") of the tokens after those in the cache.
 
         Positions count on from the cache's length where the batch has none; a left-padded prompt
@@ -115,7 +117,7 @@ class Model:
         x_BLD, cache = module.decode(cache, self._inputs(batch))
         return module.logits(x_BLD if logits == "all" else x_BLD[:, -1:]), cache
 
-    def _inputs(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+    def _inputs(self, batch: Mapping[str, jax.Array | np.ndarray]) -> dict[str, jax.Array]:
         """The leaves the model reads. ValueError for a batch it has no table rows for; values that
         are being traced, or that live on other hosts, are not looked at: they give NaN."""
         if self.config.longest is not None:
@@ -133,7 +135,7 @@ class Model:
         return {name: jnp.asarray(batch[name]) for name in tables}
 
 
-def _spelled(params: Any, letters: Any) -> Any:
+def _spelled(params: Pytree, letters: Pytree) -> Pytree:
     if isinstance(params, Operator):
         return params.spelled(letters)
     if not isinstance(params, dict):
@@ -144,7 +146,7 @@ def _spelled(params: Any, letters: Any) -> Any:
     }
 
 
-def _check(name: str, values: Any, rows: int | None) -> None:
+def _check(name: str, values: jax.Array | np.ndarray, rows: int | None) -> None:
     if rows is None or isinstance(values, Tracer):
         return
     if isinstance(values, jax.Array) and not values.is_fully_addressable:
@@ -162,7 +164,7 @@ def build(config: ModelConfig) -> Model:
         raise ValueError("; ".join(problems))
     made = family(config.family).network()
     graph, state = nnx.split(jax.eval_shape(lambda key: made(config, key), jax.random.key(0)))
-    letters: dict[str, Any] = {}
+    letters: Params = {}
     for path, variable in nnx.to_flat_state(state):
         *parents, name = map(str, path)
         place = letters

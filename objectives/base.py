@@ -3,13 +3,16 @@
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import jax
 import numpy as np
 
 from gesso.data.config import FrameConfig
+from gesso.data.store.base import Store
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.objectives.config import TASKS, ObjectiveConfig
+from gesso.objectives.given import ModelSettings, Module
 
 # The rows of a data order by their numbers, as Order.take gives them.
 Take = Callable[[np.ndarray], Mapping[str, np.ndarray]]
@@ -70,14 +73,14 @@ class Objective(Protocol):
         ...
 
     def __call__(
-        self, module: Any, batch: Mapping[str, jax.Array], key: jax.Array | None
+        self, module: Module, batch: Mapping[str, jax.Array], key: jax.Array | None
     ) -> dict[str, jax.Array]:
         """{term: unreduced float32 values} of a model merged with its params."""
         ...
 
     def carried(
         self,
-        module: Any,
+        module: Module,
         batch: Mapping[str, jax.Array],
         key: jax.Array | None,
         carry: Mapping[str, jax.Array],
@@ -103,7 +106,11 @@ _HOME = {
 
 
 def build(
-    config: ObjectiveConfig, *, tokenizer: Any = None, model: Any = None, store: Any = None
+    config: ObjectiveConfig,
+    *,
+    tokenizer: Tokenizer | None = None,
+    model: ModelSettings | None = None,
+    store: Store | None = None,
 ) -> Objective:
     """The objective of a config. tokenizer, model: the store's tokenizer and the model's config,
     which those objectives need that place special tokens. store: that of labelled examples, for

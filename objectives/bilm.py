@@ -1,14 +1,16 @@
 """The bidirectional language model: each word from those before it, and from those after it."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import numpy as np
 
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.objectives.base import Objective, Term
 from gesso.objectives.config import BiLMConfig
 from gesso.objectives.cross_entropy import cross_entropy
+from gesso.objectives.given import ModelSettings, Module
 from gesso.objectives.sampled_softmax import sampled_cross_entropy
 
 DIRECTIONS: tuple[Literal["forward", "backward"], ...] = ("forward", "backward")
@@ -35,24 +37,31 @@ class BiLM(Objective):
         for direction in DIRECTIONS
     }
 
-    def __init__(self, config: BiLMConfig, *, tokenizer: Any = None, model: Any = None):
-        self.config, self.model = config, model
+    def __init__(
+        self,
+        config: BiLMConfig,
+        *,
+        tokenizer: Tokenizer | None = None,
+        model: ModelSettings | None = None,
+    ):
+        self.config = config
         if model is None or model.architecture != "two_directions":
             raise ValueError(
                 "objective bilm needs a model that reads both ways, family elmo, not"
                 f" {'none' if model is None else model.family}"
             )
+        self.model = model
         if model.head == "none":
             raise ValueError("objective bilm needs a softmax; use model.head shared or separate")
-        spelling = getattr(tokenizer, "spelling", None)
+        spelling = None if tokenizer is None else tokenizer.spelling
         if model.reads == "characters" and tokenizer is not None and spelling is None:
             raise ValueError(
                 f"this store's tokenizer, of kind {tokenizer.kind}, has no words to spell by their"
                 " characters; build the store with one of kind words (gesso tokenizer train --kind"
                 " words), or set --model.reads words"
             )
-        self.classes = getattr(tokenizer, "classes", getattr(tokenizer, "vocab_size", model.vocab))
-        self.unknown = getattr(tokenizer, "special", {}).get("unk", 0)
+        self.classes = model.vocab if tokenizer is None else tokenizer.classes
+        self.unknown = 0 if tokenizer is None else tokenizer.special.get("unk", 0)
         if self.classes > model.vocab:
             raise ValueError(
                 f"the store's tokenizer has {self.classes} classes but the model's softmax"
@@ -116,7 +125,7 @@ class BiLM(Objective):
         return made
 
     def __call__(
-        self, module: Any, batch: Mapping[str, jax.Array], key: jax.Array | None
+        self, module: Module, batch: Mapping[str, jax.Array], key: jax.Array | None
     ) -> dict[str, jax.Array]:
         """{"forward", "backward": f32[B, L]} of rows that start from nothing. No key: no dropout,
         and the softmax is full."""
@@ -125,7 +134,7 @@ class BiLM(Objective):
 
     def carried(
         self,
-        module: Any,
+        module: Module,
         batch: Mapping[str, jax.Array],
         key: jax.Array | None,
         carry: Mapping[str, jax.Array],
@@ -149,16 +158,19 @@ class BiLM(Objective):
         self,
         x_BLD: jax.Array,
         targets_BL: jax.Array,
-        head: tuple[jax.Array, jax.Array],
+        head: tuple[jax.Array, jax.Array | None],
         key: jax.Array | None,
     ) -> jax.Array:
         if self.config.softmax == "full" or key is None:
             chunk = self.config.chunk_tokens
             return cross_entropy(x_BLD, targets_BL, *head, chunk_tokens=chunk).nll_BL
+        table_VD, bias_V = head
+        assert bias_V is not None  # ELMo's softmax has one
         return sampled_cross_entropy(
             x_BLD,
             targets_BL,
-            *head,
+            table_VD,
+            bias_V,
             classes=self.classes,
             samples=self.config.samples,
             key=key,

@@ -1,15 +1,17 @@
 """Next-token prediction: every token but a document's first is predicted from those before it."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.objectives.base import Objective, Term
 from gesso.objectives.config import CausalLMConfig
 from gesso.objectives.cross_entropy import cross_entropy
+from gesso.objectives.given import ModelSettings, Module
 
 
 class CausalLM(Objective):
@@ -24,7 +26,13 @@ class CausalLM(Objective):
     letters: Mapping[str, str] = {}
     companions = False
 
-    def __init__(self, config: CausalLMConfig, *, tokenizer: Any = None, model: Any = None):
+    def __init__(
+        self,
+        config: CausalLMConfig,
+        *,
+        tokenizer: Tokenizer | None = None,
+        model: ModelSettings | None = None,
+    ):
         self.config = config
         lm = {"lm": Term(weight="lm_weight", targets="targets")}
         z = {"z": Term(weight="lm_weight", coefficient=config.z_loss)} if config.z_loss else {}
@@ -57,7 +65,7 @@ class CausalLM(Objective):
         return whole | {"lm_weight": weight}
 
     def __call__(
-        self, module: Any, batch: Mapping[str, jax.Array], key: jax.Array | None
+        self, module: Module, batch: Mapping[str, jax.Array], key: jax.Array | None
     ) -> dict[str, jax.Array]:
         """{"lm": f32[B, L], "z"?: f32[B, L]}. No key, no dropout."""
         x_BLD = module.features(batch, key)

@@ -1,15 +1,16 @@
 """Denoising: an encoder reads a damaged piece of text, a decoder writes what is missing."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from gesso.data.order.counter_hash import below, draw
 from gesso.data.order.permutation import make_key
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.objectives.base import Term
 from gesso.objectives.config import DenoiseConfig
 from gesso.objectives.denoise_spans import noise_of, sentinel_sides, span_counts
+from gesso.objectives.given import ModelSettings
 from gesso.objectives.two_sides import Pieces, Room, Sides, TwoSided, around
 
 
@@ -37,8 +38,8 @@ class Denoise(TwoSided):
         self,
         config: DenoiseConfig,
         *,
-        tokenizer: Any = None,
-        model: Any = None,
+        tokenizer: Tokenizer | None = None,
+        model: ModelSettings | None = None,
         room: Room | None = None,
     ):
         """Raises ValueError also for ids of sentinels, mode or start that mean something else."""
@@ -46,6 +47,7 @@ class Denoise(TwoSided):
         super().__init__(config, tokenizer=tokenizer, model=model, room=room)
         top = config.first_sentinel
         self._first_sentinel = top if top >= 0 else self.vocab - 1
+        assert tokenizer is not None and model is not None  # refused above
         if problems := _id_problems(config, self._first_sentinel, self.start, tokenizer, model):
             raise ValueError("; ".join(problems))
 
@@ -135,7 +137,9 @@ class Denoise(TwoSided):
         return np.clip(longest, 1, np.maximum(n - 1, 1))
 
 
-def _id_problems(c: DenoiseConfig, top: int, start: int, tokenizer: Any, model: Any) -> list[str]:
+def _id_problems(
+    c: DenoiseConfig, top: int, start: int, tokenizer: Tokenizer, model: ModelSettings
+) -> list[str]:
     """What is wrong with the ids that stand for spans, modes and the decoder's start."""
     problems, known = [], int(tokenizer.vocab_size)
     lowest = top - c.sentinels + 1 if c.form == "spans" else top + 1

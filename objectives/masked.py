@@ -1,15 +1,17 @@
 """Masked-token prediction, alone or with pairs of texts: BERT's objective and its relatives."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.objectives.base import Objective, Term
 from gesso.objectives.config import MaskedLMConfig
 from gesso.objectives.cross_entropy import cross_entropy
+from gesso.objectives.given import ModelSettings, Module
 from gesso.objectives.masked_pairs import Frame, frame_rows
 from gesso.objectives.masking import Masking, mask_rows
 from gesso.partitioning.axes import shard
@@ -35,7 +37,13 @@ class MaskedLM(Objective):
         "nsp_weight": "BP",
     }
 
-    def __init__(self, config: MaskedLMConfig, *, tokenizer: Any = None, model: Any = None):
+    def __init__(
+        self,
+        config: MaskedLMConfig,
+        *,
+        tokenizer: Tokenizer | None = None,
+        model: ModelSettings | None = None,
+    ):
         self.config = config
         _check_heads(config, model)
         ids = _special_ids(config, tokenizer, model)
@@ -78,7 +86,7 @@ class MaskedLM(Objective):
         return framed | masked | {"component": component}
 
     def __call__(
-        self, module: Any, batch: Mapping[str, jax.Array], key: jax.Array | None
+        self, module: Module, batch: Mapping[str, jax.Array], key: jax.Array | None
     ) -> dict[str, jax.Array]:
         """{"mlm", "mlm_accuracy": f32[B, M], "nsp"?, "nsp_accuracy"?: f32[B, P]}. No key, no
         dropout. Only the features of the predicted places reach the vocabulary."""
@@ -102,7 +110,7 @@ def _gathered(x_BLD: jax.Array, places: jax.Array, letters: str) -> jax.Array:
     return shard(jnp.take_along_axis(x_BLD, places[..., None], axis=1), letters)
 
 
-def _check_heads(config: MaskedLMConfig, model: Any) -> None:
+def _check_heads(config: MaskedLMConfig, model: ModelSettings | None) -> None:
     """ValueError for a model that does not have what the objective reads."""
     if model is None:
         return
@@ -121,8 +129,10 @@ def _check_heads(config: MaskedLMConfig, model: Any) -> None:
         )
 
 
-def _special_ids(config: MaskedLMConfig, tokenizer: Any, model: Any) -> dict[str, int]:
-    own = getattr(tokenizer, "special", {})
+def _special_ids(
+    config: MaskedLMConfig, tokenizer: Tokenizer | None, model: ModelSettings | None
+) -> dict[str, int]:
+    own: Mapping[str, int] = {} if tokenizer is None else tokenizer.special
     ids = {}
     for name in ("mask", "cls", "sep"):
         asked = getattr(config, name)
@@ -147,7 +157,12 @@ def _special_ids(config: MaskedLMConfig, tokenizer: Any, model: Any) -> dict[str
     return ids
 
 
-def _masking(config: MaskedLMConfig, ids: dict[str, int], tokenizer: Any, model: Any) -> Masking:
+def _masking(
+    config: MaskedLMConfig,
+    ids: dict[str, int],
+    tokenizer: Tokenizer | None,
+    model: ModelSettings | None,
+) -> Masking:
     known = 0 if model is None else model.vocab
     if tokenizer is not None:
         known = tokenizer.vocab_size
@@ -158,8 +173,8 @@ def _masking(config: MaskedLMConfig, ids: dict[str, int], tokenizer: Any, model:
     if tokenizer is not None:
         # Ids that stand for no text: control tokens, the unknown word, the end of a document.
         special[:known] |= np.asarray(tokenizer.byte_lengths) == 0
-        special[[*getattr(tokenizer, "special", {}).values(), tokenizer.eos]] = True
-        continues[:known] = getattr(tokenizer, "continues", continues[:known])
+        special[[*tokenizer.special.values(), tokenizer.eos]] = True
+        continues[:known] = tokenizer.continues
     others = np.flatnonzero(~special[:known]).astype(np.int32)
     if not len(others):
         raise ValueError("masked-token prediction needs a vocabulary: a tokenizer's or a model's")

@@ -8,8 +8,10 @@ import numpy as np
 
 from gesso.data.order.counter_hash import draw, fraction
 from gesso.data.order.permutation import make_key
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.objectives.base import Objective, Take, Term, build
 from gesso.objectives.config import MixedConfig
+from gesso.objectives.given import ModelSettings, Module
 from gesso.objectives.two_sides import TwoSided, make_room
 
 Batch = dict[str, np.ndarray]
@@ -28,7 +30,13 @@ class Mixed(Objective):
     companions = False
     overlap: Literal[0, 1] = 0
 
-    def __init__(self, config: MixedConfig, *, tokenizer: Any = None, model: Any = None):
+    def __init__(
+        self,
+        config: MixedConfig,
+        *,
+        tokenizer: Tokenizer | None = None,
+        model: ModelSettings | None = None,
+    ):
         """Raises ValueError for a part that cannot be, naming it."""
         self.config = config
         context = {"tokenizer": tokenizer, "model": model}
@@ -89,7 +97,7 @@ class Mixed(Objective):
         return batch
 
     def __call__(
-        self, module: Any, batch: Mapping[str, jax.Array], key: jax.Array | None
+        self, module: Module, batch: Mapping[str, jax.Array], key: jax.Array | None
     ) -> dict[str, jax.Array]:
         """{term: f32[B, L]} of every row, also of those that the term's weight leaves out."""
         first = next(iter(self.parts.values()))

@@ -1,14 +1,15 @@
 """From source to target: documents with one separator, read before it and written after it."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import numpy as np
 
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.objectives.base import Take, Term
 from gesso.objectives.config import Seq2SeqLMConfig
 from gesso.objectives.cross_entropy import Scored
+from gesso.objectives.given import ModelSettings
 from gesso.objectives.two_sides import Pieces, Room, Sides, TwoSided, around
 
 _CHECKED_ROWS = 64
@@ -33,12 +34,13 @@ class Seq2SeqLM(TwoSided):
         self,
         config: Seq2SeqLMConfig,
         *,
-        tokenizer: Any = None,
-        model: Any = None,
+        tokenizer: Tokenizer | None = None,
+        model: ModelSettings | None = None,
         room: Room | None = None,
     ):
         """Raises ValueError also for a separator that is not exactly one id."""
         super().__init__(config, tokenizer=tokenizer, model=model, room=room)
+        assert tokenizer is not None  # refused above
         ids = tokenizer.encode(config.separator)
         if len(ids) != 1:
             raise ValueError(

@@ -10,8 +10,10 @@ from typing import Any, Literal, NamedTuple
 import jax
 import numpy as np
 
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.objectives.base import Objective, Take, Term
 from gesso.objectives.cross_entropy import Scored, cross_entropy
+from gesso.objectives.given import ModelSettings, Module
 
 LETTERS = {"source": "BS", "source_segments": "BS", "source_positions": "BS"}
 LONGEST = 1 << 15  # tokens of a row for which room is computed
@@ -174,7 +176,14 @@ class TwoSided(Objective):
     weight_leaves: tuple[str, ...] = ("lm_weight",)  # the first is the first term's
     terms: Mapping[str, Term]
 
-    def __init__(self, config: Any, *, tokenizer: Any, model: Any, room: Room | None = None):
+    def __init__(
+        self,
+        config: Any,
+        *,
+        tokenizer: Tokenizer | None,
+        model: ModelSettings | None,
+        room: Room | None = None,
+    ):
         """room: shared with other objectives of a mix. Raises ValueError for a model that has no
         source, or no start id for the decoder."""
         if tokenizer is None or model is None:
@@ -242,7 +251,7 @@ class TwoSided(Objective):
         return batch | self.weights(pieces, made, (n, size))
 
     def score(
-        self, module: Any, batch: Mapping[str, jax.Array], key: jax.Array | None, *, chunk: int
+        self, module: Module, batch: Mapping[str, jax.Array], key: jax.Array | None, *, chunk: int
     ) -> Scored:
         """What each target costs; the same for all objectives of this class. chunk: tokens."""
         x_BLD = module.features(batch, key)
@@ -253,7 +262,7 @@ class TwoSided(Objective):
         return {"nll": scored.nll_BL, "accuracy": scored.correct_BL}
 
     def __call__(
-        self, module: Any, batch: Mapping[str, jax.Array], key: jax.Array | None
+        self, module: Module, batch: Mapping[str, jax.Array], key: jax.Array | None
     ) -> dict[str, jax.Array]:
         """{term: f32[B, L]}. No key, no dropout."""
         scored = self.score(module, batch, key, chunk=self.config.chunk_tokens)

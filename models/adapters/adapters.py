@@ -7,17 +7,17 @@ the model's own parameters. Nothing as large as a weight is made by binding.
 
 import fnmatch
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
 
 from gesso.models.adapters.config import AdapterConfig
 from gesso.models.adapters.virtual import draw_virtual, virtual, virtual_letters
+from gesso.models.facts import Facts
 from gesso.models.layers.hooks import Focus
 from gesso.models.layers.operators import Injected, LowRank, Scaled, inner_outer
-from gesso.models.trees import flat, nest
+from gesso.models.trees import Leaf, Leaves, Params, flat, nest
 from gesso.settings.nearest import nearest
 
 _DEFAULT = {
@@ -32,7 +32,7 @@ class AdapterError(ValueError):
     """An adapter that this model cannot have."""
 
 
-def targets(config: AdapterConfig, letters: Mapping[str, Any]) -> dict[str, str]:
+def targets(config: AdapterConfig, letters: Mapping[str, Leaf]) -> dict[str, str]:
     """{name: letters} of the parameters of a model that LoRA or (IA)3 adapts, in the model's order.
 
     letters: the model's tree. Raises AdapterError for a pattern that names nothing it can.
@@ -60,7 +60,9 @@ def targets(config: AdapterConfig, letters: Mapping[str, Any]) -> dict[str, str]
     }
 
 
-def init(config: AdapterConfig, key: jax.Array, base: Mapping[str, Any], letters: Any) -> Any:
+def init(
+    config: AdapterConfig, key: jax.Array, base: Mapping[str, Leaf], letters: Params
+) -> Params:
     """The adapter's float32 arrays before training. base: the model's parameters, or their
     jax.ShapeDtypeStructs (a prompt that is not reparametrized begins as rows of the table of words,
     and needs these). letters: the model's.
@@ -85,7 +87,7 @@ def init(config: AdapterConfig, key: jax.Array, base: Mapping[str, Any], letters
     return draw_virtual(config, key, arrays, flat(letters))
 
 
-def letters_of(config: AdapterConfig, base_letters: Any) -> Any:
+def letters_of(config: AdapterConfig, base_letters: Params) -> Params:
     """The adapter's tree of letters: A lies as what its weight reads, B as what it makes, the rank
     on every device."""
     if config.kind in ("lora", "ia3"):
@@ -102,7 +104,9 @@ def letters_of(config: AdapterConfig, base_letters: Any) -> Any:
     return virtual_letters(config)
 
 
-def bind(base: Any, adapter: Any, config: AdapterConfig, key: jax.Array | None = None) -> Any:
+def bind(
+    base: Params, adapter: Params, config: AdapterConfig, key: jax.Array | None = None
+) -> Params:
     """What `Model.merge` takes: the base's parameters with the adapter around them.
 
     Traceable; both trees in the dtype they are used in. key: of a LoRA's dropout, None = none.
@@ -130,12 +134,12 @@ def side(name: str) -> str:
     return "in" if name.rpartition("/")[2] in ("out", "down") else "out"
 
 
-def adapted(adapter: Any) -> list[str]:
+def adapted(adapter: Params) -> list[str]:
     """The names of the parameters that an adapter of LoRA or (IA)3 is for, in order."""
     return list(dict.fromkeys(name.rpartition("/")[0] for name in flat(adapter)))
 
 
-def refused(config: AdapterConfig, model: Any, letters: Any) -> list[str]:
+def refused(config: AdapterConfig, model: Facts, letters: Params) -> list[str]:
     """What is wrong with an adapter for a model; its config and its tree of letters."""
     if config.kind == "none" or (found := [*config.problems(), *config.misfits(model)]):
         return config.problems() if config.kind == "none" else found
@@ -182,10 +186,10 @@ def _only(config: AdapterConfig, name: str) -> AdapterConfig:
 def _bound(
     config: AdapterConfig,
     name: str,
-    params: Mapping[str, Any],
-    parts: Mapping[str, Any],
+    params: Mapping[str, Leaf],
+    parts: Mapping[str, Leaf],
     key: jax.Array | None,
-) -> dict[str, Any]:
+) -> Leaves:
     base = params[name]
     if config.kind == "lora":
         keys = None
@@ -194,13 +198,13 @@ def _bound(
         a, b = parts[f"{name}/a"], parts[f"{name}/b"]
         return {name: LowRank(base, a, b, keys, config.scale, config.dropout)}
     by = parts[f"{name}/by"]
-    bound: dict[str, Any] = {name: Scaled(base, by, side(name))}
+    bound: Leaves = {name: Scaled(base, by, side(name))}
     if side(name) == "out" and f"{name}_bias" in params:
         bound[f"{name}_bias"] = params[f"{name}_bias"] * by
     return bound
 
 
-def _injected(params: Mapping[str, Any]) -> list[str]:
+def _injected(params: Mapping[str, Leaf]) -> list[str]:
     """The tables that a model reads its text by; of an encoder-decoder its source."""
     for name in ("source_embed", "encoder/embed", "embed"):
         if name in params:
@@ -208,7 +212,7 @@ def _injected(params: Mapping[str, Any]) -> list[str]:
     raise AdapterError("this model has no table of words")
 
 
-def _focus_shape(arrays: Mapping[str, Any], letters: Any) -> tuple[int, int, int]:
+def _focus_shape(arrays: Mapping[str, Leaf], letters: Params) -> tuple[int, int, int]:
     """Encoder layers, classes, embed."""
     for name, each in flat(letters).items():
         if each == "ZDF" and not name.startswith("decoder/"):
@@ -216,6 +220,6 @@ def _focus_shape(arrays: Mapping[str, Any], letters: Any) -> tuple[int, int, int
     raise AdapterError("this model has no encoder layers to focus")
 
 
-def _some(names: Any) -> str:
+def _some(names: Iterable[str]) -> str:
     each = list(names)
     return ", ".join(each[:6]) + (" ..." if len(each) > 6 else "")

@@ -1,16 +1,16 @@
 """An adapter taken into the weights it adapts, in float32, and what their dtype makes of it."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from gesso.models.adapters.adapters import AdapterError, adapted, side
 from gesso.models.adapters.config import AdapterConfig
 from gesso.models.layers.operators import inner_outer
-from gesso.models.trees import flat, nest
+from gesso.models.trees import Leaves, Params, flat, nest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,7 @@ class Merged:
     """params: the base's, numpy, in the dtypes it had or was asked for. changed: elements the
     adapter would change, by parameter; lost: those of them that the dtype rounded back."""
 
-    params: dict[str, Any]
+    params: Params
     changed: dict[str, int] = field(default_factory=dict)
     lost: dict[str, int] = field(default_factory=dict)
 
@@ -28,7 +28,9 @@ class Merged:
         return sum(self.lost.values()) / max(sum(self.changed.values()), 1)
 
 
-def merge(base: Any, adapter: Any, config: AdapterConfig, letters: Any, dtype: str = "") -> Merged:
+def merge(
+    base: Params, adapter: Params, config: AdapterConfig, letters: Params, dtype: str = ""
+) -> Merged:
     """The base's parameters with LoRA's or (IA)3's product in them: W + scale A B, or W * by.
 
     base, adapter: numpy or JAX arrays. letters: of the base. dtype: of the result ("": the base's).
@@ -56,7 +58,7 @@ def merge(base: Any, adapter: Any, config: AdapterConfig, letters: Any, dtype: s
     return Merged(params=nest(params), changed=changed, lost=lost)
 
 
-def product(a: Any, b: Any, letters: str, scale: float) -> np.ndarray:
+def product(a: ArrayLike, b: ArrayLike, letters: str, scale: float) -> np.ndarray:
     """scale A B, what a LoRA adds to the weight spelled by `letters`, in float32."""
     layers = "Z" if letters.startswith("Z") else ""
     inner, outer = inner_outer(letters)
@@ -70,7 +72,7 @@ def product(a: Any, b: Any, letters: str, scale: float) -> np.ndarray:
 
 
 def _changes(
-    config: AdapterConfig, name: str, params: Any, parts: Any, letters: str
+    config: AdapterConfig, name: str, params: Leaves, parts: Leaves, letters: str
 ) -> dict[str, np.ndarray]:
     """What is added to a parameter, and to its bias, in float32."""
     base = np.asarray(params[name]).astype(np.float32)

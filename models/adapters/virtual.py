@@ -6,18 +6,18 @@ lstm LAMA's prompt encoder (https://github.com/THUDM/P-tuning): two layers of a 
 of half the width each, then an mlp.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 
 from gesso.models.adapters.config import AdapterConfig
+from gesso.models.trees import Leaf, Params, Pytree
 
 _LSTM_LAYERS = 2
 
 
-def virtual(config: AdapterConfig, adapter: Mapping[str, Any]) -> Any:
+def virtual(config: AdapterConfig, adapter: Mapping[str, Leaf]) -> Pytree:
     """What the trained arrays make: virtual tokens JD, or of a prefix {"k", "v"}, ZJNH each."""
     if config.kind == "prefix" and config.reparametrize == "none":
         return {"k": adapter["k"], "v": adapter["v"]}
@@ -39,11 +39,11 @@ def virtual(config: AdapterConfig, adapter: Mapping[str, Any]) -> Any:
     return x
 
 
-def virtual_letters(config: AdapterConfig) -> dict[str, Any]:
+def virtual_letters(config: AdapterConfig) -> Params:
     """The letters of the arrays that `draw_virtual` draws; the networks' are on every device."""
     if config.kind == "prefix" and config.reparametrize == "none":
         return {"k": "ZJNH", "v": "ZJNH"}
-    found: dict[str, Any] = {"virtual": "JD"}
+    found: Params = {"virtual": "JD"}
     layer = {"weight": "", "bias": ""}
     if config.reparametrize != "none":
         count = 2 if config.kind == "prefix" or config.reparametrize == "lstm" else 3
@@ -57,9 +57,9 @@ def virtual_letters(config: AdapterConfig) -> dict[str, Any]:
 def draw_virtual(
     config: AdapterConfig,
     key: jax.Array,
-    base: Mapping[str, Any],
+    base: Mapping[str, Leaf],
     letters: Mapping[str, str],
-) -> dict[str, Any]:
+) -> Params:
     """The arrays before training, float32. base, letters: of the model, by name.
 
     Virtual tokens begin as rows of the table of words (https://arxiv.org/abs/2104.08691), those
@@ -77,7 +77,7 @@ def draw_virtual(
         chosen = jax.random.randint(tokens_key, [count], 0, table.shape[0])
         rows = table[chosen] if isinstance(table, jax.Array) else jnp.zeros([count, embed])
         return {"virtual": rows.astype(jnp.float32)}
-    drawn: dict[str, Any] = {"virtual": jax.random.normal(tokens_key, [count, embed])}
+    drawn: Params = {"virtual": jax.random.normal(tokens_key, [count, embed])}
     hidden = config.hidden or embed
     keys = iter(jax.random.split(network_key, 32))
     if config.reparametrize == "lstm":
@@ -93,7 +93,7 @@ def draw_virtual(
         }
     if config.kind == "prefix":
         layers, _, heads, width = base[_keys(letters)].shape
-        widths: list[Any] = [[embed, hidden], [hidden, layers, 2, heads, width]]
+        widths: list[list[int]] = [[embed, hidden], [hidden, layers, 2, heads, width]]
     elif config.reparametrize == "lstm":
         widths = [[hidden, hidden], [hidden, embed]]
     else:
@@ -112,11 +112,11 @@ def _keys(letters: Mapping[str, str]) -> str:
     return next(name for name in letters if name.endswith("attention/k"))
 
 
-def _uniform(key: jax.Array, shape: Any, fan: int) -> jax.Array:
+def _uniform(key: jax.Array, shape: Sequence[int], fan: int) -> jax.Array:
     return jax.random.uniform(key, shape, minval=-(fan**-0.5), maxval=fan**-0.5)
 
 
-def _lstm(layers: Mapping[str, Any], x: jax.Array) -> jax.Array:
+def _lstm(layers: Mapping[str, Leaf], x: jax.Array) -> jax.Array:
     """Both directions of every layer side by side, [J, hidden]."""
     for n in range(_LSTM_LAYERS):
         forward = _one_way(layers[f"{n}f"], x)
@@ -128,7 +128,7 @@ def _lstm(layers: Mapping[str, Any], x: jax.Array) -> jax.Array:
 def _one_way(weights: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
     half = weights["carry"].shape[0]
 
-    def step(carry: Any, z: jax.Array) -> Any:
+    def step(carry: Pytree, z: jax.Array) -> Pytree:
         h, c = carry
         # torch's order of the gates: in, forget, cell, out.
         i, f, g, o = jnp.split(z + h @ weights["carry"], 4)

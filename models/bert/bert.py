@@ -1,6 +1,6 @@
 """The BERT encoder: embeddings, a scan over blocks that see the whole row, and what reads them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -18,6 +18,7 @@ from gesso.models.layers.norms import LayerNorm
 from gesso.models.layers.stack import run
 from gesso.models.layers.text_head import at_places
 from gesso.models.network import Network
+from gesso.models.trees import Pytree
 from gesso.partitioning.axes import shard
 from gesso.partitioning.lookup import look_up
 
@@ -161,7 +162,9 @@ class BERT(Network):
             x_BLD = x_BLD + look_up(self.token_types[...], "TD", types_BL)
         return self.embed_norm(shard(x_BLD, "BLD")), Rows(segments_BL, None)
 
-    def _run(self, batch: Batch, key: jax.Array | None, output: Any) -> tuple[jax.Array, Any]:
+    def _run(
+        self, batch: Batch, key: jax.Array | None, output: Callable[[jax.Array], Pytree]
+    ) -> tuple[jax.Array, Pytree]:
         x_BLD, rows = self.start(batch)
         kinds: tuple[Kind, ...] = ("bidirectional",)
         hooks = self._layer_hooks(batch)

@@ -4,7 +4,7 @@ Letters: U are the directions, L the time steps in the order a direction reads t
 direction's rows come turned round), G the gates i, j, f, o in the order of published files.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from flax import nnx
 
 from gesso.models.elmo.config import ELMoConfig
 from gesso.models.layers.layers import constant, param
+from gesso.models.trees import Pytree
 from gesso.partitioning.axes import in_use, shard
 
 FORGET = 2  # the gate that 1 is added to at run time; files hold its bias without that
@@ -91,10 +92,10 @@ class _Weights(NamedTuple):
     of 8, and turning the weights would cost more than the loop over time.
     """
 
-    read: Any
-    recur: Any
-    bias: Any
-    project: Any
+    read: Pytree
+    recur: Pytree
+    bias: Pytree
+    project: Pytree
 
 
 class _Direction(NamedTuple):
@@ -110,13 +111,13 @@ def _padded(x_UL: jax.Array, more: int) -> jax.Array:
     return jnp.pad(x_UL, [(0, 0), (0, more)] + [(0, 0)] * (x_UL.ndim - 2))
 
 
-def _pair(tree: Any) -> Any:
+def _pair(tree: Pytree) -> Pytree:
     # One loop serves both directions, with half the steps of two; a product each, since one with a
     # batch dim for them is slower on CPU.
     return tuple(jax.tree.map(lambda x, u=u: x[u], tree) for u in (0, 1))
 
 
-def _one_step(clips: Any, weights: _Direction, state: State, at: Any) -> tuple[State, Any]:
+def _one_step(clips: Pytree, weights: _Direction, state: State, at: Pytree) -> tuple[State, Pytree]:
     read, marks = at
     cell_BF, hidden_BD = state
     if marks is not None:
@@ -144,12 +145,14 @@ def _product(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.einsum(spec, x, y, preferred_element_type=jnp.float32)
 
 
-def _over_gates(spec: str, xs: Any, ys: Any) -> jax.Array:
+def _over_gates(spec: str, xs: Pytree, ys: Pytree) -> jax.Array:
     first, *others = (_product(spec, x, y) for x, y in zip(xs, ys, strict=True))
     return sum(others, start=first)
 
 
-def _plain(clips: Any, x: Any, marks: Any, weights: _Weights, state: Any) -> tuple[Any, Any]:
+def _plain(
+    clips: Pytree, x: Pytree, marks: Pytree, weights: _Weights, state: Pytree
+) -> tuple[Pytree, Pytree]:
     """Pairs (a direction each) of x [turns, steps, B, D], marks and state -> pairs of y
     [turns, steps, B, D] and of the last state.
 
@@ -185,7 +188,9 @@ def _forward(clips, x, marks, weights, state):
     return (y, after), (kept, x, marks, weights)
 
 
-def _one_step_back(clips: Any, weights: _Direction, carry: State, at: Any) -> tuple[State, Any]:
+def _one_step_back(
+    clips: Pytree, weights: _Direction, carry: State, at: Pytree
+) -> tuple[State, Pytree]:
     dcell_BF, dhidden_BD = carry
     dy_BD, (gates, (before_BF, _), said_BD), marks = at
     dtype = weights.project.dtype
@@ -262,13 +267,13 @@ def _backward(clips, saved, gradients):
     return dx, None, dweights, dstate
 
 
-def _parts(w: jax.Array, name: str) -> Any:
+def _parts(w: jax.Array, name: str) -> Pytree:
     """A weight's total in the backward pass: of each gate by itself, where it has gates."""
     return w if name == "project" else tuple(w)
 
 
 def _weight_gradients(total, x_LBD, hidden_LBD, da, dbias, dsaid_LBD, m_LBF):
-    def grown(totals: Any, y_LBD: jax.Array) -> tuple[jax.Array, ...]:
+    def grown(totals: Pytree, y_LBD: jax.Array) -> tuple[jax.Array, ...]:
         return tuple(
             w_DF + _product("LBD,LBF->DF", y_LBD, da_LBF)
             for w_DF, da_LBF in zip(totals, da, strict=True)
@@ -285,5 +290,5 @@ def _weight_gradients(total, x_LBD, hidden_LBD, da, dbias, dsaid_LBD, m_LBF):
     )
 
 
-_run: Any = jax.custom_vjp(_plain, nondiff_argnums=(0,))
+_run: Pytree = jax.custom_vjp(_plain, nondiff_argnums=(0,))
 _run.defvjp(_forward, _backward)

@@ -1,6 +1,6 @@
 """An encoder and a decoder of other families, joined by cross-attention."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -32,6 +32,7 @@ from gesso.models.layers.norms import make_norm
 from gesso.models.layers.stack import Reading, empty_cache, follow, run
 from gesso.models.layers.visibility import same_segment
 from gesso.models.network import Network
+from gesso.models.trees import Pytree
 from gesso.partitioning.axes import einsum, shard
 
 Batch = Mapping[str, jax.Array]
@@ -176,7 +177,9 @@ class EncoderDecoder(Network):
         segments_BL = batch.get("segments", jnp.ones_like(batch["tokens"]))
         visible_BLS = same_segment(segments_BL, source.segments_BS)
 
-        def attend(part: Any, x_BLD: jax.Array, layer: jax.Array, key: Any) -> jax.Array:
+        def attend(
+            part: Pytree, x_BLD: jax.Array, layer: jax.Array, key: jax.Array | None
+        ) -> jax.Array:
             cross, keys_values = part
             return cross(x_BLD, keys_values, visible_BLS, layer=layer)
 
@@ -200,16 +203,22 @@ class EncoderDecoder(Network):
         return self.config.blocks.period
 
     def _decode(
-        self, batch: Batch, read: jax.Array, key: jax.Array | None, output: Any
-    ) -> tuple[jax.Array, Any]:
-        """What the decoder's blocks give, as models.layers.blocks.run; read: the encoder's
+        self,
+        batch: Batch,
+        read: jax.Array,
+        key: jax.Array | None,
+        output: Callable[[jax.Array], Pytree],
+    ) -> tuple[jax.Array, Pytree]:
+        """What the decoder's blocks give, as models.layers.stack.run; read: the encoder's
         features."""
         encoded_BSD = self._projected(read)
         segments_BL = batch.get("segments", jnp.ones_like(batch["tokens"]))
         segments_BS = batch.get("source_segments", jnp.ones_like(batch["source"]))
         visible_BLS = same_segment(segments_BL, segments_BS)
 
-        def attend(cross: Any, x_BLD: jax.Array, layer: jax.Array, key: Any) -> jax.Array:
+        def attend(
+            cross: Any, x_BLD: jax.Array, layer: jax.Array, key: jax.Array | None
+        ) -> jax.Array:
             keys_values = cross.keys_values(encoded_BSD)
             return cross(x_BLD, keys_values, visible_BLS, layer=layer, key=key)
 

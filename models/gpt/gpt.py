@@ -1,10 +1,10 @@
 """The GPT decoder: embed, a scan over blocks, a norm, logits."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from gesso.models.gpt.config import GPTConfig
 from gesso.models.layers.attention import Cache, Rows
@@ -22,6 +22,7 @@ from gesso.models.layers.rotary import angles
 from gesso.models.layers.stack import empty_cache, follow, run, virtual_layers
 from gesso.models.layers.text_head import TextHead
 from gesso.models.network import Network
+from gesso.models.trees import Pytree
 from gesso.partitioning.axes import einsum, shard
 from gesso.partitioning.lookup import look_up
 
@@ -110,7 +111,7 @@ class GPT(Network):
         return logits_BLV if bias_V is None else logits_BLV + shard(bias_V, "V")
 
     @staticmethod
-    def init_cache(config: GPTConfig, rows: int, length: int, dtype: Any) -> Cache:
+    def init_cache(config: GPTConfig, rows: int, length: int, dtype: DTypeLike) -> Cache:
         """An empty cache; Model.init_cache says more."""
         return empty_cache(config, rows, length, dtype)
 
@@ -151,7 +152,7 @@ class GPT(Network):
         counted_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1]), tokens_BL.shape)
         return shard(batch.get("positions", counted_BL), "BL")
 
-    def _placed(self, x_BLD: jax.Array, positions_BL: jax.Array) -> tuple[jax.Array, Any]:
+    def _placed(self, x_BLD: jax.Array, positions_BL: jax.Array) -> tuple[jax.Array, Pytree]:
         """Embeddings with their positions, and the angles of what turns by them."""
         c = self.config
         if self.positions is None:
@@ -170,8 +171,11 @@ class GPT(Network):
         return self.classifier
 
     def _run(
-        self, batch: Mapping[str, jax.Array], key: jax.Array | None, output: Any
-    ) -> tuple[jax.Array, Any]:
+        self,
+        batch: Mapping[str, jax.Array],
+        key: jax.Array | None,
+        output: Callable[[jax.Array], Pytree],
+    ) -> tuple[jax.Array, Pytree]:
         c, prefix = self.config, self.prefix()
         x_BLD, rows = self.start(batch)
         hooks = LayerHooks(prefix and {"prefix": prefix}, self._places(batch))

@@ -1,7 +1,7 @@
 """Self-attention and attention to a source: one module for every family."""
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -243,5 +243,5 @@ class Attention(nnx.Module):
         return add_bias(einsum("BLNH,NHD->BLD", y_BLNH, self.out), self.out_bias, "D")
 
 
-def _write(cache: jax.Array, new: jax.Array, place: tuple[Any, ...]) -> jax.Array:
+def _write(cache: jax.Array, new: jax.Array, place: tuple[jax.Array | int, ...]) -> jax.Array:
     return jax.lax.dynamic_update_slice(cache, new.astype(cache.dtype), place)

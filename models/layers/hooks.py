@@ -4,16 +4,17 @@ Hooks travel with the parameters, under "hooks", and `Model.merge` hands them to
 """
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from gesso.models.layers.operators import counted
+from gesso.models.trees import Leaf, Params, Pytree
 from gesso.partitioning.axes import shard
 
 # The letters of each hook's arrays.
-LETTERS: dict[str, Any] = {"prompt": "JD", "prefix": {"k": "ZJNH", "v": "ZJNH"}}
+LETTERS: Params = {"prompt": "JD", "prefix": {"k": "ZJNH", "v": "ZJNH"}}
 
 
 @jax.tree_util.register_dataclass
@@ -23,8 +24,8 @@ class Focus:
     q becomes scale[q] * h + shift[q]; class 1 is what lies between the tokens `begin` (itself
     included) and `end` of its document."""
 
-    scale_ZQD: Any
-    shift_ZQD: Any
+    scale_ZQD: Leaf
+    shift_ZQD: Leaf
     begin: int = field(default=0, metadata={"static": True})
     end: int = field(default=0, metadata={"static": True})
 
@@ -38,9 +39,9 @@ class Focus:
 class Hooks(NamedTuple):
     """prompt: virtual tokens in front of every document, JD. prefix: {"k", "v"}, ZJNH. focus."""
 
-    prompt: Any = None
-    prefix: Any = None
-    focus: Any = None
+    prompt: Pytree = None
+    prefix: Pytree = None
+    focus: Pytree = None
 
     @property
     def front(self) -> int:
@@ -57,9 +58,9 @@ class LayerHooks(NamedTuple):
     """What the layers of a stack need of the hooks. per_layer: {"prefix"?, "focus"?}, a tree whose
     arrays lead with Z. places_BL: of each token in its document. classes_BL: of focus."""
 
-    per_layer: Any = None
-    places_BL: Any = None
-    classes_BL: Any = None
+    per_layer: Pytree = None
+    places_BL: Pytree = None
+    classes_BL: Pytree = None
 
 
 class Prefix(NamedTuple):
@@ -71,7 +72,7 @@ class Prefix(NamedTuple):
     places_BL: jax.Array
 
 
-def letters_of(hooks: Any) -> Any:
+def letters_of(hooks: Params) -> Params:
     """The letters of a tree of hooks."""
     spelled = {}
     for name, each in hooks.items():
@@ -82,7 +83,7 @@ def letters_of(hooks: Any) -> Any:
     return spelled
 
 
-def focused(x_BLD: jax.Array, focus: Any, classes_BL: Any) -> jax.Array:
+def focused(x_BLD: jax.Array, focus: Pytree, classes_BL: Leaf) -> jax.Array:
     """scale[q] * x + shift[q]: the affine hook of one layer; focus: (scale_QD, shift_QD)."""
     scale_QD, shift_QD = focus
     scale_BLD, shift_BLD = scale_QD[classes_BL], shift_QD[classes_BL]

@@ -196,9 +196,16 @@ WAYS: dict[Way, Callable[..., jax.Array]] = {
 
 
 def read_prefix(
-    prefix: Prefix | None, k_BSKH: Any, v_BSKH: Any, visible: Any, blind: Any, **who: Any
-) -> tuple[Any, Any, Any, Any]:
+    prefix: Prefix | None,
+    k_BSKH: jax.Array,
+    v_BSKH: jax.Array,
+    visible: jax.Array,
+    blind: jax.Array | None,
+    *,
+    segments_BL: jax.Array | None,
+    window: int | None,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array | None]:
     """What `weigh` reads, virtual tokens in front where there are any; who: as in `in_front`."""
     if prefix is None:
         return k_BSKH, v_BSKH, visible, blind
-    return in_front(prefix, k_BSKH, v_BSKH, visible, blind, **who)
+    return in_front(prefix, k_BSKH, v_BSKH, visible, blind, segments_BL=segments_BL, window=window)

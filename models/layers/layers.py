@@ -1,15 +1,17 @@
 """What every model is built of: parameters with letters, products, stacks of layers."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, TypeVar
 
 import jax
+import jax.extend.core
 import jax.numpy as jnp
 from flax import nnx
 
 from gesso.models.layers.layer_parts import chosen, runs
 from gesso.models.layers.settings import Remat
+from gesso.models.trees import Leaf, Pytree
 from gesso.partitioning.axes import Operator, einsum, gathers, held, shard
 from gesso.partitioning.lookup import look_up
 
@@ -24,7 +26,7 @@ REMAT: dict[Remat, Any] = {
 }
 
 
-def _weights_again(primitive: Any, *arrays: Any, **_: Any) -> bool:
+def _weights_again(primitive: jax.extend.core.Primitive, *arrays: Leaf, **_: object) -> bool:
     """Everything is kept but what is made of weights, which are there anyway: one gathered for its
     use or only laid out anew, one sliced from its stack. A frozen one passes a custom derivative
     (`in_use`) that nothing differentiates, and that therefore is still a call."""
@@ -55,7 +57,7 @@ def add_bias(y: jax.Array, bias: nnx.Param | None, letters: str) -> jax.Array:
 
 
 def embedded(
-    table: Any, tokens_BL: jax.Array, segments_BL: jax.Array | None = None, letters: str = "VD"
+    table: Leaf, tokens_BL: jax.Array, segments_BL: jax.Array | None = None, letters: str = "VD"
 ) -> jax.Array:
     """What a table of words (VD, or an adapter's Operator) holds for tokens, BLD."""
     words = held(table)
@@ -104,15 +106,15 @@ def stack(make: Callable[[jax.Array], M], keys: jax.Array) -> M:
 
 
 def scan(
-    one_layer: Callable[..., Any],
-    carry: Any,
-    per_layer: Any,
+    one_layer: Callable[..., Pytree],
+    carry: Pytree,
+    per_layer: Pytree,
     *,
-    kinds: tuple[Any, ...],
+    kinds: tuple[Hashable | None, ...],
     remat: Remat,
     unroll: int,
-    output: Callable[[Any], Any],
-) -> tuple[Any, Any]:
+    output: Callable[[Pytree], Pytree],
+) -> tuple[Pytree, Pytree]:
     """Apply layers one after another; returns the last carry and `output(carry)` of each, stacked.
 
     `per_layer` is a tree whose arrays lead with Z, or LayerParts where only the upper layers are
@@ -136,15 +138,15 @@ def scan(
 
 
 def _scan(
-    one_layer: Callable[..., Any],
-    carry: Any,
-    per_layer: Any,
+    one_layer: Callable[..., Pytree],
+    carry: Pytree,
+    per_layer: Pytree,
     *,
-    kinds: tuple[Any, ...],
+    kinds: tuple[Hashable | None, ...],
     remat: Remat,
     unroll: int,
-    output: Callable[[Any], Any],
-) -> tuple[Any, Any]:
+    output: Callable[[Pytree], Pytree],
+) -> tuple[Pytree, Pytree]:
     count = jax.tree.leaves(per_layer)[0].shape[0]
     turns = count // len(kinds)
     assert turns * len(kinds) == count, "a period must divide the layers"
@@ -155,11 +157,11 @@ def _scan(
     # passed a constraint, or as a loop's turn sliced them.
     policy = REMAT.get(remat, _weights_again if gathers() or not straight else None)
 
-    def layer(carry: Any, group: Any, *, kind: Any, place: int | None) -> Any:
+    def layer(carry: Pytree, group: Pytree, *, kind: Hashable | None, place: int | None) -> Pytree:
         mine = group if place is None else jax.tree.map(lambda x: x[place], group)
         return one_layer(carry, mine, kind=kind)
 
-    def turn(carry: Any, group: Any) -> tuple[Any, Any]:
+    def turn(carry: Pytree, group: Pytree) -> tuple[Pytree, Pytree]:
         outputs = []
         for i, kind in enumerate(kinds):
             apply = functools.partial(layer, kind=kind, place=i if grouped else None)

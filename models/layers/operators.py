@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from gesso.models.layers.dropout import dropout
+from gesso.models.trees import Leaf
 from gesso.partitioning.axes import Operator, einsum, shard
 from gesso.partitioning.lookup import look_up
 
@@ -40,10 +41,10 @@ class LowRank(Operator):
     as many numbers of gradient and of each moment as A and B have.
     """
 
-    base: Any
-    a: Any
-    b: Any
-    key: Any
+    base: Leaf
+    a: Leaf
+    b: Leaf
+    key: Leaf
     scale: float = static()
     rate: float = static()
 
@@ -79,8 +80,8 @@ class Scaled(Operator):
     by: the letters of that side. The bias is multiplied by whoever makes this
         (models.adapters.adapters)."""
 
-    base: Any
-    by: Any
+    base: Leaf
+    by: Leaf
     side: str = static()
 
     def product(self, equation: str, x: jax.Array, **options: Any) -> jax.Array:
@@ -113,8 +114,8 @@ class Injected(Operator):
     unseen.
     """
 
-    base: Any
-    virtual_JD: Any
+    base: Leaf
+    virtual_JD: Leaf
     placeholder: int = static()
 
     def product(self, equation: str, x: jax.Array, **options: Any) -> jax.Array:

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +28,7 @@ class RelativeBias(nnx.Module):
         self.direction: Direction = direction
         self.table = param(key, "RN", sizes=sizes, std=std)
 
-    def __call__(self, queries_L: Any, keys_S: Any) -> jax.Array:
+    def __call__(self, queries_L: jax.Array, keys_S: jax.Array) -> jax.Array:
         """float32 [N, L, S] for queries and keys at these places of a row."""
         table_RN = in_use(self.table[...], "RN").astype(jnp.float32)
         buckets_LS = bucket(
@@ -50,7 +49,7 @@ def bucket(distance: jax.Array, *, buckets: int, furthest: int, direction: Direc
     (https://github.com/google-research/text-to-text-transfer-transformer, mesh_tensorflow's
     _relative_position_bucket).
     """
-    first: Any = 0
+    first: jax.Array | int = 0
     if direction == "both":
         buckets //= 2
         first = jnp.where(distance > 0, buckets, 0)

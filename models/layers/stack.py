@@ -1,16 +1,19 @@
 """Stacked blocks applied one after another, to whole rows or to what follows a cache."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
 
 from gesso.models.layers.attention import Cache, Kind, Rows
 from gesso.models.layers.dropout import dropout
 from gesso.models.layers.hooks import LayerHooks, Prefix, focused
 from gesso.models.layers.layers import scan
 from gesso.models.layers.settings import BlockSettings
+from gesso.models.trees import Pytree
 from gesso.partitioning.axes import unplaced
 
 
@@ -19,8 +22,8 @@ class Reading(NamedTuple):
     source there. per_layer: a tree whose arrays lead with Z. read: (layer's part of it, x_BLD, the
     layer's number, its key or None) -> BLD."""
 
-    per_layer: Any
-    read: Callable[[Any, jax.Array, jax.Array, jax.Array | None], jax.Array]
+    per_layer: Pytree
+    read: Callable[[Pytree, jax.Array, jax.Array, jax.Array | None], jax.Array]
 
 
 NOTHING = Reading(None, lambda part, x_BLD, layer, key: x_BLD)
@@ -28,17 +31,17 @@ UNHOOKED = LayerHooks()
 
 
 def run(
-    blocks: Any,
+    blocks: nnx.Module,
     config: BlockSettings,
     x_BLD: jax.Array,
     rows: Rows,
     key: jax.Array | None,
     *,
     kinds: tuple[Kind, ...],
-    output: Callable[[jax.Array], Any],
+    output: Callable[[jax.Array], Pytree],
     reading: Reading = NOTHING,
     hooks: LayerHooks = UNHOOKED,
-) -> tuple[jax.Array, tuple[Any, Any]]:
+) -> tuple[jax.Array, tuple[Pytree, Pytree]]:
     """(what the last block gives, (`output` of the first block's input, `output` of each block)).
 
     x_BLD: embeddings, before their dropout. kinds: of attention, cycled over the layers, whose
@@ -51,7 +54,7 @@ def run(
         keys = jax.random.split(layers_key, config.layers)
     first = output(x_BLD)
 
-    def one_layer(x_BLD: jax.Array, layer: Any, kind: Kind) -> jax.Array:
+    def one_layer(x_BLD: jax.Array, layer: Pytree, kind: Kind) -> jax.Array:
         block, part, number, layer_key, hook = layer
         x_BLD, read = _hooked(hooks, hook, x_BLD, rows)
         # The block splits its key in three.
@@ -75,7 +78,7 @@ def run(
 
 
 def follow(
-    blocks: Any,
+    blocks: nnx.Module,
     config: BlockSettings,
     start: Callable[[Mapping[str, jax.Array]], tuple[jax.Array, Rows]],
     cache: Cache,
@@ -83,7 +86,7 @@ def follow(
     *,
     kinds: tuple[Kind, ...],
     reading: Reading = NOTHING,
-    prefix: Any = None,
+    prefix: Pytree = None,
 ) -> tuple[jax.Array, Cache]:
     """What the last block gives of L tokens that follow the `cache.length` before them, and the
     cache with them in it. start: a batch's embeddings and rows. prefix: {"k", "v"}, ZJKH, of the
@@ -100,7 +103,7 @@ def follow(
         segments_BS=jax.lax.dynamic_update_slice(cache.segments_BS, segments_BL, (0, cache.length))
     )
 
-    def one_layer(carry: Any, layer: Any, kind: Kind) -> Any:
+    def one_layer(carry: Pytree, layer: Pytree, kind: Kind) -> Pytree:
         block, part, number, hook = layer
 
         def between(x_BLD: jax.Array) -> jax.Array:
@@ -123,14 +126,19 @@ def follow(
 
 
 def virtual_layers(
-    blocks: Any, config: BlockSettings, x_1JD: jax.Array, rows: Rows, *, kinds: tuple[Kind, ...]
+    blocks: nnx.Module,
+    config: BlockSettings,
+    x_1JD: jax.Array,
+    rows: Rows,
+    *,
+    kinds: tuple[Kind, ...],
 ) -> dict[str, jax.Array]:
     """The keys and values, {"k", "v"} ZJKH, that virtual tokens have in every layer of a decoder.
 
     Nothing before them depends on a document, so they are read once for all rows. No dropout.
     """
 
-    def one_layer(carry: Any, layer: Any, kind: Kind) -> Any:
+    def one_layer(carry: Pytree, layer: Pytree, kind: Kind) -> Pytree:
         block, number = layer
         x_1JD, keys_values = block.virtual(carry[0], rows, kind=kind, layer=number)
         return x_1JD, keys_values
@@ -150,7 +158,9 @@ def virtual_layers(
     return {"k": k_ZJKH, "v": v_ZJKH}
 
 
-def _hooked(hooks: LayerHooks, hook: Any, x_BLD: jax.Array, rows: Rows) -> tuple[jax.Array, Rows]:
+def _hooked(
+    hooks: LayerHooks, hook: Pytree, x_BLD: jax.Array, rows: Rows
+) -> tuple[jax.Array, Rows]:
     """What one layer reads. hook: its part of hooks.per_layer."""
     if not hook:
         return x_BLD, rows
@@ -162,7 +172,7 @@ def _hooked(hooks: LayerHooks, hook: Any, x_BLD: jax.Array, rows: Rows) -> tuple
     return x_BLD, rows
 
 
-def empty_cache(config: BlockSettings, rows: int, length: int, dtype: Any) -> Cache:
+def empty_cache(config: BlockSettings, rows: int, length: int, dtype: DTypeLike) -> Cache:
     """Room for `length` tokens of every row, none of them filled."""
     shape = (config.layers, rows, length, config.sizes[config.key_letter], config.head_dim)
     return Cache(

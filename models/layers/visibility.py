@@ -1,6 +1,6 @@
 """Who sees whom in a row: windows, directions, segments, and what sees nobody."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +11,8 @@ Direction = Literal["before", "both"]
 
 
 def sees(
-    queries_L: Any,
-    keys_S: Any,
+    queries_L: jax.Array,
+    keys_S: jax.Array,
     segments_BL: jax.Array | None,
     segments_BS: jax.Array | None,
     *,
@@ -39,8 +39,8 @@ def sees(
 
 
 def blind_sees(
-    queries_L: Any,
-    keys_S: Any,
+    queries_L: jax.Array,
+    keys_S: jax.Array,
     segments_BS: jax.Array | None,
     *,
     window: int | None,
@@ -57,7 +57,7 @@ def blind_sees(
     return within if padding == "reach" else ~within & (segments_BS != 0)[:, None, :]
 
 
-def reach(queries_L: Any, keys_S: Any, *, window: int | None) -> jax.Array:
+def reach(queries_L: jax.Array, keys_S: jax.Array, *, window: int | None) -> jax.Array:
     """bool [1, L, S]: the keys at or before each query, at most `window` of them."""
     distance_LS = queries_L[:, None] - keys_S[None, :]
     within_LS = distance_LS >= 0

@@ -1,7 +1,6 @@
 """The layers of an encoder-decoder, and what each of its sides is around them."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,7 @@ from gesso.models.layers.norms import Norm, make_norm
 from gesso.models.layers.relative_bias import RelativeBias
 from gesso.models.layers.visibility import Direction, reach, same_segment
 from gesso.models.seq2seq.config import Seq2SeqConfig
+from gesso.models.trees import Pytree
 from gesso.partitioning.axes import shard
 from gesso.partitioning.lookup import look_up
 
@@ -106,7 +106,9 @@ class DecoderLayer(nnx.Module):
 
         return self.combine(x_BLD, attend, read, [None] * 6), after[0]
 
-    def combine(self, x_BLD: jax.Array, attend: Sublayer, read: Sublayer, keys: Any) -> jax.Array:
+    def combine(
+        self, x_BLD: jax.Array, attend: Sublayer, read: Sublayer, keys: Pytree
+    ) -> jax.Array:
         """The layer's equation, given both kinds of attention as functions of BLD."""
         c = self.config
         x_BLD = residual(c, x_BLD, self.attention_norm, attend, keys[0])
@@ -177,11 +179,11 @@ class Side(nnx.Module):
     def run(
         self,
         x_BLD: jax.Array,
-        one_layer: Any,
+        one_layer: Pytree,
         keys: tuple[jax.Array, jax.Array] | None,
-        output: Any,
-        per_layer: Any = None,
-    ) -> tuple[jax.Array, Any]:
+        output: Callable[[jax.Array], Pytree],
+        per_layer: Pytree = None,
+    ) -> tuple[jax.Array, Pytree]:
         """(what this side ends with, `output` of every layer). keys: of its layers, of its end.
         per_layer: a tree whose arrays lead with Z, of which one_layer is given the layer's part."""
         c = self.config

@@ -1,7 +1,6 @@
 """The encoder-decoder: a source is read whole, a target written token by token."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +12,7 @@ from gesso.models.layers.visibility import same_segment
 from gesso.models.network import Network
 from gesso.models.seq2seq.config import Seq2SeqConfig
 from gesso.models.seq2seq.layers import Side
+from gesso.models.trees import Leaf, Pytree
 from gesso.partitioning.axes import shard
 
 Batch = Mapping[str, jax.Array]
@@ -88,7 +88,7 @@ class Seq2Seq(Network):
         c, source_BS = self.config, batch["source"]
         *_, encoded_BSD = self._encode(batch, None, lambda x: None)
 
-        def one_layer(_: None, layer: Any) -> tuple[None, Any]:
+        def one_layer(_: None, layer: Pytree) -> tuple[None, Pytree]:
             return None, layer.source_attention.all_keys_values(encoded_BSD)
 
         _, (k_ZBSKH, v_ZBSKH) = jax.lax.scan(one_layer, None, self.decoder.layers)
@@ -121,7 +121,7 @@ class Seq2Seq(Network):
         seen = self.decoder.seen(places_L, jnp.arange(room), segments_BL, written.segments_BS)
         source_seen = Seen(same_segment(segments_BL, source.segments_BS), None)
 
-        def one_layer(carry: Any, each: Any, kind: None) -> Any:
+        def one_layer(carry: Pytree, each: Pytree, kind: None) -> Pytree:
             layer, source_kv, number = each
             return layer.decode(*carry, source_kv, seen, source_seen, layer=number)
 
@@ -140,7 +140,9 @@ class Seq2Seq(Network):
         written = written._replace(length=written.length + length)
         return self._scaled(self.decoder.end(x_BLD)), Seq2SeqCache(written, source)
 
-    def _encode(self, batch: Batch, keys: Any, output: Any) -> tuple[jax.Array, Any, jax.Array]:
+    def _encode(
+        self, batch: Batch, keys: Pytree, output: Callable[[jax.Array], Pytree]
+    ) -> tuple[jax.Array, Pytree, jax.Array]:
         """(embeddings, `output` of each layer, the encoder's end); keys: of the embeddings, the
         layers and the end."""
         table = self.embed if self.source_embed is None else self.source_embed
@@ -159,7 +161,7 @@ class Seq2Seq(Network):
             focus = (focus.scale_ZQD, focus.shift_ZQD * scaled)
 
         def one_layer(
-            layer: Any, x_BLD: jax.Array, key: jax.Array | None, own: Any = None
+            layer: Pytree, x_BLD: jax.Array, key: jax.Array | None, own: Pytree = None
         ) -> jax.Array:
             if own is not None:
                 x_BLD = focused(x_BLD, own, classes_BL)
@@ -171,8 +173,12 @@ class Seq2Seq(Network):
         return x_BLD, outputs, end_BLD
 
     def _decode(
-        self, batch: Batch, encoded_BSD: jax.Array, keys: Any, output: Any
-    ) -> tuple[jax.Array, Any, jax.Array]:
+        self,
+        batch: Batch,
+        encoded_BSD: jax.Array,
+        keys: Pytree,
+        output: Callable[[jax.Array], Pytree],
+    ) -> tuple[jax.Array, Pytree, jax.Array]:
         """The same of the decoder, given the encoder's end."""
         segments_BL = _segments(batch, "tokens")
         x_BLD = self._look_up(
@@ -182,7 +188,7 @@ class Seq2Seq(Network):
         seen = self.decoder.seen(places_L, places_L, segments_BL, segments_BL)
         source_seen = Seen(same_segment(segments_BL, _segments(batch, "source")), None)
 
-        def one_layer(layer: Any, x_BLD: jax.Array, key: jax.Array | None) -> jax.Array:
+        def one_layer(layer: Pytree, x_BLD: jax.Array, key: jax.Array | None) -> jax.Array:
             return layer(x_BLD, encoded_BSD, seen, source_seen, key=key)
 
         end_BLD, outputs = self.decoder.run(x_BLD, one_layer, keys and keys[1:], output)
@@ -190,12 +196,12 @@ class Seq2Seq(Network):
 
     def _look_up(
         self,
-        table: Any,
+        table: Leaf,
         side: Side,
         tokens_BL: jax.Array,
-        positions_BL: Any,
+        positions_BL: jax.Array | None,
         segments_BL: jax.Array,
-        keys: Any,
+        keys: Pytree,
     ) -> jax.Array:
         length, longest = tokens_BL.shape[1], self.config.longest
         if longest is not None and length > longest:
@@ -215,7 +221,7 @@ def _segments(batch: Batch, side: str) -> jax.Array:
     return batch[name] if name in batch else jnp.ones_like(batch[side])
 
 
-def _keys(key: jax.Array | None) -> tuple[Any, Any]:
+def _keys(key: jax.Array | None) -> tuple[Pytree, Pytree]:
     """Of each side: the keys of its embeddings, its layers and its end."""
     if key is None:
         return None, None

@@ -8,7 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from gesso.data.config import FrameConfig
+from gesso.data.labelled.store import TaskStore
+from gesso.data.store.base import Store
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.objectives.base import Objective
+from gesso.objectives.given import ModelSettings
 
 
 class Labelled(Objective):
@@ -24,7 +28,14 @@ class Labelled(Objective):
     letters: Mapping[str, str] = {}
     kind = ""
 
-    def __init__(self, config: Any, *, tokenizer: Any = None, model: Any = None, store: Any = None):
+    def __init__(
+        self,
+        config: Any,
+        *,
+        tokenizer: Tokenizer | None = None,
+        model: ModelSettings | None = None,
+        store: TaskStore | None = None,
+    ):
         self.config, self.store = config, store
         check_store(self.kind, store, model)
         ids = special_ids(config, tokenizer, model)
@@ -66,10 +77,11 @@ class Labelled(Objective):
         return (rows.get("item", empty) >= 0).astype(np.float32)
 
 
-def check_store(kind: str, store: Any, model: Any) -> None:
+def check_store(kind: str, store: Store | None, model: ModelSettings | None) -> None:
     """ValueError for a store of something else, and for a model without the head for it."""
-    if store is not None and getattr(store, "kind", "") != kind:
-        what = f"a task of kind {store.kind}" if hasattr(store, "kind") else "plain text"
+    if store is not None and not (isinstance(store, TaskStore) and store.kind == kind):
+        labelled = isinstance(store, TaskStore)
+        what = f"a task of kind {store.kind}" if labelled else "plain text"
         raise ValueError(
             f"objective {kind} reads a store of labelled examples (gesso task build --task {kind}),"
             f" and {store.folder} holds {what}; set --data.store, or another objective"
@@ -91,9 +103,11 @@ def check_store(kind: str, store: Any, model: Any) -> None:
         )
 
 
-def special_ids(config: Any, tokenizer: Any, model: Any) -> dict[str, int]:
+def special_ids(
+    config: Any, tokenizer: Tokenizer | None, model: ModelSettings | None
+) -> dict[str, int]:
     """{"cls", "sep", "end"}: the config's ids, or the tokenizer's own."""
-    own = getattr(tokenizer, "special", {})
+    own: Mapping[str, int] = {} if tokenizer is None else tokenizer.special
     encoder = model is not None and model.architecture == "encoder"
     ids = {}
     for name, special in (("cls", "cls"), ("sep", "sep"), ("end", "sep")):

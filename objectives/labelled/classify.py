@@ -7,9 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gesso.data.labelled.store import TaskStore
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.objectives.base import Term
 from gesso.objectives.config import ClassifyConfig, RegressConfig
 from gesso.objectives.cross_entropy import cross_entropy
+from gesso.objectives.given import ModelSettings, Module
 from gesso.objectives.labelled.base import Labelled, negative_log
 
 Leaves = dict[str, np.ndarray]
@@ -30,7 +33,14 @@ class _OfTexts(Labelled):
     }
     config: ClassifyConfig | RegressConfig
 
-    def __init__(self, config: Any, *, tokenizer: Any = None, model: Any = None, store: Any = None):
+    def __init__(
+        self,
+        config: Any,
+        *,
+        tokenizer: Tokenizer | None = None,
+        model: ModelSettings | None = None,
+        store: TaskStore | None = None,
+    ):
         super().__init__(config, tokenizer=tokenizer, model=model, store=store)
         if config.lm and model is not None and model.architecture != "decoder":
             raise ValueError(
@@ -78,7 +88,7 @@ class _OfTexts(Labelled):
         return {"targets": targets, "lm_weight": (same / of).astype(np.float32)}
 
     def logits(
-        self, module: Any, batch: Mapping[str, jax.Array], key: jax.Array | None
+        self, module: Module, batch: Mapping[str, jax.Array], key: jax.Array | None
     ) -> tuple[jax.Array, jax.Array]:
         """(float32 logits [B, per_row, Y], features BLD)."""
         own, head = (None, None) if key is None else jax.random.split(key)
@@ -104,7 +114,7 @@ class _OfTexts(Labelled):
         total = (texts_BPD * used).sum(1, keepdims=True)
         return (total / jnp.maximum(used.sum(1, keepdims=True), 1)).astype(texts_BPD.dtype)
 
-    def with_lm(self, losses: dict[str, jax.Array], module: Any, x_BLD: jax.Array, batch: Any):
+    def with_lm(self, losses: dict[str, jax.Array], module: Module, x_BLD: jax.Array, batch: Any):
         """The losses and, where asked, the texts' own."""
         if not self._lm:
             return losses
@@ -112,13 +122,13 @@ class _OfTexts(Labelled):
         return losses | {"lm": scored.nll_BL}
 
     def scored(
-        self, module: Any, batch: Mapping[str, jax.Array], key: jax.Array | None
+        self, module: Module, batch: Mapping[str, jax.Array], key: jax.Array | None
     ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         """(what `__call__` gives, {"logits": f32[B, per_row, Y]})."""
         raise NotImplementedError
 
     def __call__(
-        self, module: Any, batch: Mapping[str, jax.Array], key: jax.Array | None
+        self, module: Module, batch: Mapping[str, jax.Array], key: jax.Array | None
     ) -> dict[str, jax.Array]:
         """{term: float32 values}: [B, per_row], and BL of "lm". No key, no dropout."""
         return self.scored(module, batch, key)[0]
@@ -131,7 +141,12 @@ class Classify(_OfTexts):
     kind = "classify"
 
     def __init__(
-        self, config: ClassifyConfig, *, tokenizer: Any = None, model: Any = None, store: Any = None
+        self,
+        config: ClassifyConfig,
+        *,
+        tokenizer: Tokenizer | None = None,
+        model: ModelSettings | None = None,
+        store: TaskStore | None = None,
     ):
         super().__init__(config, tokenizer=tokenizer, model=model, store=store)
         self.terms: Mapping[str, Term] = {
@@ -151,7 +166,7 @@ class Classify(_OfTexts):
         return (held * self._weights[labels]).astype(np.float32)
 
     def scored(
-        self, module: Any, batch: Mapping[str, jax.Array], key: jax.Array | None
+        self, module: Module, batch: Mapping[str, jax.Array], key: jax.Array | None
     ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         logits, x_BLD = self.logits(module, batch, key)
         compared = logits
@@ -173,13 +188,18 @@ class Regress(_OfTexts):
     label_dtype = np.float32
 
     def __init__(
-        self, config: RegressConfig, *, tokenizer: Any = None, model: Any = None, store: Any = None
+        self,
+        config: RegressConfig,
+        *,
+        tokenizer: Tokenizer | None = None,
+        model: ModelSettings | None = None,
+        store: TaskStore | None = None,
     ):
         super().__init__(config, tokenizer=tokenizer, model=model, store=store)
         self.terms: Mapping[str, Term] = {"regress": Term(weight="label_weight")} | self._lm
 
     def scored(
-        self, module: Any, batch: Mapping[str, jax.Array], key: jax.Array | None
+        self, module: Module, batch: Mapping[str, jax.Array], key: jax.Array | None
     ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         logits, x_BLD = self.logits(module, batch, key)
         losses = {"regress": jnp.square(logits[..., 0] - batch["labels"])}

@@ -7,8 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gesso.data.labelled.store import TaskStore
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.objectives.base import Term
 from gesso.objectives.config import QAConfig
+from gesso.objectives.given import ModelSettings, Module
 from gesso.objectives.labelled.base import Labelled
 
 
@@ -28,7 +31,12 @@ class QA(Labelled):
     config: QAConfig
 
     def __init__(
-        self, config: QAConfig, *, tokenizer: Any = None, model: Any = None, store: Any = None
+        self,
+        config: QAConfig,
+        *,
+        tokenizer: Tokenizer | None = None,
+        model: ModelSettings | None = None,
+        store: TaskStore | None = None,
     ):
         super().__init__(config, tokenizer=tokenizer, model=model, store=store)
         self.terms: Mapping[str, Term] = {"qa": Term(weight="span_weight")}
@@ -48,7 +56,7 @@ class QA(Labelled):
         }
 
     def scored(
-        self, module: Any, batch: Mapping[str, jax.Array], key: jax.Array | None
+        self, module: Module, batch: Mapping[str, jax.Array], key: jax.Array | None
     ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         """(what `__call__` gives, `best_spans`)."""
         both_BL2 = module.answer_span(module.features(batch, key))
@@ -60,7 +68,7 @@ class QA(Labelled):
         return {"qa": nll}, best_spans(start_BL, end_BL, batch, longest=self.config.answer)
 
     def __call__(
-        self, module: Any, batch: Mapping[str, jax.Array], key: jax.Array | None
+        self, module: Module, batch: Mapping[str, jax.Array], key: jax.Array | None
     ) -> dict[str, jax.Array]:
         """{"qa": f32[B, P]}. No key, no dropout."""
         return self.scored(module, batch, key)[0]

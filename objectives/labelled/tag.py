@@ -1,14 +1,16 @@
 """A tag for every word, said at its first token."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gesso.data.labelled.store import TaskStore
+from gesso.data.tokenizers.base import Tokenizer
 from gesso.objectives.base import Term
 from gesso.objectives.config import TagConfig
+from gesso.objectives.given import ModelSettings, Module
 from gesso.objectives.labelled.base import Labelled, negative_log
 
 
@@ -20,7 +22,12 @@ class Tag(Labelled):
     letters: Mapping[str, str] = {"begins": "BP", "ends": "BP"}
 
     def __init__(
-        self, config: TagConfig, *, tokenizer: Any = None, model: Any = None, store: Any = None
+        self,
+        config: TagConfig,
+        *,
+        tokenizer: Tokenizer | None = None,
+        model: ModelSettings | None = None,
+        store: TaskStore | None = None,
     ):
         super().__init__(config, tokenizer=tokenizer, model=model, store=store)
         self.terms: Mapping[str, Term] = {
@@ -37,7 +44,7 @@ class Tag(Labelled):
         return self.framed(rows) | {"tags": np.maximum(tags, 0), "tag_weight": weight}
 
     def scored(
-        self, module: Any, batch: Mapping[str, jax.Array], key: jax.Array | None
+        self, module: Module, batch: Mapping[str, jax.Array], key: jax.Array | None
     ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         """(what `__call__` gives, {"logits": f32[B, L, Y]})."""
         own, head = (None, None) if key is None else jax.random.split(key)
@@ -47,7 +54,7 @@ class Tag(Labelled):
         return {"tag": nll, "accuracy": right}, {"logits": logits}
 
     def __call__(
-        self, module: Any, batch: Mapping[str, jax.Array], key: jax.Array | None
+        self, module: Module, batch: Mapping[str, jax.Array], key: jax.Array | None
     ) -> dict[str, jax.Array]:
         """{"tag", "accuracy": f32[B, L]}. No key, no dropout."""
         return self.scored(module, batch, key)[0]

@@ -160,7 +160,7 @@ def test_evaluation_is_full():
 
 def test_what_cannot_be_is_refused():
     words = tokenizer()
-    bytes_like = SimpleNamespace(kind="bytes", vocab_size=64, special={})
+    bytes_like = SimpleNamespace(kind="bytes", vocab_size=64, special={}, spelling=None)
     for config, given, model, told in (
         (BiLMConfig(softmax="sampled", samples=65), words, SMALL, "65 are more than the 64"),
         (BiLMConfig(softmax="sampled"), words, SMALL, "must be at least 1"),

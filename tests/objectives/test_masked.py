@@ -258,7 +258,8 @@ def test_rows_of_padding_cost_nothing_and_stay_finite(encoder):
 class Plain:
     """A tokenizer without special tokens."""
 
-    kind, vocab_size, eos = "bytes", 257, 256
+    kind, vocab_size, eos, special = "bytes", 257, 256, {}
+    continues = np.zeros(257, bool)
     byte_lengths = np.append(np.ones(256, np.int32), 0)
 
 
