@@ -113,7 +113,7 @@ def test_positions_that_begin_later_end_the_text_as_they_do_a_row():
     model = build(config)
     params, tokenizer = model.init(jax.random.key(0)), load_tokenizer("bytes")
     text = generate(model, params, tokenizer, ["x" * 17], max_tokens=50, temperature=0)[0]
-    assert len(tokenizer.encode(text)) <= 4  # 17 + 3 fill the positions
+    assert len(text) <= 4  # 17 + 3 fill the positions
     with pytest.raises(PromptError, match="20 positions"):
         generate(model, params, tokenizer, ["x" * 20], max_tokens=1)
 
