@@ -1,7 +1,7 @@
 """Starting points and tasks for the one training loop. Names are imported on first use."""
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gesso.finetune.instructions.build import build_instructions
@@ -17,9 +17,9 @@ _HOMES = {
 __all__ = ["ChatTemplate", "build_instructions", "load"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(
-        f"module 'finetune' has no attribute {name!r}; it has {', '.join(__all__)}"
+        f"module 'gesso.finetune' has no attribute {name!r}; it has {', '.join(__all__)}"
     )

@@ -1,7 +1,7 @@
 """The run: experiment, state, step, loop, optimizer, checkpoints, metrics, report."""
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gesso.pretrain.experiment import Experiment, ExperimentError
@@ -18,7 +18,7 @@ _PUBLIC = {
 __all__ = ["Experiment", "ExperimentError", "RunResult", "run", "write_report"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'pretrain' has no attribute {name!r}")
+    raise AttributeError(f"module 'gesso.pretrain' has no attribute {name!r}")

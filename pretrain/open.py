@@ -4,17 +4,22 @@ import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from gesso.data.embedded.corpus import ensure_store
+from gesso.data.open import open_store
+from gesso.data.store.base import Store
 from gesso.data.tokenizers.base import Tokenizer
+from gesso.data.tokenizers.load import load_tokenizer
 from gesso.models import build
 from gesso.models.model import Model, Params
+from gesso.models.trees import flat
+from gesso.pretrain.checkpoints.checkpoints import load_params
+from gesso.pretrain.checkpoints.manifest import Info
+from gesso.pretrain.checkpoints.streamed import StoredParams
 from gesso.pretrain.experiment import Experiment
 from gesso.pretrain.folder.claim import read_experiment
-
-if TYPE_CHECKING:
-    from gesso.pretrain.checkpoints.manifest import Info
-    from gesso.pretrain.checkpoints.streamed import StoredParams
+from gesso.pretrain.origins.adapter import with_adapter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +32,7 @@ class OpenRun:
     tokenizer: Tokenizer
     step: int
 
-    def store(self) -> Any:
+    def store(self) -> Store:
         """The token store the run was trained on."""
         return store_of(self.experiment)
 
@@ -41,14 +46,10 @@ def open_run(folder: str | os.PathLike[str], *, step: int | None = None, base: s
     Raises ValueError when the folder is not a run, has no checkpoint (yet), or its tokenizer is not
     the one the checkpoint was trained with.
     """
-    from gesso.pretrain.checkpoints.checkpoints import load_params
-
     folder = Path(folder)
     experiment = read_experiment(folder)
     params, info = load_params(folder / "checkpoints", step=step)
     if experiment.adapter.kind != "none":
-        from gesso.pretrain.origins.adapter import with_adapter
-
         params = with_adapter(experiment, build(experiment.model), params, info, base=base)
         if front := experiment.adapter.front:
             experiment = _shorten(experiment, front)
@@ -59,9 +60,6 @@ def open_stored(folder: str | os.PathLike[str], *, step: int | None = None) -> O
     """`open_run`, but `params` are pretrain.checkpoints.streamed.StoredParams, read when they are
     asked for; what it gives for a checkpoint that does not hold the model's parameters as they
     are."""
-    from gesso.models.trees import flat
-    from gesso.pretrain.checkpoints.streamed import StoredParams
-
     folder = Path(folder)
     experiment = read_experiment(folder)
     stored = StoredParams(folder / "checkpoints", step)
@@ -78,10 +76,8 @@ def _shorten(experiment: Experiment, front: int) -> Experiment:
 
 
 def _open(
-    folder: Path, experiment: Experiment, params: "Params | StoredParams", info: "Info"
+    folder: Path, experiment: Experiment, params: Params | StoredParams, info: Info
 ) -> OpenRun:
-    from gesso.data.tokenizers.load import load_tokenizer
-
     tokenizer = load_tokenizer(folder / "tokenizer")
     if tokenizer.fingerprint != info["tokenizer"]:
         raise ValueError(
@@ -97,9 +93,6 @@ def _open(
     )
 
 
-def store_of(experiment: Experiment) -> Any:
+def store_of(experiment: Experiment) -> Store:
     """The token store an experiment reads; an embedded corpus is made where it is not there yet."""
-    from gesso.data.embedded.corpus import ensure_store
-    from gesso.data.open import open_store
-
     return open_store(ensure_store(experiment.data.store))

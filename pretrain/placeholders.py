@@ -2,25 +2,28 @@
 there are virtual tokens. (On the device the one too many would be NaN.)"""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from gesso.data.tokenizers.base import Tokenizer
 from gesso.models.adapters.config import AdapterConfig
+from gesso.objectives.base import Objective
 
 
 class TooManyPlaceholders(ValueError):
     """A document with more placeholders than adapter.tokens."""
 
 
-def counting(objective: Any, adapter: AdapterConfig) -> Any:
+def count_placeholders(objective: Objective, adapter: AdapterConfig) -> Objective:
     """The objective, whose host_batch raises TooManyPlaceholders where the adapter is p_tuning."""
-    return _Counting(objective, adapter) if adapter.kind == "p_tuning" else objective
+    return (
+        cast(Objective, _Counting(objective, adapter)) if adapter.kind == "p_tuning" else objective
+    )
 
 
 def refuse_crowded(
-    tokens: np.ndarray, segments: np.ndarray | None, adapter: AdapterConfig, *, where: Any
+    tokens: np.ndarray, segments: np.ndarray | None, adapter: AdapterConfig, *, where: Sequence[str]
 ) -> None:
     """Raises TooManyPlaceholders. tokens, segments: i32[n, L]; no segments: a row is a document.
     where: what each row is called, n of them."""
@@ -52,10 +55,10 @@ def refuse_crowded_texts(
 class _Counting:
     """Everything else is the objective's own."""
 
-    def __init__(self, objective: Any, adapter: AdapterConfig) -> None:
+    def __init__(self, objective: Objective, adapter: AdapterConfig) -> None:
         self._objective, self._adapter = objective, adapter
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._objective, name)
 
     def __call__(self, *given: Any) -> Any:

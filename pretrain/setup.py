@@ -34,7 +34,7 @@ from gesso.pretrain.optimizer.schedule import make_schedule
 from gesso.pretrain.optimizer.trained import Parts, parts_of
 from gesso.pretrain.origins.adapter import adapter_parts, adapter_shapes
 from gesso.pretrain.phases import phase_experiment, schedule_range
-from gesso.pretrain.placeholders import counting
+from gesso.pretrain.placeholders import count_placeholders
 from gesso.pretrain.state import State, abstract_state
 from gesso.pretrain.step import StepSettings, compile_step, make_train_step
 
@@ -85,7 +85,7 @@ def set_up(experiment: Experiment, *, store: Store, phase: int | None = None) ->
         experiment.objective, tokenizer=tokenizer, model=experiment.model, store=store
     )
     order = _order(experiment, store, objective)
-    objective = counting(objective, experiment.adapter)
+    objective = count_placeholders(objective, experiment.adapter)
     if experiment.adapter.kind == "p_tuning":
         objective.host_batch(order.take(order.visit(0, experiment.batch)))
     objective.check(order.take)

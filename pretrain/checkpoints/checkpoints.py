@@ -179,7 +179,7 @@ class Checkpoints:
         Damaged ones are renamed to rejected-STEP-... with a message; nothing is deleted but what
         an interrupted save left. `abstract_state`: jax.ShapeDtypeStructs with the shardings to load
         to, of any mesh and process count, or a function of the step that gives them. Raises
-        CheckpointsCorrupt, StateMismatch, CheckpointDiffers, folder_check.FolderUnusable.
+        CheckpointsCorrupt, StateMismatch, CheckpointDiffers, room.FolderUnusable.
         """
         of_step = abstract_state if callable(abstract_state) else lambda step: abstract_state
         largest = array_files.tree_bytes(of_step(sys.maxsize))

@@ -14,7 +14,7 @@ from gesso.pretrain.experiment import override
 from gesso.pretrain.open import store_of
 from gesso.pretrain.placeholders import (
     TooManyPlaceholders,
-    counting,
+    count_placeholders,
     refuse_crowded,
     refuse_crowded_texts,
 )
@@ -35,7 +35,7 @@ def rows_of(tokens, segments):
 
 
 def test_each_document_has_its_own_virtual_tokens():
-    objective = counting(build(configs.experiment("debug-gpt-neo").objective), TUNED)
+    objective = count_placeholders(build(configs.experiment("debug-gpt-neo").objective), TUNED)
     fitting = rows_of([[7, 7, 1, 7, 7, 3]], [[1, 1, 1, 2, 2, 2]])
     assert objective.host_batch(fitting)["tokens"].shape == (1, 5)
     assert objective.terms and objective.overlap == 1  # all else is the objective's

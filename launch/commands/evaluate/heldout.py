@@ -34,11 +34,11 @@ def figures(
     from gesso.evaluation.heldout.unigram import beside
     from gesso.objectives.base import build
     from gesso.pretrain.open import open_run
-    from gesso.pretrain.placeholders import counting
+    from gesso.pretrain.placeholders import count_placeholders
 
     run = open_run(folder, step=step)
     opened = store_for(run, folder, store)
-    objective = counting(
+    objective = count_placeholders(
         build(run.experiment.objective, tokenizer=run.tokenizer, model=run.experiment.model),
         run.experiment.adapter,
     )

@@ -30,6 +30,7 @@ def figures(
     """
     import numpy as np
 
+    from gesso.data.labelled.store import TaskStore
     from gesso.evaluation.labelled.tasks import evaluate_task
     from gesso.objectives.base import build
     from gesso.pretrain.open import open_run
@@ -41,7 +42,8 @@ def figures(
     if not hasattr(opened, "labels"):
         raise Refused(f"{store} holds no labelled examples; gesso task build makes a store of them")
     objective = build(e.objective, tokenizer=run.tokenizer, model=e.model, store=opened)
-    if store and opened.labels != (own := run.store()).labels:
+    own = run.store() if store else opened
+    if isinstance(own, TaskStore) and opened.labels != own.labels:
         raise Refused(
             f"{store} has labels {', '.join(opened.labels)}, and {folder} was trained on"
             f" {', '.join(own.labels)}; build it with --labels {' '.join(own.labels)}"
