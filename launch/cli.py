@@ -42,68 +42,76 @@ class Command:
 COMMANDS = {
     "quickstart": Command(
         "quickstart:Quickstart",
-        "no internet, no set-up: corpus, tokenizer, training, samples and a report in minutes",
+        "corpus, tokenizer, training, samples and a report in minutes, without internet",
     ),
     "corpus build": Command("corpus:Build", "tokenize raw text, once, into a token store"),
-    "corpus inspect": Command("corpus:Inspect", "what is in a token store"),
+    "corpus inspect": Command("corpus:Inspect", "show what a token store holds"),
     "corpus verify": Command("corpus:Verify", "prove that a token store is intact"),
     "instructions templates": Command(
-        "instructions:Templates", "the ways examples of a task are asked"
+        "instructions:Templates", "show the templates that ask for examples"
     ),
-    "instructions inspect": Command("instructions:Inspect", "examples as a model will see them"),
+    "instructions inspect": Command(
+        "instructions:Inspect", "show examples as a model will see them"
+    ),
     "instructions build": Command(
         "instructions:Build",
-        "render and tokenize examples, once, into a store",
+        "render and tokenize examples, once, into an instruction store",
     ),
     "task build": Command(
         "task:Build",
-        "labelled examples (GLUE, SQuAD, your own), once, to a store",
+        "tokenize labelled examples (GLUE, SQuAD, your own), once, into a task store",
     ),
-    "task inspect": Command("task:Inspect", "what is in a store of a task"),
+    "task inspect": Command("task:Inspect", "show what a task store holds"),
     "tokenizer train": Command(
         "tokenizer:Train",
-        "learn a sentencepiece or byte-level BPE vocabulary",
+        "train a sentencepiece, BPE, WordPiece or words vocabulary",
     ),
     "tokenizer import": Command(
         "tokenizer:Import",
-        "take over a published vocabulary (GPT-2, NeoX, ...)",
+        "import a published vocabulary (GPT-2, NeoX, ...)",
     ),
-    "tokenizer inspect": Command("tokenizer:Inspect", "what a tokenizer does to a text"),
+    "tokenizer inspect": Command("tokenizer:Inspect", "show what a tokenizer does to a text"),
     "pretrain": Command(
         "pretrain:pretrain", "run an experiment, or continue it", reader="pretrain:read"
     ),
     "finetune": Command(
         "finetune:finetune",
-        "the same training, begun with another run's model",
+        "train another run's model further",
         reader="finetune:read_arguments",
     ),
-    "adapter merge": Command("adapter:Merge", "a LoRA and its base as one model: a run folder"),
-    "adapter export": Command("adapter:Export", "a LoRA or a prompt as a folder that peft loads"),
-    "adapter import": Command("adapter:Import", "a LoRA or a prompt of peft's, over a run"),
-    "sweep": Command("sweep:RunSweep", "many runs of one experiment, and what came of them"),
+    "adapter merge": Command(
+        "adapter:Merge", "merge a LoRA and its base into one model, a run folder"
+    ),
+    "adapter export": Command(
+        "adapter:Export", "write a LoRA or a prompt as a folder that peft loads"
+    ),
+    "adapter import": Command(
+        "adapter:Import", "import a LoRA or a prompt that peft wrote, over a run"
+    ),
+    "sweep": Command("sweep:RunSweep", "run many variants of one experiment, and compare them"),
     "coordinates": Command(
         "coordinates:Coordinates",
-        "muP: do rates found narrow hold for wide models?",
+        "check muP: whether learning rates of narrow models serve wide ones",
     ),
     "plan": Command(
         "plan:plan",
-        "before chips are rented: does it fit, how fast, which mesh",
+        "before chips are rented: whether it fits, how fast, which mesh",
         reader="plan:read",
     ),
     "evaluate": Command(
         "evaluate.command:Evaluate",
-        "held-out figures of a run; questions, written answers, harness tasks, word vectors",
+        "measure a run: held-out loss, questions, written answers, harness tasks, word vectors",
     ),
     "generate": Command("generate:Generate", "let a run continue your text"),
     "import": Command(
         "import_:Import",
-        "a published checkpoint as a run, to use or train on",
+        "import a published checkpoint as a run, to use or train further",
     ),
-    "export": Command("export:Export", "a run's model for transformers and others"),
-    "parity": Command("export:Parity", "a folder here and in transformers, layer by layer"),
-    "report": Command("report:Report", "one HTML page for a run, or comparing several"),
-    "list": Command("list:List", "the experiments: parameters, FLOPs, memory"),
-    "doctor": Command("doctor:Doctor", "would it run here? versions, devices, disk, memory"),
+    "export": Command("export:Export", "write a run's model for transformers and others"),
+    "parity": Command("export:Parity", "compare a folder here and in transformers, layer by layer"),
+    "report": Command("report:Report", "write one HTML page about a run, or comparing several"),
+    "list": Command("list:List", "list the experiments: parameters, FLOPs, memory"),
+    "doctor": Command("doctor:Doctor", "check this machine: versions, devices, disk, memory"),
 }
 _HELP = {"-h", "--help", "help"}
 _STATUSES = (

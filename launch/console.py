@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypeVar, runtime_checkable
 
 from rich.console import Console
 
@@ -19,7 +19,14 @@ from gesso.settings.nearest import did_you_mean
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+Figures = dict[str, Any]  # what a command found out: numbers, texts, lists and dicts, as JSON
 Options = TypeVar("Options", bound="DataclassInstance")
+
+
+@runtime_checkable
+class _Array(Protocol):
+    def tolist(self) -> object:
+        """Its elements, or the only one of an array without dims."""
 
 
 class Refused(ValueError):
@@ -42,7 +49,7 @@ def _console(stream: TextIO) -> Console:
     return Console(file=stream, highlight=False, width=width, soft_wrap=width is not None)
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """One JSON document on stdout."""
     print(json.dumps(value, indent=2, sort_keys=True, default=_plain))
 
@@ -88,7 +95,7 @@ def parse(
 
     from gesso.launch import help as pages
 
-    if wanted := pages.asked(arguments):
+    if wanted := pages.request(arguments):
         explained = tuple(groups) or tuple(settings_of(options))
         width = pages.width_of(sys.stdout)
         told = pages.page(
@@ -132,12 +139,11 @@ def _near_choice(complaint: str) -> str:
     return near.removeprefix("; ")
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return dataclasses.asdict(value)
     if isinstance(value, Path):
         return str(value)
-    for method in ("item", "tolist") if getattr(value, "ndim", 1) == 0 else ("tolist",):
-        if convert := getattr(value, method, None):
-            return convert()
+    if isinstance(value, _Array):
+        return value.tolist()
     raise TypeError(f"{type(value).__name__} is not JSON")

@@ -93,7 +93,7 @@ class Asked:
     """A group or a setting such as "optimizer" or "optimizer.name"; "" = all of them."""
 
 
-def asked(arguments: Sequence[str]) -> Asked | None:
+def request(arguments: Sequence[str]) -> Asked | None:
     """The help that a command line asks for; None where it asks for none."""
     for at, each in enumerate(arguments):
         option, _, topic = each.partition("=")
@@ -119,7 +119,7 @@ def page(
 
     Raises ValueError for a topic that is neither a group nor a setting, with the nearest one.
     """
-    groups = _merged(groups)
+    groups = _merge(groups)
     if wanted.topic:
         yield from _topic(groups, wanted.topic, prog=prog, width=width)
         return
@@ -144,12 +144,12 @@ def _paragraphs(description: str, width: int) -> Iterator[Text]:
         description.splitlines(), key=lambda line: bool(line) and not line.startswith(" ")
     ):
         if filled:
-            yield from _wrapped(Text(" ".join(lines)), width, indent=0)
+            yield from _wrap(Text(" ".join(lines)), width, indent=0)
         else:
             yield from (Text(line) for line in lines)
 
 
-def _merged(groups: Sequence[Group]) -> list[Group]:
+def _merge(groups: Sequence[Group]) -> list[Group]:
     """One group per path: a command's own options and an experiment's stand together on top."""
     found: dict[str, Group] = {}
     for each in groups:
@@ -231,7 +231,7 @@ def _group(group: Group, *, width: int, title: str) -> Iterator[Text]:
     yield Text()
     yield Text(title, style="bold")
     if group.path:
-        yield from _wrapped(Text(group.text), width, indent=0)
+        yield from _wrap(Text(group.text), width, indent=0)
     for each in sorted(group.settings, key=_positional, reverse=True):
         yield from _setting(each, width, _column(width), text=each.text)
 
@@ -287,14 +287,14 @@ def _name(option: str) -> Text:
 
 def _entry(head: Text, body: Text, width: int, column: int) -> Iterator[Text]:
     """An option and what it is: side by side, or one below the other where there is no room."""
-    lines = list(_wrapped(body, width, indent=column))
+    lines = list(_wrap(body, width, indent=column))
     if len(head) + 1 <= column and lines:
         head = head.copy().append(" " * (column - len(head))).append(lines.pop(0)[column:])
     yield from head.wrap(_PLAIN, width)
     yield from lines
 
 
-def _wrapped(body: Text, width: int, *, indent: int) -> Iterator[Text]:
+def _wrap(body: Text, width: int, *, indent: int) -> Iterator[Text]:
     for line in body.wrap(_PLAIN, width - indent):
         line.rstrip()
         yield Text(" " * indent).append(line)

@@ -53,7 +53,7 @@ class Setting:
     @property
     def default(self) -> str:
         """The value as a user reads it."""
-        return spelled(self.value)
+        return spell(self.value)
 
     @property
     def option(self) -> str:
@@ -148,20 +148,20 @@ def configs_in(kind: object) -> Iterator[type]:
         yield from configs_in(each)
 
 
-def spelled(value: Value) -> str:
+def spell(value: Value) -> str:
     """A value as a user writes it: 0.1, adamw, "" or "a b"; () and {} for nothing."""
     if value is dataclasses.MISSING:
         return "required"
     if isinstance(value, str):
-        return value if value and value == value.strip() and "\n" not in value else _quoted(value)
+        return value if value and value == value.strip() and "\n" not in value else _quote(value)
     if isinstance(value, tuple | list):
-        return " ".join(spelled(each) for each in value) or "()"
+        return " ".join(spell(each) for each in value) or "()"
     if isinstance(value, dict):
-        return " ".join(f"{spelled(k)} {spelled(v)}" for k, v in value.items()) or "{}"
+        return " ".join(f"{spell(k)} {spell(v)}" for k, v in value.items()) or "{}"
     return str(value)
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return '"' + text.replace("\t", "\\t").replace("\n", "\\n") + '"'
 
 
@@ -213,7 +213,7 @@ def _type(hint: object) -> tuple[str, tuple[str, ...]]:
         return _type(args[0])
     if origin is typing.Literal:
         numbers = all(isinstance(each, int) for each in args)
-        return ("INT" if numbers else "NAME"), tuple(spelled(each) for each in args)
+        return ("INT" if numbers else "NAME"), tuple(spell(each) for each in args)
     if origin in (typing.Union, types.UnionType):
         return _type(next(each for each in args if each is not type(None)))
     if origin is tuple:

@@ -14,8 +14,8 @@ from gesso.pretrain.exits import DONE
 class Merge:
     """Make one model of an adapter and its base: a run folder to generate, export or train on.
 
-    LoRA and (IA)3 are changes of weights; they are added in float32. What a smaller dtype would
-    round away of them is told, for `gesso export --dtype bfloat16`.
+    LoRA and (IA)3 are changes of weights; they are added in float32. The share of
+    these changes that a smaller dtype would round away is shown, for `gesso export --dtype`.
 
     Example:
       gesso finetune debug-lora --start runs/debug-gpt-neo
@@ -109,8 +109,8 @@ class Export:
 
 @dataclass(frozen=True, kw_only=True)
 class Import:
-    """Take over a LoRA or a prompt that peft wrote, over a run: a run folder to evaluate, generate
-    with, merge, or train on.
+    """Import a LoRA or a prompt that peft wrote, over a run: a run folder to evaluate, generate
+    with, merge, or train further.
 
     Example:
       gesso import downloads/gpt2 runs/gpt2

@@ -2,13 +2,17 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import tyro
 from rich.table import Table
 
 from gesso.launch.console import Refused, narration, output, print_json
 from gesso.pretrain.exits import DONE, FAILED
+
+if TYPE_CHECKING:
+    from gesso.reports.sweep.coordinates import Coordinates as Found
+    from gesso.reports.sweep.coordinates import Parametrisation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +86,7 @@ class Coordinates:
         return DONE if flat else FAILED
 
 
-def _print(found: Any, slopes: Any) -> None:
+def _print(found: "list[Found]", slopes: "dict[Parametrisation, dict[str, float]]") -> None:
     table = Table(title="change of activations (root mean square)", title_justify="left")
     for head in ("parametrisation", "width", *found[0].change):
         table.add_column(head, justify="left" if head == "parametrisation" else "right")

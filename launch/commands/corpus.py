@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tyro
@@ -12,7 +12,8 @@ from gesso.launch.console import Refused, narration, output, print_json
 from gesso.pretrain.exits import DONE, FAILED
 
 if TYPE_CHECKING:
-    from gesso.data.store.base import TextStore
+    from gesso.data.store.base import Store, TextStore
+    from gesso.data.store.build_report import BuildReport
     from gesso.data.tokenizers.base import Tokenizer
 
 
@@ -69,9 +70,12 @@ class Inspect:
     """Print the figures as JSON."""
 
     def run(self) -> int:
+        from gesso.data.store.base import TextStore
         from gesso.data.store.build_report import BuildReport
 
         store = _open(self.store)
+        if not isinstance(store, TextStore):
+            raise Refused(f"{self.store} is a store of examples: gesso {store.holds} inspect")
         report = BuildReport.of(store, seconds=0)
         tokenizer = store.tokenizer()
         samples = {
@@ -120,7 +124,7 @@ class Verify:
         return FAILED if problems else DONE
 
 
-def _open(spec: str) -> Any:
+def _open(spec: str) -> "Store":
     from gesso.data.embedded.corpus import ensure_store
     from gesso.data.open import open_store
 
@@ -150,7 +154,7 @@ def _documents(
         number += 1
 
 
-def _show(report: Any, tokenizer: "Tokenizer", samples: dict[str, list[str]]) -> None:
+def _show(report: "BuildReport", tokenizer: "Tokenizer", samples: dict[str, list[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 

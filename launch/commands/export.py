@@ -4,13 +4,19 @@ import importlib.util
 import os
 import sys
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
 from gesso.launch.commands.report import run_folder
 from gesso.launch.console import Refused, existing, narration, output, print_json, size
 from gesso.pretrain.exits import DONE, FAILED
+
+if TYPE_CHECKING:
+    from gesso.export.parity import Parity as Compared
+    from gesso.export.writing import Written
+    from gesso.pretrain.open import OpenRun
 
 Format = Literal["hf", "onnx", "gguf", "ctranslate2", "stablehlo", "elmo", "orbax-params"]
 
@@ -23,7 +29,7 @@ class Export:
     lm-eval read them. onnx: a graph for onnxruntime. gguf: one file for llama.cpp. ctranslate2: its
     model folder. stablehlo: a program that JAX runs without our code. elmo: options.json and HDF5,
     for AllenNLP and bilm-tf. orbax-params: the parameters for other JAX code. docs/stacks.md has
-    what each needs and which families it can say.
+    what each needs and which families it can express.
 
     What was written is read back and must give the run's outputs before the folder gets its name.
 
@@ -92,7 +98,7 @@ class Export:
                 " model card nor shards"
             )
 
-    def _written(self, run: Any, folder: Any) -> Any:
+    def _written(self, run: "OpenRun", folder: Path) -> "Written":
         if self.format != "hf":
             from gesso.export.stacks.stacks import write_stack
 
@@ -179,7 +185,7 @@ def _python() -> str:
     )
 
 
-def _show(found: Any, *, agree: bool) -> None:
+def _show(found: "Compared", *, agree: bool) -> None:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))

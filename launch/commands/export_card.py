@@ -2,9 +2,9 @@
 
 import dataclasses
 import math
-from typing import Any
 
 from gesso.export.model_card import Card, model_card
+from gesso.launch.console import Figures
 from gesso.models.count import flops_per_token, parameters
 from gesso.pretrain.open import OpenRun
 from gesso.reports.facts import RunFacts, last_evaluation, tokens_seen
@@ -18,10 +18,10 @@ def card_of(run: OpenRun, facts: RunFacts, *, license: str) -> str:
     e, model = run.experiment, run.experiment.model
     tokens = tokens_seen(facts)
     fields = {field.name for field in dataclasses.fields(model)}
-    architecture: dict[str, Any] = {"family": model.family}
+    architecture: Figures = {"family": model.family}
     architecture |= {name: getattr(model, name) for name in _SHAPE if name in fields}
     architecture["parameters"] = f"{parameters(model)['total']:,}"
-    training: dict[str, Any] = {
+    training: Figures = {
         "experiment": e.name,
         "updates": f"{run.step:,}",
         "rows per update": e.batch,

@@ -4,6 +4,7 @@ import dataclasses
 import os
 from pathlib import Path
 
+from gesso.launch import help as pages
 from gesso.launch.commands.pretrain import Asked, read
 from gesso.launch.console import Refused, output
 from gesso.partitioning.machines.compiler_flags import apply
@@ -19,15 +20,15 @@ Train a model further: SOURCE's parameters, the experiment's recipe. SOURCE is a
 newest checkpoint is taken), one checkpoint RUN/checkpoints/STEP, or what `gesso import` made. RUN
 is the new run's folder, runs/EXPERIMENT by default; the same command after a crash continues it.
 
-The model is the source's, but for its heads and its dropout, which the experiment says. A table of
-every parameter (loaded, resized, tied or fresh; trained or frozen) is shown and kept in
+The model's settings are the source's, except heads and dropout, which are the experiment's. A table
+of every parameter (loaded, resized, tied or fresh; trained or frozen) is shown and kept in
 RUN/start.json. A parameter that the source lacks, or has in another shape, is refused by name
 unless --start.allow-fresh names it.
 
 Examples:
   gesso pretrain debug-gpt-neo                                 something to start from
   gesso finetune debug-ulmfit --start runs/debug-gpt-neo       unfreezes layer by layer
-  gesso finetune debug-ulmfit --start runs/debug-gpt-neo --help        all its settings
+  gesso finetune debug-ulmfit --start runs/debug-gpt-neo --help        its settings
   gesso import downloads/gpt2 runs/gpt2
   gesso finetune ulmfit-lm --start runs/gpt2 runs/gpt2-mine --data.store my-store --steps 2000
 
@@ -73,7 +74,7 @@ def request(arguments: list[str]) -> Asked:
     name, sources, rest = _split(arguments)
     experiment = registry.experiment(name)
     if not sources:
-        if {"-h", "--help"} & set(rest):
+        if pages.request(rest):
             return read([name, *rest], command="finetune")
         raise Refused(
             f"say what to start from: gesso finetune {name} --start SOURCE, a run folder (gesso"

@@ -3,20 +3,23 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import tyro
 
-from gesso.launch.console import Refused, existing, narration, output, print_json, size
+from gesso.launch.console import Figures, Refused, existing, narration, output, print_json, size
+from gesso.models.config import ELMoConfig, ModelConfig
 from gesso.pretrain.exits import DONE
 
 if TYPE_CHECKING:
     from gesso.data.tokenizers.base import Tokenizer
+    from gesso.export.reading import Opened
+    from gesso.pretrain.experiment import Experiment
 
 
 @dataclass(frozen=True, kw_only=True)
 class Import:
-    """Take over a published checkpoint: config, weights and tokenizer become a run folder.
+    """Import a published checkpoint: config, weights and tokenizer become a run folder.
 
     From there generate, evaluate and export work as if it had been trained here, and
     `gesso pretrain RUN --data.store STORE --steps N` trains it on. Every field of its config.json
@@ -63,7 +66,7 @@ class Import:
         return DONE
 
 
-def take_over(options: Import, run_folder: Path) -> dict[str, Any]:
+def take_over(options: Import, run_folder: Path) -> Figures:
     """Make the run folder; returns what was done. Nothing is left where it fails."""
     from gesso.data.tokenizers.load import save_tokenizer
     from gesso.export.files.folder import new_folder
@@ -109,7 +112,7 @@ def take_over(options: Import, run_folder: Path) -> dict[str, Any]:
     }
 
 
-def _tokenizer(options: Import) -> Any:
+def _tokenizer(options: Import) -> "Tokenizer":
     from gesso.data.tokenizers.base import TokenizerError
     from gesso.data.tokenizers.load import load_tokenizer
 
@@ -123,14 +126,14 @@ def _tokenizer(options: Import) -> Any:
         ) from None
 
 
-def _ids_of(tokenizer: "Tokenizer", config: Any) -> int:
+def _ids_of(tokenizer: "Tokenizer", config: ModelConfig) -> int:
     """The ids that the model needs a row for: of ELMo the classes of its softmax, if it has one."""
-    if getattr(config, "head", "") == "none" and config.reads == "characters":
+    if isinstance(config, ELMoConfig) and config.reads == "characters" and config.head == "none":
         return 0
     return tokenizer.classes
 
 
-def _experiment(options: Import, config: Any) -> Any:
+def _experiment(options: Import, config: ModelConfig) -> "Experiment":
     """The record of the run: the imported model, the objective of its family, one row's length."""
     from gesso.data.config import DataConfig
     from gesso.objectives import config as objectives
@@ -154,7 +157,9 @@ def _experiment(options: Import, config: Any) -> Any:
     )
 
 
-def _save(folder: Path, opened: Any, experiment: Any, tokenizer: "Tokenizer", *, seed: int) -> None:
+def _save(
+    folder: Path, opened: "Opened", experiment: "Experiment", tokenizer: "Tokenizer", *, seed: int
+) -> None:
     """Checkpoint 0: the parameters alone, which `pretrain` starts from (pretrain/start.py)."""
     from gesso.export.reading import parameters_of
     from gesso.models.count import parameters
@@ -173,7 +178,7 @@ def _save(folder: Path, opened: Any, experiment: Any, tokenizer: "Tokenizer", *,
     save_params(folder, 0, parameters_of(opened, seed=seed), info, size=size)
 
 
-def _show(made: dict[str, Any]) -> None:
+def _show(made: Figures) -> None:
     console = output()
     console.print(
         f"[bold]{made['family']}[/], {made['parameters']:,} parameters"

@@ -1,23 +1,25 @@
 """`gesso instructions templates|inspect|build`: see how examples are asked, then make a store."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import tyro
 
-from gesso.launch.console import Refused, existing, narration, output, print_json
+from gesso.launch.console import Figures, Refused, existing, narration, output, print_json
 from gesso.pretrain.exits import DONE
 from gesso.settings.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from gesso.data.instructions.store import InstructionStore
+    from gesso.finetune.instructions.config import InstructionsConfig
+    from gesso.finetune.instructions.templates import Family
 
 
 @dataclass(frozen=True, kw_only=True)
 class Templates:
-    """The families of tasks there are: their fields, their labels, their templates.
+    """Show the families of tasks: their fields, their labels, their templates.
 
     Example:
       gesso instructions templates
@@ -37,10 +39,10 @@ class Templates:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect:
-    """See examples the way a model will, before it is trained: what is predicted is coloured.
+    """Show examples as a model will see them, before it is trained: predicted text is coloured.
 
     Of a recipe the first examples of every source are rendered; of a store made by `gesso
-    instructions build` whole packed rows are preview, from the first one on.
+    instructions build` whole packed rows are shown, from the first one on.
 
     Example:
       gesso instructions inspect recipe.toml --examples 2
@@ -65,7 +67,7 @@ class Build:
     """Render and tokenize the examples of a recipe, once, into a store that runs train on.
 
     docs/instructions.md says what a recipe may hold. The same recipe and files give the same store;
-    asked for again it is there at once. Records that are no examples are kept in rejects.jsonl.
+    a second call returns at once. Records that are not examples are kept in rejects.jsonl.
 
     Example:
       gesso instructions build recipe.toml --folder my-instructions
@@ -82,7 +84,7 @@ class Build:
         return run_build(self)
 
 
-def read_recipe(path: str) -> Any:
+def read_recipe(path: str) -> "InstructionsConfig":
     """An InstructionsConfig out of a TOML file. Raises Refused, naming the setting that does not
     fit."""
     import cattrs
@@ -228,7 +230,7 @@ def _inspect_store(options: Inspect) -> int:
     return DONE
 
 
-def _show(title: str, spans: Any) -> None:
+def _show(title: str, spans: "Iterable[tuple[str, bool]]") -> None:
     from rich.text import Text
 
     console = output()
@@ -253,7 +255,7 @@ def _show_store(store: "InstructionStore") -> None:
         output().print(f"refused (see {store.folder}/rejects.jsonl): {listed}", markup=False)
 
 
-def _described(family: Any) -> Mapping[str, Any]:
+def _described(family: "Family") -> Figures:
     return {
         "cluster": family.cluster,
         "fields": {f.name: f.type + "?" * f.optional for f in family.fields.values()},

@@ -1,9 +1,8 @@
 """`gesso list`: the experiments there are, with what each would cost."""
 
 from dataclasses import dataclass
-from typing import Any
 
-from gesso.launch.console import narration, output, print_json, size
+from gesso.launch.console import Figures, narration, output, print_json, size
 from gesso.pretrain.config import MOMENTS
 from gesso.pretrain.exits import DONE
 from gesso.pretrain.experiment import Experiment, ExperimentError
@@ -14,7 +13,7 @@ _BYTES = {"float32": 4, "bfloat16": 2}
 
 @dataclass(frozen=True, kw_only=True)
 class List:
-    """The experiments, with parameters, FLOPs per token and the memory their state takes.
+    """List the experiments, with parameters, FLOPs per token and the memory that their state takes.
 
     FLOPs are those of training (forward and backward; of a frozen model under an adapter without
     the gradients of its weights) at the experiment's own length. State is
@@ -43,7 +42,7 @@ class List:
         return DONE
 
 
-def _others() -> tuple[list[dict[str, Any]], list[str]]:
+def _others() -> tuple[list[Figures], list[str]]:
     """The rows of other packages' experiments, and one line for each that has none."""
     from gesso.configs import registry
 
@@ -59,7 +58,7 @@ def _others() -> tuple[list[dict[str, Any]], list[str]]:
     return rows, problems
 
 
-def figures(experiment: Experiment) -> dict[str, Any]:
+def figures(experiment: Experiment) -> Figures:
     """One row of the table: FLOPs of training, bytes of state, tokens of a batch."""
     from gesso.models.count import parameters
     from gesso.planning.plan import planned_flops
@@ -80,7 +79,7 @@ def figures(experiment: Experiment) -> dict[str, Any]:
     }
 
 
-def _show(rows: list[dict[str, Any]]) -> None:
+def _show(rows: list[Figures]) -> None:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))

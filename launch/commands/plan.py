@@ -5,16 +5,20 @@ import itertools
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich.table import Table
 
-from gesso.launch.console import Refused, narration, output, parse, print_json
-from gesso.launch.help import PLANNED
+from gesso.launch.console import Figures, Refused, narration, output, parse, print_json
+from gesso.launch.help import PLANNED, request
 from gesso.pretrain.exits import DONE
 from gesso.pretrain.experiment import Experiment
 from gesso.settings.explain import groups
+
+if TYPE_CHECKING:
+    from gesso.planning.search import Candidate
+    from gesso.planning.topology import Topology
 
 _HELP = """\
 usage: gesso plan EXPERIMENT --topology KIND:SHAPE [--search yes] [--SETTING VALUE ...]
@@ -69,8 +73,8 @@ def plan(arguments: list[str]) -> int:
     from gesso.planning.topology import topology
 
     where = topology(asked.topology, slices=asked.slices)
-    ranked: list[dict[str, Any]] = []
-    made: dict[str, Any] | None = None
+    ranked: list[Figures] = []
+    made: Figures | None = None
     if asked.search == "yes":
         from gesso.planning.search import search, why
 
@@ -124,7 +128,9 @@ def _recommended(name: str) -> str:
     )
 
 
-def _compiled_best(found: list[Any], where: Any, count: int) -> tuple[Any, dict[str, Any]]:
+def _compiled_best(
+    found: "list[Candidate]", where: "Topology", count: int
+) -> tuple["Candidate", Figures]:
     """The best of a search as the compiler sees it, and its plan."""
     from gesso.planning.finalists import choose
 
@@ -152,9 +158,7 @@ def read(arguments: list[str]) -> tuple[Experiment, Planned]:
 
     name, *settings = arguments
     experiment = registry.experiment(name)
-    if not {"-h", "--help"} & set(settings) and not any(
-        each.startswith("--topology") for each in settings
-    ):
+    if not request(settings) and not any(each.startswith("--topology") for each in settings):
         known = _recommended(name)
         raise Refused(
             f"say where: gesso plan {name} {known or '--topology v5e:4x4'}"
@@ -186,11 +190,11 @@ def read(arguments: list[str]) -> tuple[Experiment, Planned]:
 
 def _plan(
     experiment: Experiment,
-    where: Any,
+    where: "Topology",
     *,
     compiles: bool,
     depth: Literal["whole", "extrapolated"] = "whole",
-) -> dict[str, Any]:
+) -> Figures:
     """The compiled plan, from the cache where the same one was made before; else the estimate."""
     from gesso.planning.plan import estimate
 
@@ -202,7 +206,7 @@ def _plan(
         flag = f"--xla_force_host_platform_device_count={where.devices}"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
 
-    def compiled() -> dict[str, Any]:
+    def compiled() -> Figures:
         narration().print(f"compiling {experiment.name} for {where.name} ...", style="dim")
         from gesso.planning.plan import plan as compile_plan
 
@@ -213,9 +217,7 @@ def _plan(
     return kept(experiment, where, compiled, depth=depth)
 
 
-def _budget(
-    made: dict[str, Any], e: Experiment, *, tokens: float, price: float
-) -> dict[str, Any] | None:
+def _budget(made: Figures, e: Experiment, *, tokens: float, price: float) -> Figures | None:
     """Days and cost of a number of tokens, from the slowest to the fastest."""
     if not made["time"]:
         return None
@@ -226,7 +228,7 @@ def _budget(
     return {"tokens": wanted, "days": days, "cost": cost}
 
 
-def _summary(found: dict[str, Any]) -> dict[str, Any]:
+def _summary(found: Figures) -> Figures:
     return {
         "seconds": found["time"]["middle"],
         "mfu": found["time"]["mfu"],
@@ -235,7 +237,7 @@ def _summary(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _show_ranked(found: list[Any], tried: int, fitting: int) -> None:
+def _show_ranked(found: "list[Candidate]", tried: int, fitting: int) -> None:
     table = Table(
         title=f"{fitting} of {tried} ways fit (estimates); the fastest", title_justify="left"
     )
@@ -253,7 +255,7 @@ def _show_ranked(found: list[Any], tried: int, fitting: int) -> None:
     output().print(table)
 
 
-def _show(made: dict[str, Any]) -> None:
+def _show(made: Figures) -> None:
     memory, time, where = made["memory"], made["time"], made["topology"]
     e, gib = made["experiment"], 2.0**30
     axes = " x ".join(f"{axis} {n}" for axis, n in made["mesh"].items()) or "one device"
@@ -308,7 +310,7 @@ def _show(made: dict[str, Any]) -> None:
         )
 
 
-def _exactly(memory: dict[str, Any]) -> str:
+def _exactly(memory: Figures) -> str:
     return "exact" if memory["exact"] else "estimate"
 
 

@@ -23,7 +23,8 @@ number of devices goes on from the newest complete checkpoint in the run folder.
 
 Examples:
   gesso pretrain debug-gpt-neo                          seconds, on a laptop's CPU
-  gesso pretrain debug-gpt-neo --help                   its source and all its settings
+  gesso pretrain debug-gpt-neo --help                   its source, and the settings people change
+  gesso pretrain debug-gpt-neo --help optimizer         one group of settings; --help-all has all
   gesso pretrain gpt-neo-125m --data.store my-store --steps 1000 --optimizer.learning-rate 3e-4
   gesso pretrain gpt-j-6b --mesh.fsdp 16 --mesh.tensor 4 --layout fsdp_tensor
   gesso pretrain runs/imported --data.store my-store     what a run folder records, continued

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,7 +13,7 @@ from rich.table import Table
 
 from gesso.launch.commands.evaluate.heldout import figures, show
 from gesso.launch.commands.list import figures as cost
-from gesso.launch.console import Refused, narration, print_json
+from gesso.launch.console import Figures, Refused, narration, print_json
 from gesso.pretrain.exits import DONE
 from gesso.pretrain.experiment import Experiment
 from gesso.records.quantities import duration, short
@@ -135,7 +135,7 @@ def _corpus(console: Console, experiment: Experiment) -> None:
     _made(console, f"{len(shards)} shards in The Pile's format (.jsonl.zst)", shards[0].parent)
 
 
-def _store(console: Console, experiment: Experiment) -> Any:
+def _store(console: Console, experiment: Experiment) -> "Store":
     from gesso.data.embedded.corpus import ensure_store
     from gesso.data.open import open_store
 
@@ -177,7 +177,7 @@ def _costs(console: Console, experiment: Experiment, store: "Store") -> None:
     )
 
 
-def _measure(console: Console, folder: Path, experiment: Experiment) -> dict[str, Any]:
+def _measure(console: Console, folder: Path, experiment: Experiment) -> Figures:
     found = figures(folder, rows=EVALUATED_ROWS, batch=experiment.batch)
     show(found, title="", console=console)
     ours, ladder = found["bits_per_byte"], found["baselines"]

@@ -2,21 +2,26 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 from rich.table import Table
 
-from gesso.launch.console import Refused, narration, output, print_json
+from gesso.launch.console import Figures, Refused, narration, output, print_json
 from gesso.pretrain.exits import DONE, FAILED
+
+if TYPE_CHECKING:
+    import optuna
+
+    from gesso.configs.sweeps import Sweep
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSweep:
-    """Run a sweep (configs/sweeps.py), or go on with it: the same command after a crash continues.
+    """Run a sweep (configs/sweeps.py), or continue it: the same command after a crash continues.
 
     Every trial is a `gesso pretrain` command in a process of its own; --show commands prints them
-    without running any. optuna keeps the account in sweep.db of the folder, or in the database
+    without running any. optuna records the trials in sweep.db of the folder, or in the database
     --storage names (postgresql://...), which several machines can share.
 
     Example:
@@ -89,7 +94,7 @@ class RunSweep:
         return FAILED if failed else DONE
 
 
-def _check(asked: Any) -> None:
+def _check(asked: "Sweep") -> None:
     """Every trial that is known in advance is an experiment: no run is started before all are."""
     from gesso.configs import registry
 
@@ -97,7 +102,7 @@ def _check(asked: Any) -> None:
         registry.experiment(asked.experiment, asked.settings(choice))
 
 
-def _results(asked: Any, study: Any, folder: Path) -> list[dict[str, Any]]:
+def _results(asked: "Sweep", study: "optuna.Study", folder: Path) -> list[Figures]:
     """What became of every trial, the best first."""
     rows = [
         {
@@ -126,7 +131,7 @@ def _parameters(run: Path) -> int:
         return 0
 
 
-def _page(asked: Any, results: list[dict[str, Any]], folder: Path) -> Path:
+def _page(asked: "Sweep", results: list[Figures], folder: Path) -> Path:
     from gesso.reports.sweep.coordinates import coordinates_section, read_coordinates
     from gesso.reports.sweep.sweep import Trial, write_sweep_report
 
@@ -151,7 +156,7 @@ def _page(asked: Any, results: list[dict[str, Any]], folder: Path) -> Path:
     )
 
 
-def _last(trial: Any) -> float | None:
+def _last(trial: "optuna.trial.FrozenTrial") -> float | None:
     return (
         trial.intermediate_values[max(trial.intermediate_values)]
         if (trial.intermediate_values)
@@ -159,7 +164,7 @@ def _last(trial: Any) -> float | None:
     )
 
 
-def _print(asked: Any, results: list[dict[str, Any]]) -> None:
+def _print(asked: "Sweep", results: list[Figures]) -> None:
     table = Table(title=f"{asked.name}: {len(results)} trials", title_justify="left")
     for head in ("trial", asked.metric, "state", *asked.space):
         table.add_column(head, justify="left" if head in ("state",) else "right")

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import tyro
 
 from gesso.finetune.labelled.config import TaskConfig, TaskSettings
-from gesso.launch.console import Refused, existing, narration, output, print_json
+from gesso.launch.console import Figures, Refused, existing, narration, output, print_json
 from gesso.pretrain.exits import DONE
 
 if TYPE_CHECKING:
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 class Build(TaskSettings):
     """Tokenize files of labelled examples, once, into a task store.
 
-    The last path is the store; those before it are what is trained on. A record that is no example
-    (a broken line, a label outside the set, ...) is kept in STORE/rejects.jsonl with its file and
-    line, and counted. The same files and settings give the same store; asked for again it is there
-    at once. docs/tasks.md says what is known about which task.
+    The last path is the store; those before it are what is trained on. A record that is not an
+    example (a broken line, a label outside the set, ...) is kept in STORE/rejects.jsonl with its
+    file and line, and counted. The same files and settings give the same store; a second call
+    returns at once. docs/tasks.md lists the known tasks.
 
     Examples:
       gesso task build SST-2/train.tsv sst2 --task sst2 --heldout SST-2/dev.tsv \\
@@ -45,7 +45,7 @@ class Build(TaskSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect:
-    """What is in a task store: labels, splits, what was refused, and what rows of a length hold.
+    """Show what a task store holds: labels, splits, rejects, and how much rows of a length cut.
 
     Example:
       gesso task inspect stores/sst2 --length 128
@@ -120,7 +120,7 @@ def run_inspect(options: Inspect) -> int:
     return DONE
 
 
-def _facts(store: "TaskStore") -> dict[str, Any]:
+def _facts(store: "TaskStore") -> Figures:
     return {
         "folder": str(store.folder),
         "fingerprint": store.fingerprint,
@@ -177,7 +177,7 @@ def _texts(store: "TaskStore", tokenizer: "Tokenizer", example: int) -> list[str
     return [tokenizer.decode(store.read(start, size)) for start, size in pairs]
 
 
-def _said(store: "TaskStore", example: int) -> dict[str, Any]:
+def _said(store: "TaskStore", example: int) -> Figures:
     if store.kind == "classify":
         return {"label": store.labels[int(store.leaves["labels"][example])]}
     if store.kind == "regress":

@@ -8,11 +8,11 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import tyro
 
-from gesso.launch.console import Refused, existing, narration, output, print_json
+from gesso.launch.console import Figures, Refused, existing, narration, output, print_json
 from gesso.pretrain.exits import DONE
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ EXAMPLE = "def pretrain(corpus):\n    # It's 3.14159 m\u00b2, na\u00efvely: \U00
 class Train:
     """Train a tokenizer on your texts. The same texts give the same tokenizer, on any machine.
 
-    Asked again for what the folder holds, it says so; another tokenizer is never replaced. Every
-    kind but wordpiece and words gives back every text exactly, white space and rare characters
-    included.
+    Run again with the same texts and settings, it says so; a different tokenizer in the folder is
+    never replaced. Every kind except wordpiece and words is lossless, white space and rare
+    characters included.
 
     Example:
       gesso tokenizer train corpus/*.jsonl.zst --folder my-tokenizer --vocab-size 32000
@@ -75,7 +75,7 @@ class Train:
 
 @dataclass(frozen=True, kw_only=True)
 class Import:
-    """Take over a published tokenizer: GPT-2's files, a tokenizer.json, a sentencepiece .model.
+    """Import a published tokenizer: GPT-2's files, a tokenizer.json, a sentencepiece .model.
 
     The folder it writes is what `gesso corpus build --tokenizer` takes; its content is guarded by a
     fingerprint from then on.
@@ -100,7 +100,7 @@ class Import:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect:
-    """What a tokenizer does: ids, bytes per token by component, exactness, speed, an example.
+    """Show what a tokenizer does: ids, bytes per token by component, exactness, speed, an example.
 
     Example:
       gesso tokenizer inspect my-tokenizer
@@ -171,7 +171,7 @@ def run_train(options: Train) -> int:
     return DONE
 
 
-def _trained(options: Train, texts: Iterator[str], folder: Path) -> Any:
+def _trained(options: Train, texts: Iterator[str], folder: Path) -> "Tokenizer":
     from gesso.data.tokenizers.load import (
         train_bpe,
         train_sentencepiece,
@@ -196,8 +196,8 @@ def _trained(options: Train, texts: Iterator[str], folder: Path) -> Any:
 
 
 def _trained_before(
-    folder: Path, settings: dict[str, Any], texts: Iterator[str], read: dict[str, int]
-) -> Any:
+    folder: Path, settings: Figures, texts: Iterator[str], read: dict[str, int]
+) -> "Tokenizer":
     """The tokenizer in `folder`, if it was trained so. The texts are read to see that they are the
     same."""
     from gesso.data.tokenizers.load import load_tokenizer
@@ -296,7 +296,7 @@ def _counted(documents: Iterator[tuple[str, str]], read: dict[str, int]) -> Iter
         yield text
 
 
-def _identity(tokenizer: "Tokenizer") -> dict[str, Any]:
+def _identity(tokenizer: "Tokenizer") -> Figures:
     return {
         "kind": tokenizer.kind,
         "vocab_size": tokenizer.vocab_size,
@@ -306,7 +306,7 @@ def _identity(tokenizer: "Tokenizer") -> dict[str, Any]:
     }
 
 
-def _measured(tokenizer: "Tokenizer", documents: Iterator[tuple[str, str]]) -> dict[str, Any]:
+def _measured(tokenizer: "Tokenizer", documents: Iterator[tuple[str, str]]) -> Figures:
     by: dict[str, dict[str, int]] = {}
     used: set[int] = set()
     seconds = 0.0
@@ -332,7 +332,7 @@ def _measured(tokenizer: "Tokenizer", documents: Iterator[tuple[str, str]]) -> d
     }
 
 
-def _rates(row: dict[str, int]) -> dict[str, Any]:
+def _rates(row: dict[str, int]) -> Figures:
     return {
         **row,
         "bytes_per_token": round(row["bytes"] / max(1, row["tokens"]), 3),
@@ -344,7 +344,7 @@ def _exact(tokenizer: "Tokenizer", text: str) -> bool:
     return tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def _show_identity(figures: dict[str, Any]) -> None:
+def _show_identity(figures: Figures) -> None:
     engine = "" if figures["engine"] == figures["kind"] else f" ({figures['engine']} engine)"
     output().print(
         f"[bold]{figures['kind']}[/]{engine}  {figures['vocab_size']:,} ids, end of document "
@@ -352,7 +352,7 @@ def _show_identity(figures: dict[str, Any]) -> None:
     )
 
 
-def _show(figures: dict[str, Any]) -> None:
+def _show(figures: Figures) -> None:
     from rich.table import Table
     from rich.text import Text
 

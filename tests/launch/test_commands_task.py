@@ -45,6 +45,13 @@ def test_build_and_inspect(files, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["cut"]["train"]["cut"] >= 0
 
 
+def test_a_store_of_examples_is_not_inspected_as_text(files, tmp_path, capsys):
+    build(files, tmp_path)
+    capsys.readouterr()
+    assert cli.main(["corpus", "inspect", str(tmp_path / "store")]) == REFUSED
+    assert "gesso task inspect" in capsys.readouterr().err
+
+
 def test_what_is_wrong_is_said(files, tmp_path, capsys):
     assert cli.main(["task", "build", str(files), "--task", "sst2"]) == REFUSED
     assert "the files and then the store" in capsys.readouterr().err

@@ -132,6 +132,19 @@ def test_a_narrow_page_puts_sentences_below_options() -> None:
     assert shown[at + 1] == "      Updates of the whole run."
 
 
+@pytest.mark.parametrize(
+    ("command", "topic"), [("finetune debug-ulmfit", "start"), ("plan debug-gpt-neo", "mesh"),
+                           ("corpus build", "folder")],
+)  # fmt: skip
+def test_help_asks_for_nothing_else(
+    command: str, topic: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No source, no topology and no input is needed to be told of a command."""
+    for more in ("--help-all", f"--help={topic}", f"--help {topic}"):
+        assert cli.main([*command.split(), *more.split()]) == DONE
+        assert f"--{topic}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("option", ["--help", "--help-all"])
 def test_help_needs_no_jax(tmp_path: Path, option: str) -> None:
     program = (

@@ -20,7 +20,7 @@ from gesso.settings.explain import (
     explanations,
     first_sentence,
     groups,
-    spelled,
+    spell,
     summary,
 )
 
@@ -168,4 +168,4 @@ def test_settings_are_spelled_as_the_command_line_takes_them() -> None:
     ],
 )  # fmt: skip
 def test_values_are_spelled_as_they_are_typed(value: object, written: str) -> None:
-    assert spelled(value) == written
+    assert spell(value) == written

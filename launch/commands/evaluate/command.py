@@ -8,7 +8,7 @@ from typing import Any, Literal
 import tyro
 
 from gesso.launch.commands.report import run_folder
-from gesso.launch.console import Refused, narration, print_json
+from gesso.launch.console import Figures, Refused, narration, print_json
 from gesso.pretrain.exits import DONE
 
 
@@ -158,7 +158,7 @@ class Evaluate:
             show(found, title=f"{folder} after step {found['step']:,}")
         return DONE
 
-    def _choices(self, folder: Path) -> tuple[dict[str, Any], str, Any]:
+    def _choices(self, folder: Path) -> tuple[Figures, str, Any]:
         from gesso.launch.commands.evaluate.files import check_limit, choices, show_choices
 
         check_limit(self.limit)
@@ -172,7 +172,7 @@ class Evaluate:
         )
         return found, Path(self.choices).stem, show_choices
 
-    def _answers(self, folder: Path) -> tuple[dict[str, Any], str, Any]:
+    def _answers(self, folder: Path) -> tuple[Figures, str, Any]:
         from gesso.launch.commands.evaluate.files import answers, check_limit, show_answers
 
         check_limit(self.limit)
@@ -193,7 +193,7 @@ class Evaluate:
         )
         return found, Path(self.answers).stem, show_answers
 
-    def _harness(self, folder: Path) -> tuple[dict[str, Any], str, Any]:
+    def _harness(self, folder: Path) -> tuple[Figures, str, Any]:
         from gesso.launch.commands.evaluate.harness import harness, show_harness
 
         found = harness(
@@ -206,7 +206,7 @@ class Evaluate:
         )
         return found, " ".join(self.harness), show_harness
 
-    def _contextuality(self, folder: Path) -> tuple[dict[str, Any], str, Any]:
+    def _contextuality(self, folder: Path) -> tuple[Figures, str, Any]:
         from gesso.launch.commands.evaluate.contextuality import contextuality, show_contextuality
 
         found = contextuality(

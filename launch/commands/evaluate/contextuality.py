@@ -1,15 +1,14 @@
 """`gesso evaluate RUN --contextuality`: how contextual each layer's word vectors are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from gesso.launch.commands.evaluate.run import place, progress
 from gesso.launch.commands.evaluate.stores import named_store
-from gesso.launch.console import Refused, existing, narration, output
+from gesso.launch.console import Figures, Refused, existing, narration, output
 
 _COLUMNS = {
     "self_similarity": "same word",
@@ -31,7 +30,7 @@ def contextuality(
     components: Sequence[str] | None,
     sentences: int,
     batch: int,
-) -> dict[str, Any]:
+) -> Figures:
     """evaluation.contextuality.contextuality of a run, "left_out" (sentences, by reason) and
     "step".
 
@@ -79,9 +78,7 @@ def contextuality(
     return found | {"left_out": left_out, "step": run.step}
 
 
-def show_contextuality(
-    found: Mapping[str, Any], *, title: str, console: Console | None = None
-) -> None:
+def show_contextuality(found: Figures, *, title: str, console: Console | None = None) -> None:
     """A row per layer."""
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for head in ("layer", *_COLUMNS.values()):

@@ -1,7 +1,7 @@
 """`gesso evaluate RUN --choices FILE` and `--answers FILE|STORE`: questions in a file or held-out
 instruction examples, one run or two."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 from gesso.launch.commands.evaluate.run import needs, placed, progress
-from gesso.launch.console import Refused, existing, narration, output
+from gesso.launch.console import Figures, Refused, existing, narration, output
 
 _LIBRARIES = {"bleu": "sacrebleu", "rouge": "rouge_score"}
 
 
 def choices(
     folder: Path, file: str, *, step: int | None, limit: int, premise: str, against: Path | None
-) -> dict[str, Any]:
+) -> Figures:
     """evaluation.questions.choice_metrics of a file's questions, "step" and, where there is another
     run to compare with, "against" (its folder) and "compared"."""
     path = existing(file, what="file of questions")
@@ -69,7 +69,7 @@ def answers(
     max_tokens: int,
     stops: Sequence[str],
     against: Path | None,
-) -> dict[str, Any]:
+) -> Figures:
     """{"scores": evaluation.questions.answer_metrics of a file's exercises, "written": [the
     answers], "exercises", "groups", "cut", "step"} and, where there is another run to compare with,
     "against" (its folder) and "compared".
@@ -161,7 +161,7 @@ def _exercises(
 
 def _by_cluster(
     clusters: Sequence[str], exercises: Sequence[Any], texts: Sequence[str], scores: Sequence[Any]
-) -> dict[str, Any]:
+) -> Figures:
     """{cluster: answer_metrics}, of clusters with 2 examples or more."""
     from gesso.evaluation.questions.answer_metrics import answer_metrics
 
@@ -173,7 +173,7 @@ def _by_cluster(
     }
 
 
-def show_choices(found: Mapping[str, Any], *, title: str, console: Console | None = None) -> None:
+def show_choices(found: Figures, *, title: str, console: Console | None = None) -> None:
     """A row per rule, what chance gives, and the comparison with another run."""
     console = console or output()
     table = _table(title, "rule", "right", "95% interval", "tied", "ECE", "if calibrated")
@@ -194,7 +194,7 @@ def show_choices(found: Mapping[str, Any], *, title: str, console: Console | Non
     _show_rest(found, "questions", console, scale=100, unit=" points")
 
 
-def show_answers(found: Mapping[str, Any], *, title: str, console: Console | None = None) -> None:
+def show_answers(found: Figures, *, title: str, console: Console | None = None) -> None:
     """A row per score, and the comparison with another run."""
     console = console or output()
     table = _table(title, "score", "value", "95% interval")
@@ -209,9 +209,7 @@ def show_answers(found: Mapping[str, Any], *, title: str, console: Console | Non
     _show_rest(found, "exercises", console, scale=1, unit="")
 
 
-def _show_rest(
-    found: Mapping[str, Any], what: str, console: Console, *, scale: float, unit: str
-) -> None:
+def _show_rest(found: Figures, what: str, console: Console, *, scale: float, unit: str) -> None:
     if "compared" in found:
         table = _table("", f"against {found['against']}", "difference", "95% interval", "p")
         for name, each in found["compared"].items():

@@ -1,19 +1,18 @@
 """`gesso evaluate RUN --harness TASK`: tasks of lm-evaluation-harness."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from gesso.launch.commands.evaluate.run import needs, placed
-from gesso.launch.console import Refused, existing, output
+from gesso.launch.console import Figures, Refused, existing, output
 
 
 def harness(
     folder: Path, tasks: Sequence[str], *, path: str, step: int | None, limit: int, shots: int
-) -> dict[str, Any]:
+) -> Figures:
     """evaluation.harness.harness.evaluate of a run's checkpoint, and "step"."""
     needs("lm_eval")
     if limit < 0 or shots < -1:
@@ -39,7 +38,7 @@ def harness(
     return found | {"step": run.step}
 
 
-def show_harness(found: Mapping[str, Any], *, title: str, console: Console | None = None) -> None:
+def show_harness(found: Figures, *, title: str, console: Console | None = None) -> None:
     """A row per task and metric; groups of tasks below."""
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for head in ("task", "metric"):

@@ -2,15 +2,20 @@
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
 from rich.table import Table
 
 from gesso.launch.commands.evaluate.run import place
 from gesso.launch.commands.evaluate.stores import store_for
-from gesso.launch.console import Refused, output
+from gesso.launch.console import Figures, Refused, output
 from gesso.records.quantities import short
+
+if TYPE_CHECKING:
+    from gesso.data.store.base import Store
+    from gesso.objectives.base import Objective
+    from gesso.pretrain.open import OpenRun
 
 
 def figures(
@@ -22,7 +27,7 @@ def figures(
     batch: int = 8,
     components: tuple[str, ...] | None = None,
     baselines: Literal["fit", "skip"] = "fit",
-) -> dict[str, Any]:
+) -> Figures:
     """What evaluation.evaluate_heldout says of a run, with "step", a unigram model of each term in
     "terms" and, where texts are predicted whole, "baselines" in bits per byte beside it.
 
@@ -65,7 +70,7 @@ def figures(
     return beside(found, fitted.pop("unigram")) | fitted
 
 
-def _unfit(store: Any, objective: Any) -> str:
+def _unfit(store: "Store", objective: "Objective") -> str:
     """What of a store's content this objective has no use for; "" where it fits."""
     if hasattr(store, "labels"):
         return (
@@ -77,7 +82,7 @@ def _unfit(store: Any, objective: Any) -> str:
     return ""
 
 
-def _is_own(run: Any, store: Any) -> bool:
+def _is_own(run: "OpenRun", store: "Store") -> bool:
     try:
         return run.store().fingerprint == store.fingerprint
     except ValueError:  # the run's own is not on this machine
@@ -85,11 +90,17 @@ def _is_own(run: Any, store: Any) -> bool:
 
 
 def _baselines(
-    run: Any, objective: Any, store: Any, *, rows: int, components: tuple[str, ...] | None
-) -> dict[str, Any]:
+    run: "OpenRun",
+    objective: "Objective",
+    store: "Store",
+    *,
+    rows: int,
+    components: tuple[str, ...] | None,
+) -> Figures:
     """{"unigram": of every term, "baselines"?: in bits per byte, of whole texts}."""
     from gesso.data.config import ExamplesConfig, MixtureConfig, OrderConfig
     from gesso.data.open import order_of
+    from gesso.data.store.base import TextStore
     from gesso.evaluation.heldout.baselines import baselines
     from gesso.evaluation.heldout.perplexity import predicts_whole_texts
     from gesso.evaluation.heldout.unigram import TRAINING_ROWS, unigram
@@ -116,7 +127,7 @@ def _baselines(
         training_rows=TRAINING_ROWS if store.complete else min(TRAINING_ROWS, run.step * e.batch),
     )
     # Instruction examples have no text that is predicted whole.
-    if not predicts_whole_texts(objective) or not hasattr(store, "era"):
+    if not predicts_whole_texts(objective) or not isinstance(store, TextStore):
         return {"unigram": terms}
     shape = {"length": e.length, "overlap": objective.overlap}
     return {
@@ -125,7 +136,7 @@ def _baselines(
     }
 
 
-def show(found: dict[str, Any], *, title: str, console: Console | None = None) -> None:
+def show(found: Figures, *, title: str, console: Console | None = None) -> None:
     """The figures as a table: a row per component, then all of them, then the baselines; of an
     objective with several terms, a table of these too."""
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
@@ -135,7 +146,7 @@ def show(found: dict[str, Any], *, title: str, console: Console | None = None) -
     for heading, _ in figures.values():
         table.add_column(heading, justify="right", no_wrap=True)
 
-    def cells(each: dict[str, Any]) -> list[str]:
+    def cells(each: Figures) -> list[str]:
         return [_number(each[key], form) for key, (_, form) in figures.items()]
 
     for name, each in found["components"].items():
@@ -162,7 +173,7 @@ _FIGURES = {
 }
 
 
-def _terms(terms: dict[str, Any]) -> Table:
+def _terms(terms: Figures) -> Table:
     """A row per term: its mean, a unigram model's, and how many targets (or what else) it is of."""
     table = Table(header_style="bold", box=None, pad_edge=False)
     table.add_column("term", style="cyan", no_wrap=True)

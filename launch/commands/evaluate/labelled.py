@@ -1,14 +1,13 @@
 """`gesso evaluate RUN` of a run on labelled examples: its held-out scores beside their floors."""
 
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from gesso.launch.commands.evaluate.run import place
 from gesso.launch.commands.evaluate.stores import store_for
-from gesso.launch.console import Refused, narration, output
+from gesso.launch.console import Figures, Refused, narration, output
 from gesso.pretrain.folder.claim import read_experiment
 
 
@@ -22,7 +21,7 @@ def is_task(folder: Path) -> bool:
 
 def figures(
     folder: Path, *, step: int | None = None, store: str = "", rows: int = 0, batch: int = 8
-) -> dict[str, Any]:
+) -> Figures:
     """What evaluation.labelled.tasks.evaluate_task says of a run, with "step" and "predictions": a
     file in RUN/evaluations with "examples", "logits" and "targets", for whoever looks further.
 
@@ -39,7 +38,7 @@ def figures(
     run = open_run(folder, step=step)
     e = run.experiment
     opened = store_for(run, folder, store)
-    if not hasattr(opened, "labels"):
+    if not isinstance(opened, TaskStore):
         raise Refused(f"{store} holds no labelled examples; gesso task build makes a store of them")
     objective = build(e.objective, tokenizer=run.tokenizer, model=e.model, store=opened)
     own = run.store() if store else opened
@@ -68,7 +67,7 @@ def figures(
     return found
 
 
-def show(found: dict[str, Any], *, title: str, console: Console | None = None) -> None:
+def show(found: Figures, *, title: str, console: Console | None = None) -> None:
     """A row per score, what the floor has, and how far the confidences can be trusted."""
     console, task = console or output(), found["task"]
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)

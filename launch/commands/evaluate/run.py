@@ -4,16 +4,20 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gesso.launch.console import Refused, narration
+
+if TYPE_CHECKING:
+    from gesso.objectives.config import ObjectiveConfig
+    from gesso.pretrain.open import OpenRun
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placed:
     """A run whose params all devices hold parts of, whatever mesh it was trained on."""
 
-    run: Any
+    run: "OpenRun"
     params: Any
     mesh: Any
     layout: Any
@@ -23,7 +27,7 @@ class Placed:
         return self.run.experiment.precision.compute
 
     @property
-    def objective(self) -> Any:
+    def objective(self) -> "ObjectiveConfig":
         """The config of what it was trained for."""
         return self.run.experiment.objective
 
@@ -35,7 +39,7 @@ def placed(folder: Path, *, step: int | None) -> Placed:
     return place(open_run(folder, step=step), folder)
 
 
-def place(run: Any, folder: Path) -> Placed:
+def place(run: "OpenRun", folder: Path) -> Placed:
     """The same of a run that is open already."""
     import jax
 

@@ -2,13 +2,17 @@
 Python, an experiment's data, another run's."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from gesso.launch.console import Refused, existing
 from gesso.settings.nearest import nearest
 
+if TYPE_CHECKING:
+    from gesso.data.store.base import Store
+    from gesso.pretrain.open import OpenRun
 
-def named_store(named: str, *, what: str = "token store") -> Any:
+
+def named_store(named: str, *, what: str = "token store") -> "Store":
     """The store of a folder, of "embedded...:KIND[:MEGABYTES]" (made where it is not there yet), of
     a run folder or of an experiment by its name, opened. what: it is, in words. Raises Refused with
     the nearest name."""
@@ -33,7 +37,7 @@ def named_store(named: str, *, what: str = "token store") -> Any:
     return open_store(ensure_store(where))
 
 
-def store_for(run: Any, folder: Path, named: str) -> Any:
+def store_for(run: "OpenRun", folder: Path, named: str) -> "Store":
     """`named_store` that a run's model can read; its own store for "". Raises Refused for one of
     another tokenizer."""
     store = named_store(named) if named else run.store()
@@ -43,7 +47,7 @@ def store_for(run: Any, folder: Path, named: str) -> Any:
     return store
 
 
-def refuse_other_tokenizer(store: Any, named: str, *, tokenizer: str, folder: Path) -> None:
+def refuse_other_tokenizer(store: "Store", named: str, *, tokenizer: str, folder: Path) -> None:
     """Raises Refused where a store was not made with the tokenizer (its fingerprint) of the run in
     `folder`."""
     if (of := store.tokenizer().fingerprint) != tokenizer:
