@@ -44,11 +44,11 @@ class Family:
     counts_layers: bool = False
 
     def config_class(self) -> type[Facts]:
-        return _named(self.config)
+        return _resolve(self.config)
 
     def network(self) -> "type[Network]":
         """The NNX class of the equations. Imports JAX."""
-        return _named(self.module)
+        return _resolve(self.module)
 
     def counts(self) -> Counts:
         return cast(Counts, importlib.import_module(self.count))
@@ -85,6 +85,6 @@ def family(name: str) -> Family:
     return FAMILIES[name]
 
 
-def _named(place: str) -> type:
+def _resolve(place: str) -> type:
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)

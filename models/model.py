@@ -63,7 +63,7 @@ class Model:
 
     def letters_of(self, params: Params) -> Params:
         """The letters of params that an adapter may be bound to: of each array in them."""
-        return _spelled(params, self.letters)
+        return _spell(params, self.letters)
 
     def apply(
         self,
@@ -135,13 +135,13 @@ class Model:
         return {name: jnp.asarray(batch[name]) for name in tables}
 
 
-def _spelled(params: Pytree, letters: Pytree) -> Pytree:
+def _spell(params: Pytree, letters: Pytree) -> Pytree:
     if isinstance(params, Operator):
-        return params.spelled(letters)
+        return params.spell(letters)
     if not isinstance(params, dict):
         return letters
     return {
-        name: hook_letters(each) if name == "hooks" else _spelled(each, letters[name])
+        name: hook_letters(each) if name == "hooks" else _spell(each, letters[name])
         for name, each in params.items()
     }
 

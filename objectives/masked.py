@@ -91,13 +91,13 @@ class MaskedLM(Objective):
         """{"mlm", "mlm_accuracy": f32[B, M], "nsp"?, "nsp_accuracy"?: f32[B, P]}. No key, no
         dropout. Only the features of the predicted places reach the vocabulary."""
         x_BLD = module.features(batch, key)
-        h_BMD, table_VD, bias_V = module.predict(_gathered(x_BLD, batch["masked_places"], "BMD"))
+        h_BMD, table_VD, bias_V = module.predict(_gather(x_BLD, batch["masked_places"], "BMD"))
         scored = cross_entropy(
             h_BMD, batch["targets"], table_VD, bias_V, chunk_tokens=self.config.chunk_tokens
         )
         losses = {"mlm": scored.nll_BL, "mlm_accuracy": scored.correct_BL}
         if "nsp" in self.terms:
-            logits = module.next_sentence(_gathered(x_BLD, batch["pair_places"], "BPD"))
+            logits = module.next_sentence(_gather(x_BLD, batch["pair_places"], "BPD"))
             log_p = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
             label = batch["pair_labels"][..., None]
             losses["nsp"] = -jnp.take_along_axis(log_p, label, axis=-1)[..., 0]
@@ -105,7 +105,7 @@ class MaskedLM(Objective):
         return losses
 
 
-def _gathered(x_BLD: jax.Array, places: jax.Array, letters: str) -> jax.Array:
+def _gather(x_BLD: jax.Array, places: jax.Array, letters: str) -> jax.Array:
     """The features at some places of each row: rows stay on their devices."""
     return shard(jnp.take_along_axis(x_BLD, places[..., None], axis=1), letters)
 

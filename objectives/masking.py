@@ -75,7 +75,7 @@ def mask_rows(
     chosen = np.sort(np.where(taken, chosen, length)[:, :count], axis=1)
     weight = chosen < length
     chosen *= weight
-    return _replaced(tokens, chosen, weight, start, keys[3], rule)
+    return _replace_tokens(tokens, chosen, weight, start, keys[3], rule)
 
 
 def _unit_ranks(
@@ -137,7 +137,7 @@ def _span_starts(key: np.ndarray, length: int, rule: Masking) -> np.ndarray:
     return starts
 
 
-def _replaced(
+def _replace_tokens(
     tokens: np.ndarray,
     chosen: np.ndarray,
     weight: np.ndarray,

@@ -92,7 +92,7 @@ class Mixed(Objective):
             mine = np.flatnonzero(part_of == index)
             if len(mine):
                 made = part.host_batch({key: leaf[mine] for key, leaf in rows.items()})
-                for leaf, values in _renamed(made, self._leaves[name]).items():
+                for leaf, values in _rename(made, self._leaves[name]).items():
                     batch[leaf][mine] = values
         return batch
 
@@ -121,7 +121,7 @@ class Mixed(Objective):
             shapes[name] = {
                 leaf: value.shape for leaf, value in made.items() if leaf not in self._leaves[name]
             }
-            batch |= _renamed(made, self._leaves[name])
+            batch |= _rename(made, self._leaves[name])
         (one, expected), *others = shapes.items()
         for other, found in others:
             for leaf in sorted(expected.keys() | found.keys()):
@@ -149,7 +149,7 @@ def _weight_names(part: str, objective: TwoSided) -> dict[str, str]:
     return {first: f"{part}_weight"} | {leaf: f"{part}_{leaf}" for leaf in others}
 
 
-def _renamed(batch: Mapping[str, np.ndarray], names: Mapping[str, str]) -> Batch:
+def _rename(batch: Mapping[str, np.ndarray], names: Mapping[str, str]) -> Batch:
     return {names.get(leaf, leaf): value for leaf, value in batch.items()}
 
 

@@ -136,7 +136,7 @@ class Operator(abc.ABC):
         """Of a table: what it holds for tokens, BLD."""
 
     @abc.abstractmethod
-    def spelled(self, letters: str) -> "Operator":
+    def spell(self, letters: str) -> "Operator":
         """The same with each array's letters in its place; letters: of the parameter it is for."""
 
     @abc.abstractmethod

@@ -38,17 +38,20 @@ def _forward(table, indices, letters, places, shape, dtype):
 
 
 def _backward(letters, places, shape, dtype, indices, dy):
+    # The table's dtype, not the activations': many rows may add to one row of the table.
     dy, layout = dy.astype(dtype), current()
     mesh = jax.sharding.get_abstract_mesh()
     split = None if layout is None else _Split.of(layout, letters, places)
     if layout is None or split is None or not split.divides(mesh.shape, shape, indices.shape):
         return gradient(_added(dy, indices, shape, 0), letters), None
+    # Vocab may be split too (tensor): each device then adds up its own rows of the table alone.
     rows = math.prod(mesh.shape[axis] for axis in split.row_axes)
 
     def on_each(dy: jax.Array, indices: jax.Array) -> jax.Array:
         local = (shape[0] // rows, *dy.shape[indices.ndim :])
         first = lax.axis_index(split.row_axes) * local[0] if split.row_axes else 0
         dtable = _added(dy, indices, local, first)
+        # Scattered while summed: a psum first would move the whole table to every device.
         for dim, axes in split.scattered.items():
             dtable = lax.psum_scatter(dtable, axes, scatter_dimension=dim, tiled=True)
         return lax.psum(dtable, split.summed) if split.summed else dtable

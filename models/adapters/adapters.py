@@ -122,7 +122,7 @@ def bind(
         return {**base, "hooks": {"focus": hook}}
     if config.kind == "p_tuning":
         tokens = virtual(config, adapter)
-        for name in _injected(params):
+        for name in _text_tables(params):
             params[name] = Injected(params[name], tokens, config.placeholder)
         return nest(params)
     return {**base, "hooks": {config.kind: virtual(config, adapter)}}
@@ -204,7 +204,7 @@ def _bound(
     return bound
 
 
-def _injected(params: Mapping[str, Leaf]) -> list[str]:
+def _text_tables(params: Mapping[str, Leaf]) -> list[str]:
     """The tables that a model reads its text by; of an encoder-decoder its source."""
     for name in ("source_embed", "encoder/embed", "embed"):
         if name in params:

@@ -101,11 +101,11 @@ class BERT(Network):
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """What gives the logits of masked tokens, of the features at their places: the transformed
         features (BMD), the table (VD) and the bias (V). letters: "BLD" for all places at once."""
-        return _needed(self.mlm, "mlm")(x_BMD, letters), *self.head()
+        return _require(self.mlm, "mlm")(x_BMD, letters), *self.head()
 
     def head(self) -> tuple[jax.Array, jax.Array]:
         """The table (VD) and the bias (V) that turn transformed features into logits."""
-        mlm = _needed(self.mlm, "mlm")
+        mlm = _require(self.mlm, "mlm")
         return (self.embed if mlm.table is None else mlm.table)[...], mlm.bias[...]
 
     def logits(self, x_BLD: jax.Array) -> jax.Array:
@@ -115,12 +115,12 @@ class BERT(Network):
 
     def pool(self, x_BPD: jax.Array) -> jax.Array:
         """Of the features at texts' first tokens ([CLS]), BPD."""
-        pooler = _needed(self.pooler, "pooler")
+        pooler = _require(self.pooler, "pooler")
         return shard(jnp.tanh(pooler(x_BPD, "BPD")), "BPD")
 
     def next_sentence(self, x_BPD: jax.Array) -> jax.Array:
         """float32 [B, P, 2] of the features at pairs' first tokens; 0: the second text follows."""
-        return _needed(self.nsp, "nsp")(self.pool(x_BPD), "BPD", dtype="float32")
+        return _require(self.nsp, "nsp")(self.pool(x_BPD), "BPD", dtype="float32")
 
     def of_texts(self, x_BLD: jax.Array, batch: Batch) -> jax.Array:
         """What `classify` reads of each text, BPD: the features of its first token. batch:
@@ -130,16 +130,16 @@ class BERT(Network):
     def classify(self, x_BPD: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """float32 BPY, labels of the texts whose first tokens have these features."""
         pooled_BPD = dropout(self.pool(x_BPD), self.config.head_dropout, key)
-        return _needed(self.classifier, "classify")(pooled_BPD, "BPD", dtype="float32")
+        return _require(self.classifier, "classify")(pooled_BPD, "BPD", dtype="float32")
 
     def tag(self, x_BLD: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """float32 BLY, labels of every token."""
         x_BLD = dropout(x_BLD, self.config.head_dropout, key)
-        return _needed(self.tagger, "tag")(x_BLD, "BLD", dtype="float32")
+        return _require(self.tagger, "tag")(x_BLD, "BLD", dtype="float32")
 
     def answer_span(self, x_BLD: jax.Array) -> jax.Array:
         """float32 [B, L, 2]: logits of the answer's start and of its end at each place."""
-        return _needed(self.span, "span")(x_BLD, "BLD", dtype="float32")
+        return _require(self.span, "span")(x_BLD, "BLD", dtype="float32")
 
     def start(self, batch: Batch) -> tuple[jax.Array, Rows]:
         """The normalised embeddings (BLD) and what attention needs to know of the rows."""
@@ -191,7 +191,7 @@ class BERT(Network):
         return LayerHooks(per_layer or None, jnp.zeros_like(tokens_BL), classes_BL)
 
 
-def _needed(head: Any, name: str) -> Any:
+def _require(head: Any, name: str) -> Any:
     if head is None:
         raise ValueError(f"this model has no {name!r}; name it in model.outputs")
     return head

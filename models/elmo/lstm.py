@@ -67,7 +67,7 @@ class BiLSTM(nnx.Module):
         if (more := turns * steps - length) and marks is None:
             shape = x_ULBD.shape[:3]
             marks = Marks(jnp.zeros(shape, bool), jnp.ones(shape, bool))
-        inputs = jax.tree.map(lambda each: _padded(each, more), (x_ULBD, marks))
+        inputs = jax.tree.map(lambda each: _pad(each, more), (x_ULBD, marks))
         x_ULBD, marks = jax.tree.map(
             lambda each: each.reshape(2, turns, steps, *each.shape[2:]), inputs
         )
@@ -105,7 +105,7 @@ class _Direction(NamedTuple):
     project: jax.Array
 
 
-def _padded(x_UL: jax.Array, more: int) -> jax.Array:
+def _pad(x_UL: jax.Array, more: int) -> jax.Array:
     if not more:
         return x_UL
     return jnp.pad(x_UL, [(0, 0), (0, more)] + [(0, 0)] * (x_UL.ndim - 2))

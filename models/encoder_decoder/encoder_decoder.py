@@ -131,7 +131,7 @@ class EncoderDecoder(Network):
         x_BLD, (first_BLD, layers_ZBLD) = self._decode(
             batch, read[-1], target_key, lambda x_BLD: x_BLD
         )
-        last_BLD = self._normalized(x_BLD)
+        last_BLD = self._normalize(x_BLD)
         return {
             "logits": self.logits(self._end(x_BLD)),
             "hidden": jnp.concatenate([first_BLD[None], layers_ZBLD[:-1], last_BLD[None]]),
@@ -157,7 +157,7 @@ class EncoderDecoder(Network):
     def encode(self, batch: Batch, length: int) -> Seq2SeqCache:
         """The cache of rows that have read their source and written nothing, with room for `length`
         tokens. Reads "source" and, where given, "source_segments" and "source_positions"."""
-        encoded_BSD = self._projected(self.encoder.features(_source(batch)))
+        encoded_BSD = self._project(self.encoder.features(_source(batch)))
 
         def one_layer(_: None, source: CrossAttention) -> tuple[None, KeysValues]:
             return None, source.keys_values(encoded_BSD)
@@ -211,7 +211,7 @@ class EncoderDecoder(Network):
     ) -> tuple[jax.Array, Pytree]:
         """What the decoder's blocks give, as models.layers.stack.run; read: the encoder's
         features."""
-        encoded_BSD = self._projected(read)
+        encoded_BSD = self._project(read)
         segments_BL = batch.get("segments", jnp.ones_like(batch["tokens"]))
         segments_BS = batch.get("source_segments", jnp.ones_like(batch["source"]))
         visible_BLS = same_segment(segments_BL, segments_BS)
@@ -238,11 +238,11 @@ class EncoderDecoder(Network):
             reading=Reading(self.source, attend),
         )
 
-    def _projected(self, read: jax.Array) -> jax.Array:
+    def _project(self, read: jax.Array) -> jax.Array:
         """The encoder's features in the decoder's width, BSD."""
         return read if self.projection is None else self.projection(read)
 
-    def _normalized(self, x_BLD: jax.Array) -> jax.Array:
+    def _normalize(self, x_BLD: jax.Array) -> jax.Array:
         """The end of the decoder's residual stream."""
         norm = self._writer.norm if isinstance(self._writer, GPT) else None
         return x_BLD if norm is None else norm(x_BLD)
@@ -251,7 +251,7 @@ class EncoderDecoder(Network):
         """What the head reads."""
         if isinstance(self._writer, BERT):
             return self._writer.predict(x_BLD, letters="BLD")[0]
-        return self._normalized(x_BLD)
+        return self._normalize(x_BLD)
 
 
 def _decoder(config: Any, key: jax.Array) -> BERT | GPT:

@@ -69,7 +69,7 @@ class GPT(Network):
         """{"logits": f32[B, L, V], "hidden"?: [Z + 1, B, L, D]}; of a model with labels "labels"
         [B, Y], of each row as one text; with hidden and word_embed also "features" [B, L, E]."""
         made = {"hidden": self.hidden(batch, key)} if hidden else {}
-        x_BLD = self._projected(made["hidden"][-1]) if hidden else self.features(batch, key)
+        x_BLD = self._project(made["hidden"][-1]) if hidden else self.features(batch, key)
         if hidden and self.project_out is not None:
             made["features"] = x_BLD
         made["logits"] = self.logits(x_BLD)
@@ -91,7 +91,7 @@ class GPT(Network):
 
     def features(self, batch: Mapping[str, jax.Array], key: jax.Array | None = None) -> jax.Array:
         """What the head reads, BLD (BLE with word_embed). No key, no dropout."""
-        return self._projected(self._run(batch, key, lambda x_BLD: None)[0])
+        return self._project(self._run(batch, key, lambda x_BLD: None)[0])
 
     def hidden(self, batch: Mapping[str, jax.Array], key: jax.Array | None = None) -> jax.Array:
         """The residual stream [Z + 1, B, L, D]: the embeddings, then each layer's output, the last
@@ -122,7 +122,7 @@ class GPT(Network):
         x_BLD, cache = follow(
             self.blocks, c, self.start, cache, batch, kinds=c.period, prefix=prefix
         )
-        return self._projected(x_BLD if self.norm is None else self.norm(x_BLD)), cache
+        return self._project(x_BLD if self.norm is None else self.norm(x_BLD)), cache
 
     def start(self, batch: Mapping[str, jax.Array]) -> tuple[jax.Array, Rows]:
         """The embeddings (BLD) and what attention needs to know of the rows."""
@@ -134,7 +134,7 @@ class GPT(Network):
         x_BLD = embedded(self.embed, tokens_BL, segments_BL, f"V{c.word_letter}")
         if self.project_in is not None:
             x_BLD = einsum("BLE,ED->BLD", x_BLD, self.project_in)
-        x_BLD, turns = self._placed(x_BLD, self._places(batch) + before)
+        x_BLD, turns = self._place(x_BLD, self._places(batch) + before)
         return shard(x_BLD, "BLD"), Rows(segments_BL, turns)
 
     def prefix(self) -> dict[str, jax.Array] | None:
@@ -143,7 +143,7 @@ class GPT(Network):
         if prompt_JD is None:
             return self.hooks.prefix
         places_J = jnp.arange(c.first_position, c.first_position + prompt_JD.shape[0])
-        x_1JD, turns = self._placed(prompt_JD[None], places_J[None])
+        x_1JD, turns = self._place(prompt_JD[None], places_J[None])
         return virtual_layers(self.blocks, c, x_1JD, Rows(None, turns), kinds=c.period)
 
     def _places(self, batch: Mapping[str, jax.Array]) -> jax.Array:
@@ -152,14 +152,14 @@ class GPT(Network):
         counted_BL = jnp.broadcast_to(jnp.arange(tokens_BL.shape[1]), tokens_BL.shape)
         return shard(batch.get("positions", counted_BL), "BL")
 
-    def _placed(self, x_BLD: jax.Array, positions_BL: jax.Array) -> tuple[jax.Array, Pytree]:
+    def _place(self, x_BLD: jax.Array, positions_BL: jax.Array) -> tuple[jax.Array, Pytree]:
         """Embeddings with their positions, and the angles of what turns by them."""
         c = self.config
         if self.positions is None:
             return x_BLD, angles(positions_BL, dims=c.rotary_dims, base=c.rotary_base)
         return x_BLD + look_up(self.positions[...], "SD", positions_BL), None
 
-    def _projected(self, x_BLD: jax.Array) -> jax.Array:
+    def _project(self, x_BLD: jax.Array) -> jax.Array:
         """Features in the width of the table of tokens."""
         if self.project_out is None:
             return x_BLD

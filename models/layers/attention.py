@@ -42,7 +42,7 @@ class Cache(NamedTuple):
     segments_BS: jax.Array
     length: jax.Array
 
-    def filled(self, k_BLKH: jax.Array, v_BLKH: jax.Array, layer: jax.Array) -> "Cache":
+    def fill(self, k_BLKH: jax.Array, v_BLKH: jax.Array, layer: jax.Array) -> "Cache":
         """With a layer's keys and values of L further tokens, behind those that are there."""
         place = (layer, 0, self.length, 0, 0)
         return self._replace(
@@ -147,7 +147,7 @@ class Attention(nnx.Module):
         """Attention of L further tokens to the `cache.length` tokens before them and themselves.
         `cache.segments_BS` already holds theirs."""
         q_BLNH, k_BLKH, v_BLKH = self.project(x_BLD, rows, layer=layer)
-        cache = cache.filled(k_BLKH, v_BLKH, layer)
+        cache = cache.fill(k_BLKH, v_BLKH, layer)
         queries_L = cache.length + jnp.arange(x_BLD.shape[1])
         keys_S = jnp.arange(cache.segments_BS.shape[1])
         window = self.config.window if kind == "local" else None

@@ -109,6 +109,7 @@ class Block(nnx.Module):
         norm, mlp_norm = self.attention_norm, self.mlp_norm
         if mlp_norm is None:
             normal_BLD = norm(x_BLD)
+            # Both read the same norm, so that their products can run side by side.
             x_BLD = x_BLD + attend(normal_BLD) + mlp(normal_BLD)
         elif self.config.block == "parallel":
             x_BLD = x_BLD + attend(norm(x_BLD)) + mlp(mlp_norm(x_BLD))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from gesso.models.layers.operators import counted
+from gesso.models.layers.operators import count_before
 from gesso.models.trees import Leaf, Params, Pytree
 from gesso.partitioning.axes import shard
 
@@ -31,8 +31,8 @@ class Focus:
 
     def classes(self, tokens_BL: jax.Array, segments_BL: jax.Array | None) -> jax.Array:
         """i32[B, L], 0 or 1, of each token."""
-        begun_BL = counted(tokens_BL == self.begin, segments_BL) + (tokens_BL == self.begin)
-        ended_BL = counted(tokens_BL == self.end, segments_BL) + (tokens_BL == self.end)
+        begun_BL = count_before(tokens_BL == self.begin, segments_BL) + (tokens_BL == self.begin)
+        ended_BL = count_before(tokens_BL == self.end, segments_BL) + (tokens_BL == self.end)
         return (begun_BL > ended_BL).astype(jnp.int32)
 
 
@@ -83,7 +83,7 @@ def letters_of(hooks: Params) -> Params:
     return spelled
 
 
-def focused(x_BLD: jax.Array, focus: Pytree, classes_BL: Leaf) -> jax.Array:
+def apply_focus(x_BLD: jax.Array, focus: Pytree, classes_BL: Leaf) -> jax.Array:
     """scale[q] * x + shift[q]: the affine hook of one layer; focus: (scale_QD, shift_QD)."""
     scale_QD, shift_QD = focus
     scale_BLD, shift_BLD = scale_QD[classes_BL], shift_QD[classes_BL]

@@ -63,7 +63,7 @@ class LowRank(Operator):
         h_BLI = look_up(self.a, "VI", indices_BL)
         return x_BLD + einsum("BLI,ID->BLD", h_BLI * self.scale, self.b)
 
-    def spelled(self, letters: str) -> "LowRank":
+    def spell(self, letters: str) -> "LowRank":
         layers = "Z" if letters.startswith("Z") else ""
         inner, outer = inner_outer(letters)
         key = None if self.key is None else layers
@@ -96,7 +96,7 @@ class Scaled(Operator):
     def rows(self, indices_BL: jax.Array, segments_BL: jax.Array | None) -> jax.Array:
         raise TypeError("a table of words is not scaled")
 
-    def spelled(self, letters: str) -> "Scaled":
+    def spell(self, letters: str) -> "Scaled":
         layers = "Z" if letters.startswith("Z") else ""
         inner, outer = inner_outer(letters)
         return replace(self, base=letters, by=layers + (inner if self.side == "in" else outer))
@@ -125,18 +125,18 @@ class Injected(Operator):
         indices_BL = shard(indices_BL, "BL")
         x_BLD = look_up(self.base, "VD", indices_BL)
         here_BL = indices_BL == self.placeholder
-        number_BL = counted(here_BL, segments_BL)
+        number_BL = count_before(here_BL, segments_BL)
         virtual_BLD = look_up(self.virtual_JD, "JD", jnp.where(here_BL, number_BL, 0))
         return jnp.where(here_BL[..., None], virtual_BLD, x_BLD)
 
-    def spelled(self, letters: str) -> "Injected":
+    def spell(self, letters: str) -> "Injected":
         return replace(self, base=letters, virtual_JD="JD")
 
     def plain(self) -> jax.Array:
         return self.base
 
 
-def counted(flags_BL: jax.Array, segments_BL: jax.Array | None) -> jax.Array:
+def count_before(flags_BL: jax.Array, segments_BL: jax.Array | None) -> jax.Array:
     """i32[B, L]: how many flags are set before each place, in its own document. Documents lie side
     by side in a row; their segments differ from their neighbours'."""
     flags_BL = flags_BL.astype(jnp.int32)

@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 
 from gesso.models.layers.attention import Cache, Kind, Rows
 from gesso.models.layers.dropout import dropout
-from gesso.models.layers.hooks import LayerHooks, Prefix, focused
+from gesso.models.layers.hooks import LayerHooks, Prefix, apply_focus
 from gesso.models.layers.layers import scan
 from gesso.models.layers.settings import BlockSettings
 from gesso.models.trees import Pytree
@@ -52,11 +52,12 @@ def run(
         embed_key, layers_key = jax.random.split(key)
         x_BLD = dropout(x_BLD, config.embedding_dropout, embed_key)
         keys = jax.random.split(layers_key, config.layers)
+    # The caller says what is kept of each layer: all of it would be the largest array of a step.
     first = output(x_BLD)
 
     def one_layer(x_BLD: jax.Array, layer: Pytree, kind: Kind) -> jax.Array:
         block, part, number, layer_key, hook = layer
-        x_BLD, read = _hooked(hooks, hook, x_BLD, rows)
+        x_BLD, read = _apply_hooks(hooks, hook, x_BLD, rows)
         # The block splits its key in three.
         read_key = None if layer_key is None else jax.random.fold_in(layer_key, 3)
 
@@ -110,9 +111,10 @@ def follow(
             return reading.read(part, x_BLD, number, None)
 
         x_BLD, cache = carry
-        _, read = _hooked(LayerHooks(prefix, places_BL), hook, x_BLD, rows)
+        _, read = _apply_hooks(LayerHooks(prefix, places_BL), hook, x_BLD, rows)
         return block.decode(x_BLD, read, cache, kind=kind, layer=number, between=between)
 
+    # The cache is carried whole, not scanned over: XLA then updates it in place.
     (x_BLD, cache), _ = scan(
         one_layer,
         (x_BLD, cache),
@@ -158,14 +160,14 @@ def virtual_layers(
     return {"k": k_ZJKH, "v": v_ZJKH}
 
 
-def _hooked(
+def _apply_hooks(
     hooks: LayerHooks, hook: Pytree, x_BLD: jax.Array, rows: Rows
 ) -> tuple[jax.Array, Rows]:
     """What one layer reads. hook: its part of hooks.per_layer."""
     if not hook:
         return x_BLD, rows
     if "focus" in hook:
-        x_BLD = focused(x_BLD, hook["focus"], hooks.classes_BL)
+        x_BLD = apply_focus(x_BLD, hook["focus"], hooks.classes_BL)
     if "prefix" in hook:
         prefix = Prefix(hook["prefix"]["k"], hook["prefix"]["v"], hooks.places_BL)
         rows = rows._replace(prefix=prefix)

@@ -35,7 +35,7 @@ class TextHead(nnx.Module):
             return last_BPD
         segments_BL = batch["segments"]
 
-        def pooled(number: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def pool(number: jax.Array) -> tuple[jax.Array, jax.Array]:
             own_BL1 = (segments_BL == number)[..., None]
             # Padding is below everything for the largest, and nothing to the mean.
             largest = jnp.where(own_BL1, x_BLD, jnp.finfo(x_BLD.dtype).min).max(1)
@@ -45,7 +45,7 @@ class TextHead(nnx.Module):
             return jnp.where(count > 0, largest, 0), mean.astype(x_BLD.dtype)
 
         numbers = 1 + jnp.arange(batch["ends"].shape[1])
-        largest_PBD, mean_PBD = jax.lax.map(pooled, numbers)
+        largest_PBD, mean_PBD = jax.lax.map(pool, numbers)
         three = (last_BPD, jnp.moveaxis(largest_PBD, 0, 1), jnp.moveaxis(mean_PBD, 0, 1))
         return shard(jnp.concatenate(three, axis=-1), "BPD")
 

@@ -95,7 +95,7 @@ class DecoderLayer(nnx.Module):
         after: list[Cache] = []
 
         def attend(y_BLD: jax.Array) -> jax.Array:
-            filled = cache.filled(*self.attention.all_keys_values(y_BLD), layer)
+            filled = cache.fill(*self.attention.all_keys_values(y_BLD), layer)
             after.append(filled)
             k_BSKH, v_BSKH = filled.k_ZBSKH[layer], filled.v_ZBSKH[layer]
             dtype = y_BLD.dtype

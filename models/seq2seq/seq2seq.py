@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from gesso.models.layers.attention import Cache, Seen, Seq2SeqCache, SourceCache
-from gesso.models.layers.hooks import focused
+from gesso.models.layers.hooks import apply_focus
 from gesso.models.layers.layers import constant, einsum_float32, embedded, param, scan
 from gesso.models.layers.visibility import same_segment
 from gesso.models.network import Network
@@ -57,7 +57,7 @@ class Seq2Seq(Network):
         source_BSD, source_layers, encoded_BSD = self._encode(batch, encoder_keys, lambda x: x)
         start_BLD, layers, x_BLD = self._decode(batch, encoded_BSD, decoder_keys, lambda x: x)
         return {
-            "logits": self.logits(self._scaled(x_BLD)),
+            "logits": self.logits(self._scale(x_BLD)),
             "hidden": jnp.concatenate([start_BLD[None], layers[:-1], x_BLD[None]]),
             "encoder_hidden": jnp.concatenate(
                 [source_BSD[None], source_layers[:-1], encoded_BSD[None]]
@@ -69,7 +69,7 @@ class Seq2Seq(Network):
         encoder_keys, decoder_keys = _keys(key)
         *_, encoded_BSD = self._encode(batch, encoder_keys, lambda x: None)
         *_, x_BLD = self._decode(batch, encoded_BSD, decoder_keys, lambda x: None)
-        return self._scaled(x_BLD)
+        return self._scale(x_BLD)
 
     def head(self) -> tuple[jax.Array, jax.Array | None]:
         """The table (VD) and the bias (V), if any, that turn features into logits."""
@@ -138,7 +138,7 @@ class Seq2Seq(Network):
             output=lambda carry: None,
         )
         written = written._replace(length=written.length + length)
-        return self._scaled(self.decoder.end(x_BLD)), Seq2SeqCache(written, source)
+        return self._scale(self.decoder.end(x_BLD)), Seq2SeqCache(written, source)
 
     def _encode(
         self, batch: Batch, keys: Pytree, output: Callable[[jax.Array], Pytree]
@@ -164,7 +164,7 @@ class Seq2Seq(Network):
             layer: Pytree, x_BLD: jax.Array, key: jax.Array | None, own: Pytree = None
         ) -> jax.Array:
             if own is not None:
-                x_BLD = focused(x_BLD, own, classes_BL)
+                x_BLD = apply_focus(x_BLD, own, classes_BL)
             return layer(x_BLD, seen, key=key)
 
         end_BLD, outputs = self.encoder.run(
@@ -211,7 +211,7 @@ class Seq2Seq(Network):
         x_BLD = embedded(table, tokens_BL, segments_BL)
         return side.start(x_BLD, shard(positions_BL, "BL"), keys and keys[0])
 
-    def _scaled(self, x_BLD: jax.Array) -> jax.Array:
+    def _scale(self, x_BLD: jax.Array) -> jax.Array:
         return x_BLD * self.config.embed**-0.5 if self.config.head_scale != "none" else x_BLD
 
 

@@ -1,7 +1,7 @@
 """What the objectives of labelled examples share: their frame, and rows of a task store."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from gesso.data.store.base import Store
 from gesso.data.tokenizers.base import Tokenizer
 from gesso.objectives.base import Objective
 from gesso.objectives.given import ModelSettings
+from gesso.objectives.labelled.config import LabelledConfig
 
 
 class Labelled(Objective):
@@ -30,7 +31,7 @@ class Labelled(Objective):
 
     def __init__(
         self,
-        config: Any,
+        config: LabelledConfig,
         *,
         tokenizer: Tokenizer | None = None,
         model: ModelSettings | None = None,
@@ -39,6 +40,7 @@ class Labelled(Objective):
         self.config, self.store = config, store
         check_store(self.kind, store, model)
         ids = special_ids(config, tokenizer, model)
+        chunks, stride, question = config.windows
         self.framing: FrameConfig = FrameConfig(
             first=(ids["cls"],),
             between=(ids["sep"],) * config.separators,
@@ -46,9 +48,9 @@ class Labelled(Objective):
             per_row=config.per_row,
             cut=config.cut,
             head_share=config.head_share,
-            chunks=getattr(config, "chunks", 1),
-            stride=getattr(config, "stride", 128),
-            question=getattr(config, "question", 64),
+            chunks=chunks,
+            stride=stride,
+            question=question,
         )
 
     @property
@@ -104,7 +106,7 @@ def check_store(kind: str, store: Store | None, model: ModelSettings | None) -> 
 
 
 def special_ids(
-    config: Any, tokenizer: Tokenizer | None, model: ModelSettings | None
+    config: LabelledConfig, tokenizer: Tokenizer | None, model: ModelSettings | None
 ) -> dict[str, int]:
     """{"cls", "sep", "end"}: the config's ids, or the tokenizer's own."""
     own: Mapping[str, int] = {} if tokenizer is None else tokenizer.special

@@ -65,7 +65,7 @@ class _OfTexts(Labelled):
         made |= {
             "labels": labels,
             "label_counted": held,
-            "label_weight": self.weighed(labels, held),
+            "label_weight": self.weigh(labels, held),
         }
         made["used"] = (rows["begins"] >= 0 if "begins" in rows else made["begins"] > 0).astype(
             np.float32
@@ -74,7 +74,7 @@ class _OfTexts(Labelled):
 
     label_dtype: Any = np.int32
 
-    def weighed(self, labels: np.ndarray, held: np.ndarray) -> np.ndarray:
+    def weigh(self, labels: np.ndarray, held: np.ndarray) -> np.ndarray:
         """What each example counts for."""
         return held
 
@@ -103,10 +103,10 @@ class _OfTexts(Labelled):
         x_BLD = x_BLD.reshape(*batch["tokens"].shape, x_BLD.shape[-1])
         texts_BPD = module.of_texts(x_BLD, batch)
         if chunks > 1:
-            texts_BPD = self._pooled(texts_BPD, batch["used"][..., None])
+            texts_BPD = self._pool_windows(texts_BPD, batch["used"][..., None])
         return module.classify(texts_BPD, head), x_BLD
 
-    def _pooled(self, texts_BPD: jax.Array, used: jax.Array) -> jax.Array:
+    def _pool_windows(self, texts_BPD: jax.Array, used: jax.Array) -> jax.Array:
         if self.config.pool == "max":
             # A window that is not there is below everything; an empty row stays a number.
             low = jnp.where(used > 0, texts_BPD, jnp.finfo(texts_BPD.dtype).min)
@@ -162,7 +162,7 @@ class Classify(_OfTexts):
         # A class without examples counts for half a one: its logarithm must be finite.
         self._log_share = np.log(np.maximum(counts, 0.5) / counts.sum()).astype(np.float32)
 
-    def weighed(self, labels: np.ndarray, held: np.ndarray) -> np.ndarray:
+    def weigh(self, labels: np.ndarray, held: np.ndarray) -> np.ndarray:
         return (held * self._weights[labels]).astype(np.float32)
 
     def scored(

@@ -29,6 +29,12 @@ class LabelledConfig:
     head_share: float = 0.25
     """Share of what is kept that comes from the text's beginning; of cut "middle" only."""
 
+    @property
+    def windows(self) -> tuple[int, int, int]:
+        """(windows of a text, tokens from the start of one window of a context to the next, tokens
+        of a question at most); a task reads those it has."""
+        return 1, 128, 64
+
     def problems(self) -> list[str]:
         """What is wrong with these fields; empty when nothing is."""
         problems = [
@@ -57,6 +63,10 @@ class TextConfig(LabelledConfig):
     The features of the windows' first tokens are pooled before the head."""
     pool: Literal["mean", "max"] = "mean"
     """How the features of several windows become one: "mean" or "max"; of chunks above 1 only."""
+
+    @property
+    def windows(self) -> tuple[int, int, int]:
+        return self.chunks, *super().windows[1:]
 
     def problems(self) -> list[str]:
         problems = super().problems()
@@ -148,6 +158,10 @@ class QAConfig(LabelledConfig):
     null: float = 0.0
     """Margin by which an answer must score better than no answer, where a store has questions
     without one (SQuAD 2)."""
+
+    @property
+    def windows(self) -> tuple[int, int, int]:
+        return 1, self.stride, self.question
 
     def problems(self) -> list[str]:
         problems = super().problems()
