@@ -15,7 +15,7 @@ from gesso.data.store.base import Store
 from gesso.data.tokenizers.base import Tokenizer
 from gesso.models import build
 from gesso.models.config import ELMoConfig
-from gesso.models.model import Model
+from gesso.models.model import Model, Params
 from gesso.models.trained_count import trained_flops_per_token
 from gesso.models.trees import flat
 from gesso.objectives.base import Objective
@@ -57,7 +57,7 @@ class Setup:
     parts: Parts
     schedule: range
 
-    def whole(self, state: State) -> Any:
+    def whole(self, state: State) -> Params:
         """The model's parameters of a state, trained and frozen together, as the step, evaluation
         and export have them; arrays on the mesh."""
         if "frozen" not in state:

@@ -71,7 +71,7 @@ def main(folder: str, fault: str, process: str, at: str) -> int:
                 fail(fault)
             supervisor.progress("step")
             add(rows).block_until_ready()
-            if preemption.reached(step):
+            if preemption.must_stop(step):
                 supervisor.progress("save")
                 checkpoints.save(step, state_on(mesh_of(len(devices), 1), step), {})
                 checkpoints.wait()

@@ -22,14 +22,14 @@ def preemption():
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_asked_while_stepping_stops_after_the_update(preemption, number):
-    assert not preemption.reached(1)
+    assert not preemption.must_stop(1)
     os.kill(os.getpid(), number)
-    assert preemption.reached(2)
-    assert preemption.reached(3)
+    assert preemption.must_stop(2)
+    assert preemption.must_stop(3)
 
 
 def test_second_ctrl_c_interrupts_at_once(preemption):
-    preemption.reached(1)
+    preemption.must_stop(1)
     os.kill(os.getpid(), signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         os.kill(os.getpid(), signal.SIGINT)
@@ -46,7 +46,7 @@ def test_before_the_first_update_there_is_nothing_to_save(preemption):
 def test_replaced_handler_is_an_error(preemption):
     ours = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with pytest.raises(HandlerReplaced, match="SIG_IGN"):
-        preemption.reached(1)
+        preemption.must_stop(1)
     signal.signal(signal.SIGTERM, ours)
 
 
@@ -60,7 +60,7 @@ def test_handlers_come_back_when_it_is_forgotten():
 
 def test_outside_the_main_thread_signals_are_left_alone():
     before, reached = signal.getsignal(signal.SIGTERM), []
-    thread = threading.Thread(target=lambda: reached.append(Preemption(SINGLE).reached(1)))
+    thread = threading.Thread(target=lambda: reached.append(Preemption(SINGLE).must_stop(1)))
     thread.start()
     thread.join()
     assert reached == [False] and signal.getsignal(signal.SIGTERM) is before
