@@ -135,6 +135,6 @@ def _entry(name: str) -> EntryPoint:
 
 def _loaded(entry: EntryPoint) -> Callable[..., object]:
     try:
-        return entry_points.load(entry)
+        return entry_points.load_function(entry)
     except EntryPointError as error:
         raise ExperimentError(str(error)) from error

@@ -1,8 +1,8 @@
 """The registry of families: where each has its settings, its equations and its counts. No JAX;
 nothing is imported before it is asked for.
 
-A family is entered here and nowhere else: another package adds its own to `FAMILIES`. What differs
-between families beside their equations, its config declares (models/facts.py).
+A family is entered here and nowhere else; another package adds its own by an entry point. What
+differs between families beside their equations, its config declares (models/facts.py).
 """
 
 import importlib
@@ -78,11 +78,23 @@ FAMILIES: dict[str, Family] = {
 
 
 def family(name: str) -> Family:
-    """Raises ValueError for a name that is not registered."""
-    if name not in FAMILIES:
+    """Ours, or another package's by its entry point (group gesso.families: a `Family`).
+
+    Raises ValueError for a name that neither has, and for an entry point that cannot be used."""
+    return FAMILIES[name] if name in FAMILIES else _another(name)
+
+
+def _another(name: str) -> Family:
+    from gesso.settings import entry_points  # a tenth of a second: only for a name that is not ours
+
+    entry = entry_points.find(entry_points.FAMILIES, name)
+    if entry is None:
         hint = did_you_mean(name, FAMILIES, otherwise=f"there are {', '.join(FAMILIES)}")
         raise ValueError(f"model.family {name!r} is not known{hint}")
-    return FAMILIES[name]
+    found = entry_points.load(entry)
+    if not isinstance(found, Family):
+        raise entry_points.broken(entry, TypeError("it is not a gesso.models.families.Family"))
+    return found
 
 
 def _resolve(place: str) -> type:

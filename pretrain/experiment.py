@@ -11,6 +11,7 @@ from gesso.data.config import DataConfig
 from gesso.evaluation.config import EvaluationConfig
 from gesso.models.adapters.config import AdapterConfig
 from gesso.models.config import ModelConfig
+from gesso.models.families import FAMILIES, family
 from gesso.objectives.config import CausalLMConfig, ObjectiveConfig
 from gesso.partitioning.config import HostsConfig, LayoutName, MeshConfig
 from gesso.pretrain.config import (
@@ -129,6 +130,12 @@ def from_json(record: Record) -> Experiment:
         "model": {"family": "gpt", **record.get("model", {})},
         "objective": {"kind": "causal", **record.get("objective", {})},
     }
+    named = record["model"]["family"]
+    if named not in FAMILIES:  # the union of our configs does not have another package's
+        theirs = family(named).config_class()
+        converter.register_structure_hook(
+            ModelConfig, lambda value, _: converter.structure(value, theirs)
+        )
     try:
         return converter.structure(record, Experiment)
     except cattrs.BaseValidationError as error:

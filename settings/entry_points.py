@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection
 from importlib.metadata import EntryPoint, entry_points
 
 EXPERIMENTS = "gesso.experiments"  # name -> a function without arguments that returns an Experiment
-FAMILIES = "gesso.families"  # name -> a family of models, as gesso.models describes it
+FAMILIES = "gesso.families"  # name -> a gesso.models.families.Family
 
 
 class EntryPointError(ValueError):
@@ -49,12 +49,17 @@ def others(group: str, ours: Collection[str]) -> tuple[list[str], list[str]]:
     return names, refused
 
 
-def load(entry: EntryPoint) -> Callable[..., object]:
+def load(entry: EntryPoint) -> object:
     """What the entry point names. Raises EntryPointError if importing it fails in any way."""
     try:
-        loaded = entry.load()
+        return entry.load()
     except Exception as error:  # another's code: whatever it raises is said in one line
         raise broken(entry, error) from error
+
+
+def load_function(entry: EntryPoint) -> Callable[..., object]:
+    """As `load`; raises EntryPointError if what it names cannot be called."""
+    loaded = load(entry)
     if not callable(loaded):
         raise EntryPointError(f"{_named(entry)} is not a function or class")
     return loaded
