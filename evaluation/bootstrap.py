@@ -44,11 +44,11 @@ def interval(
     """
     table, shape = _units(sums, clusters)
     value = shape.figure(figure, table.sum(0))
-    drawn = _finite(value, [shape.figure(figure, each) for each in _resampled(table, draws, seed)])
+    drawn = _finite(value, [shape.figure(figure, each) for each in _resample(table, draws, seed)])
     ends = np.array([(1 - level) / 2, (1 + level) / 2])
     if kind == "bca":
         left_out = np.array([shape.figure(figure, table.sum(0) - each) for each in table])
-        ends = _corrected(ends, drawn, left_out, value)
+        ends = _correct(ends, drawn, left_out, value)
     low, high = np.quantile(drawn, ends)
     return Interval(value, float(low), float(high), float(drawn.std(ddof=1)), len(table))
 
@@ -94,14 +94,14 @@ def compare(
 
     both = np.concatenate([one, two], 1)
     value = difference(both.sum(0))
-    drawn = _finite(value, [difference(each) for each in _resampled(both, draws, seed)])
+    drawn = _finite(value, [difference(each) for each in _resample(both, draws, seed)])
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     error = float(drawn.std(ddof=1))
     return Comparison(
         shape.figure(figure, one.sum(0)),
         shape.figure(figure, two.sum(0)),
         Interval(value, float(low), float(high), error, len(one)),
-        _exchanged(one, two, difference, value, draws, seed),
+        _exchange(one, two, difference, value, draws, seed),
     )
 
 
@@ -147,7 +147,7 @@ def _finite(value: float, drawn: list[float]) -> np.ndarray:
     return np.array(drawn)[np.isfinite(drawn)]
 
 
-def _resampled(table: np.ndarray, draws: int, seed: int) -> np.ndarray:
+def _resample(table: np.ndarray, draws: int, seed: int) -> np.ndarray:
     """[draws, columns]: sums over as many units as there are, drawn with replacement."""
     drawn, units = np.random.default_rng(seed), len(table)
     parts = []
@@ -159,7 +159,7 @@ def _resampled(table: np.ndarray, draws: int, seed: int) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _exchanged(
+def _exchange(
     one: np.ndarray,
     two: np.ndarray,
     difference: Callable[[np.ndarray], float],
@@ -183,9 +183,7 @@ def _exchanged(
     return large / whole if exact else (1 + large) / (1 + draws)
 
 
-def _corrected(
-    ends: np.ndarray, drawn: np.ndarray, left_out: np.ndarray, value: float
-) -> np.ndarray:
+def _correct(ends: np.ndarray, drawn: np.ndarray, left_out: np.ndarray, value: float) -> np.ndarray:
     normal = NormalDist()
     # Ties count half, as in scipy.
     below = ((drawn < value).sum() + (drawn <= value).sum()) / (2 * len(drawn))

@@ -56,7 +56,7 @@ def calibration(
     sure = np.clip(np.asarray(sums["confidence"], np.float64)[held] / n, 0, 1)
     right = np.asarray(sums["correct"], np.float64)[held] / n
     gap, share = np.abs(right - sure), n / total
-    drawn = _calibrated(
+    drawn = _draw_calibrated(
         sure, np.asarray(sums["confidence_squared"], np.float64)[held], n, draws, seed
     )
     null = (np.abs(drawn - sure) * share).sum(1)
@@ -151,7 +151,7 @@ def _each(sums: Mapping[str, Any]) -> dict[str, float]:
     return {name: ratio(sums[name], sums["count"]) for name in ("nll", "slope", "curvature")}
 
 
-def _calibrated(
+def _draw_calibrated(
     sure: np.ndarray, squares: np.ndarray, n: np.ndarray, draws: int, seed: int
 ) -> np.ndarray:
     """[draws, bins] accuracies of models that are right as often as they say.

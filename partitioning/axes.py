@@ -111,7 +111,7 @@ def current() -> Layout | None:
 
 
 @contextlib.contextmanager
-def unplaced() -> Iterator[None]:
+def leave_to_compiler() -> Iterator[None]:
     """What is traced inside is left to the compiler: a batch of one row that every row reads."""
     token = _layout.set(None)
     try:
@@ -228,7 +228,7 @@ def at_rest(tree: Any, letters: Any) -> Any:
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _at_rest(w: jax.Array, letters: str) -> jax.Array:
     layout = current()
-    return w if layout is None else _constrained(w, letters, layout.at_rest)
+    return w if layout is None else _constrain(w, letters, layout.at_rest)
 
 
 def _at_rest_forward(w: jax.Array, letters: str) -> tuple[jax.Array, None]:
@@ -242,10 +242,10 @@ def gradient(tree: Any, letters: Any) -> Any:
     """The same for gradients, and for parameters while they are updated, as the in-update table
     says."""
     layout = current()
-    return tree if layout is None else _constrained(tree, letters, layout.in_update)
+    return tree if layout is None else _constrain(tree, letters, layout.in_update)
 
 
-def _constrained(tree: Any, letters: Any, table: Mapping[str, MeshAxes]) -> Any:
+def _constrain(tree: Any, letters: Any, table: Mapping[str, MeshAxes]) -> Any:
     return jax.tree.map(
         lambda x, each: jax.lax.with_sharding_constraint(x, spec(each, table)), tree, letters
     )

@@ -37,14 +37,14 @@ def coordinates(
     widths = sorted(set(widths))
     bases: dict[Parametrisation, int] = {"standard": 0, "muP": widths[0]}
     asked: list[tuple[Parametrisation, int, Experiment]] = [
-        (kind, width, widened(experiment, width, base=base, steps=steps))
+        (kind, width, widen(experiment, width, base=base, steps=steps))
         for kind, base in bases.items()
         for width in widths
     ]
     found = []
     for kind, width, made in asked:
         told(f"{kind}, width {width}")
-        pairs = _measured(made, store, seeds=range(experiment.seed, experiment.seed + seeds))
+        pairs = _measure(made, store, seeds=range(experiment.seed, experiment.seed + seeds))
         start, change = (
             {name: float(np.mean([pair[i][name] for pair in pairs])) for name in pairs[0][i]}
             for i in (0, 1)
@@ -53,7 +53,7 @@ def coordinates(
     return found
 
 
-def widened(experiment: Experiment, width: int, *, base: int, steps: int) -> Experiment:
+def widen(experiment: Experiment, width: int, *, base: int, steps: int) -> Experiment:
     """The experiment at another width, with as many more heads and as much more mlp, an untied
     head, a constant rate and no decay. base: model.mup_base."""
     model = experiment.model
@@ -81,7 +81,7 @@ def widened(experiment: Experiment, width: int, *, base: int, steps: int) -> Exp
     return dataclasses.replace(experiment, model=wide, optimizer=optimizer, steps=steps, phases=())
 
 
-def _measured(
+def _measure(
     experiment: Experiment, store: Store, *, seeds: Sequence[int]
 ) -> list[tuple[dict[str, float], dict[str, float]]]:
     """(start, change) for each seed of the parameters; all see the same batches."""

@@ -252,7 +252,7 @@ def _add_network(each: Instruction, times: int, found: _Found) -> None:
     slices = re.search(r'_xla_megascale_target="\{([\d,:]+)\}', each.rest)
     assert said is not None
     kind = said[1].lower().replace("_", "-").replace("one-to-one", "collective-permute")
-    group = _listed(slices[1]) if slices else 2
+    group = _length(slices[1]) if slices else 2
     share = (group - 1) / group
     wire = {"all-reduce": 2 * share, "all-gather": group - 1.0, "collective-permute": 1.0}.get(
         kind, share
@@ -282,7 +282,7 @@ def _count(
     entry.wire_bytes += payload * wire * times
 
 
-def _listed(spelled: str) -> int:
+def _length(spelled: str) -> int:
     """How many numbers "0:2,5" lists: 4."""
     ends = [[int(n) for n in part.split(":")] for part in spelled.split(",")]
     return sum(each[-1] - each[0] + 1 for each in ends)

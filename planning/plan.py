@@ -49,7 +49,7 @@ def plan(
     began = time.perf_counter()
     laid_out = lay_out(experiment, devices)
     traced = laid_out.trace()
-    executed, fused = _executed(experiment, traced, devices)
+    executed, fused = _execution(experiment, traced, devices)
     found = _head(experiment, where, laid_out.mesh.shape) | {
         "jax": jax.__version__,
         "memory": laid_out.exact_bytes(),
@@ -60,12 +60,12 @@ def plan(
     began = time.perf_counter()
     if depth == "extrapolated" and can_be_cut(experiment):
         ends = [lay_out(cut(experiment, turns=n), devices) for n in SHALLOW]
-        made = [_compiled(each.trace(), each.mesh.shape, {}) for each in ends]
+        made = [_compile(each.trace(), each.mesh.shape, {}) for each in ends]
         line = extrapolate(*made, turns=turns_of(experiment))
         line["memory"] = found["memory"] | line.get("memory", {}) | {"extrapolated": True}
         found |= line
     else:
-        found |= _compiled(traced, laid_out.mesh.shape, found["memory"])
+        found |= _compile(traced, laid_out.mesh.shape, found["memory"])
     found["seconds"]["compile"] = round(time.perf_counter() - began, 1)
     return found | step_time(experiment, where, found)
 
@@ -75,7 +75,7 @@ def estimate(experiment: Experiment, where: Topology) -> dict[str, Any]:
     check(experiment, where)
     e, sizes = experiment, experiment.mesh.sizes(where.devices)
     found = _head(experiment, where, sizes)
-    program = _program(experiment, 0.0, planned_flops(experiment))
+    program = _program(experiment, 0.0, plan_flops(experiment))
     # What remat computes again of one forward pass, which is a third of training everything.
     again = {
         "full": 1 / 3,
@@ -128,7 +128,7 @@ def _head(experiment: Experiment, where: Topology, sizes: Mapping[str, int]) -> 
     }
 
 
-def planned_flops(e: Experiment) -> float:
+def plan_flops(e: Experiment) -> float:
     """Training FLOPs per token from formulas alone. Of what `trainable` freezes the gradients are
     counted, as everything; of a model under an adapter they are not."""
     whole = flops_per_token(e.model, e.length)
@@ -141,16 +141,16 @@ def planned_flops(e: Experiment) -> float:
     return trained_flops_per_token(e.model, e.length, trained=trained, frozen=frozen) or whole
 
 
-def _executed(e: Experiment, traced: Any, devices: Any) -> tuple[float, float]:
+def _execution(e: Experiment, traced: Any, devices: Any) -> tuple[float, float]:
     """(FLOPs that the step executes, those of them in attention kernels, which are taken to do what
     `blocks` does)."""
-    from gesso.planning.program_flops import executed_flops
+    from gesso.planning.program_flops import count_flops
 
-    executed = executed_flops(traced.jaxpr)
+    executed = count_flops(traced.jaxpr)
     if getattr(e.model, "attention", "") != "splash":
         return executed, 0.0
     plain = dataclasses.replace(e, model=dataclasses.replace(e.model, attention="blocks"))
-    whole = executed_flops(lay_out(plain, devices).trace().jaxpr)
+    whole = count_flops(lay_out(plain, devices).trace().jaxpr)
     return whole, whole - executed
 
 
@@ -270,7 +270,7 @@ def cache_key(experiment: Experiment, where: Topology) -> str:
     ).hexdigest()
 
 
-def _compiled(traced: Any, mesh: Mapping[str, int], exact: dict[str, int]) -> dict[str, Any]:
+def _compile(traced: Any, mesh: Mapping[str, int], exact: dict[str, int]) -> dict[str, Any]:
     import jax
 
     from gesso.planning.hlo import collectives

@@ -6,7 +6,7 @@ from typing import Any
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 
-def executed_flops(jaxpr: Any) -> float:
+def count_flops(jaxpr: Any) -> float:
     """FLOPs of all matrix products of a (closed) jaxpr: 2 per multiply-add, loops multiplied out.
 
     Of a program for many devices, those of all devices together. Of a conditional, the dearest
@@ -21,7 +21,7 @@ def executed_flops(jaxpr: Any) -> float:
         if each.primitive.name == "pallas_call":
             continue
         times = each.params.get("length", 1) if each.primitive.name == "scan" else 1
-        inner = [executed_flops(sub) for sub in _inner(each)]
+        inner = [count_flops(sub) for sub in _inner(each)]
         if each.primitive.name == "cond":
             total += max(inner, default=0.0)
         else:

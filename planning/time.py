@@ -84,7 +84,7 @@ def memory_of(e: Experiment, found: dict[str, Any]) -> dict[str, Any]:
     trained = memory["trained"]
     estimates = {
         "gradients": trained / _ways(e, sizes),
-        "activations": tokens * layers * _saved(e, sizes["tensor"]) * width,
+        "activations": tokens * layers * _kept_numbers(e, sizes["tensor"]) * width,
         # Without remat every layer's attention keeps its weights; with it one layer at a time has
         # them.
         "attention_weights": tokens
@@ -132,7 +132,7 @@ def seconds(e: Experiment, where: Topology, found: dict[str, Any]) -> dict[str, 
         hidden = sum(c["wire_bytes"] for c in inside if c["asynchronous"])
         waits = 0.0
     else:
-        hidden, waits = 0.0, LATENCY * _estimated_collectives(e, found)
+        hidden, waits = 0.0, LATENCY * _collectives(e, found)
     rate = where.chip.link_rate / where.chip.devices
     return {
         "matrix": matrix,
@@ -158,7 +158,7 @@ def _passing(e: Experiment, found: dict[str, Any]) -> float:
     tokens = e.batch * e.length / sizes["rows"] / sizes["sequence"]
     embed, mlp = s["D"], s.get("F", 4 * s["D"])
     if _remat(e) == "none":  # all that is between products is kept, and so written
-        products, passes, of_weights = _saved(e, sizes["tensor"]), 4, 4
+        products, passes, of_weights = _kept_numbers(e, sizes["tensor"]), 4, 4
     else:
         products = embed + (4 * embed + 2 * mlp) / sizes["tensor"]
         passes, of_weights = {"full": 6, "save_attention": 5.8}.get(_remat(e), 4.2), 6
@@ -189,7 +189,7 @@ def wire_bytes(e: Experiment, found: dict[str, Any]) -> tuple[float, float]:
     return inside, 2 * local * trained * 4 * _share(sizes["replica"])
 
 
-def _estimated_collectives(e: Experiment, found: dict[str, Any]) -> float:
+def _collectives(e: Experiment, found: dict[str, Any]) -> float:
     sizes, layers = _splits(found["mesh"]), _layers(e)
     each = 3 * (sizes["fsdp"] > 1) + 6 * (sizes["tensor"] > 1)
     return e.microbatches * layers * each + 1
@@ -231,7 +231,7 @@ def _weights_bytes(e: Experiment) -> float:
     return heads * e.length * seen * (4 + width + (1 + width if e.model.drops else 0))
 
 
-def _saved(e: Experiment, tensor: int) -> float:
+def _kept_numbers(e: Experiment, tensor: int) -> float:
     """Numbers per token and layer that the backward pass keeps, about: the residual stream, and by
     the remat policy the products inside. Without remat every element-wise value between them too,
     and the keys and values that each block of queries read."""

@@ -86,7 +86,7 @@ class Metrics:
         if self._file < 0:
             return
         record = {**_plain(record), "time": round(time.time(), 3)}
-        line = json.dumps(_spelled(record), ensure_ascii=False, allow_nan=False) + "\n"
+        line = json.dumps(_spell(record), ensure_ascii=False, allow_nan=False) + "\n"
         _append(self._file, line.encode())
         if self._tensorboard is not None:
             _to_tensorboard(self._tensorboard, record)
@@ -198,11 +198,11 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _spelled(value: Any) -> Any:
+def _spell(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _spelled(each) for key, each in value.items()}
+        return {key: _spell(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [_spelled(each) for each in value]
+        return [_spell(each) for each in value]
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value

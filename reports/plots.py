@@ -128,7 +128,7 @@ def draw(plot: Plot) -> Figure | None:
     series = [s for s in plot.series if np.isfinite(s.curve.y).any()]
     if not series:
         return None
-    lines = [(s, _smoothed(s.curve, plot)) for s in series]
+    lines = [(s, _smooth(s.curve, plot)) for s in series]
     with matplotlib.rc_context(_STYLE):  # pyright: ignore[reportArgumentType]
         canvas = _canvas()
         axes = canvas.add_subplot()
@@ -214,7 +214,7 @@ def _canvas() -> Canvas:
     return canvas
 
 
-def _smoothed(c: Curve, plot: Plot) -> Curve:
+def _smooth(c: Curve, plot: Plot) -> Curve:
     window = len(c.x) // 40 if plot.smoothing == "window" else 0
     return smooth(c, window=window)
 
@@ -328,7 +328,7 @@ def _hover(axes: Axes, plot: Plot, lines: Sequence[tuple[Series, Curve]]) -> dic
                 "label": s.label,
                 "color": s.color,
                 "x": c.x.tolist(),
-                "y": [_rounded(y) for y in c.y],
+                "y": [_round(y) for y in c.y],
                 "text": [value_text(float(y), plot.form) for y in c.y],
             }
             for s, c in points
@@ -336,7 +336,7 @@ def _hover(axes: Axes, plot: Plot, lines: Sequence[tuple[Series, Curve]]) -> dic
     }
 
 
-def _rounded(y: float) -> float | None:
+def _round(y: float) -> float | None:
     return float(f"{y:.6g}") if math.isfinite(y) else None
 
 

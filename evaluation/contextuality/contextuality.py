@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding
 
 from gesso.data.tokenizers.base import Tokenizer
 from gesso.evaluation.contextuality.sentences import Plan, Sentence, plan
-from gesso.evaluation.generation.decoding import over_rows, replicated
+from gesso.evaluation.generation.decoding import over_rows, replication
 from gesso.models.model import Model, build
 
 _BUCKET = 32  # rows are padded to a multiple of this, so that few lengths are compiled
@@ -63,7 +63,7 @@ def contextuality(
     rows = -(-batch // over.parts) * over.parts
     matrices = 1 + max(int(each.max()) for each in planned.random_slot) // planned.matched
     sizes = (len(planned.words), matrices * planned.matched, planned.matched)
-    start, add = _compiled(model.config, sizes, replicated(params))
+    start, add = _compile(model.config, sizes, replication(params))
     sums: Sums = start(params)
     for part, made in _batches(sentences, planned, model, tokenizer, rows):
         sums = add(params, sums, over.place(made))
@@ -93,8 +93,8 @@ def _figures(sums: dict[str, np.ndarray], planned: Plan, sentences: int) -> dict
     }
     for name, leaf in (("explained", "slots"), ("random", "random_slots")):
         vectors = sums[leaf].reshape(-1, planned.matched, sums[leaf].shape[-1])
-        found[f"{name}_uncentred"] = _explained(vectors)
-        found[f"{name}_centred"] = _explained(vectors - vectors.mean(1, keepdims=True))
+        found[f"{name}_uncentred"] = _first_share(vectors)
+        found[f"{name}_centred"] = _first_share(vectors - vectors.mean(1, keepdims=True))
     return found | {
         "self_over": found["self_similarity"] - found["random_similarity"],
         "within_over": found["within_sentence"] - found["random_similarity"],
@@ -108,7 +108,7 @@ def _pairs(sum_of_units: np.ndarray, count: Any) -> np.ndarray:
     return ((sum_of_units**2).sum(-1) - count) / (count**2 - count)
 
 
-def _explained(vectors: np.ndarray) -> float:
+def _first_share(vectors: np.ndarray) -> float:
     """The mean over matrices [matrices, n, D] of the first squared singular value's share. Where
     all vectors are equal, centred nothing is left to explain: such a matrix counts as 1."""
     squares = np.linalg.svd(vectors, compute_uv=False) ** 2
@@ -120,7 +120,7 @@ def _explained(vectors: np.ndarray) -> float:
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(config: Any, sizes: tuple[int, int, int], everywhere: NamedSharding | None) -> Any:
+def _compile(config: Any, sizes: tuple[int, int, int], everywhere: NamedSharding | None) -> Any:
     """(start(params) -> sums of nothing, add(params, sums, batch) -> sums). sums: of every layer
     "words" [W, D], "drawn" [D], "within" [], "slots", "random_slots" [matrices * matched, D]."""
     model = build(config)
@@ -148,7 +148,7 @@ def _compiled(config: Any, sizes: tuple[int, int, int], everywhere: NamedShardin
             cosines = jnp.einsum("BWD,BD->BW", units, _unit(mean_BD), precision="highest")
             of_sentences = jnp.where(there_BW, cosines, 0).sum(1) / words_B
 
-            def placed(values: jax.Array, name: str, where: jax.Array) -> jax.Array:
+            def add_at(values: jax.Array, name: str, where: jax.Array) -> jax.Array:
                 # Numbers below 0 are of none: they go where a row too many is dropped.
                 size = rows_of[name]
                 flat = jnp.where(where < 0, size, where).reshape(-1)
@@ -157,9 +157,9 @@ def _compiled(config: Any, sizes: tuple[int, int, int], everywhere: NamedShardin
 
             drawn = jnp.where(batch["drawn"][..., None], units, 0).sum((0, 1))
             return {
-                "words": placed(units, "words", batch["kind"]),
-                "slots": placed(vectors, "slots", batch["slot"]),
-                "random_slots": placed(vectors, "random_slots", batch["random_slot"]),
+                "words": add_at(units, "words", batch["kind"]),
+                "slots": add_at(vectors, "slots", batch["slot"]),
+                "random_slots": add_at(vectors, "random_slots", batch["random_slot"]),
                 "drawn": sums["drawn"] + drawn,
                 "within": sums["within"] + of_sentences.sum(),
             }

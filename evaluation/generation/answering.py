@@ -40,14 +40,14 @@ def write_answers(
     framing = framing_of(objective, model.config) if model.has_encoder else None
     most = _room(model.config.longest, max_tokens, framing)
 
-    def encoded(prompt: Prompt) -> list[int]:
+    def encode(prompt: Prompt) -> list[int]:
         if not isinstance(prompt, str):
             return list(prompt)
         if framing is not None:
             return framing.sentinels.encode(prompt, tokenizer)
         return [int(each) for each in tokenizer.encode(prompt)]
 
-    whole = [encoded(prompt) for prompt in prompts]
+    whole = [encode(prompt) for prompt in prompts]
     ids = [each if most is None else each[-most:] for each in whole]
     # Alike lengths together: little padding.
     places = sorted(range(len(ids)), key=lambda place: len(ids[place]))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from gesso.evaluation.generation.decoding import begin, check_room, replicated, take_rows
+from gesso.evaluation.generation.decoding import begin, check_room, replication, take_rows
 from gesso.models.model import Model, build
 
 
@@ -85,14 +85,14 @@ def beam_search(
     if allowed is None:
         allowed = np.ones(model.config.vocab, bool)
     whole = {name: jnp.asarray(leaf) for name, leaf in batch.items()}
-    run = _compiled(model.config, beams, max_tokens, penalty.kind, replicated(params))
+    run = _compile(model.config, beams, max_tokens, penalty.kind, replication(params))
     alpha = jnp.float32(penalty.alpha)
     found = run(params, whole, alpha, jnp.int32(eos), jnp.asarray(allowed))
     return Hypotheses(*map(np.asarray, found))
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(
+def _compile(
     config: Any, beams: int, max_tokens: int, kind: Any, everywhere: NamedSharding | None
 ) -> Any:
     model = build(config)

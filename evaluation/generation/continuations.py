@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 
-from gesso.evaluation.generation.decoding import begin, over_rows, replicated, take_rows
+from gesso.evaluation.generation.decoding import begin, over_rows, replication, take_rows
 from gesso.evaluation.generation.prompts import BUCKET
 from gesso.models.model import Model, build
 
@@ -58,7 +58,7 @@ def likelihoods(
     """
     _check(model, asked)
     params = jax.tree.map(lambda each: jnp.asarray(each, compute), params)
-    run, rows_over = _compiled(model.config, replicated(params)), over_rows(params)
+    run, rows_over = _compile(model.config, replication(params)), over_rows(params)
     found: list[list[Likelihood]] = [[Likelihood(0.0, True)] * len(each.options) for each in asked]
     for owners, options in _portions(asked, rows, model.config, rows_over.parts):
         given = [asked[owner] for owner in owners]
@@ -84,7 +84,7 @@ class _Follows(NamedTuple):
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(config: Any, everywhere: NamedSharding | None) -> Any:
+def _compile(config: Any, everywhere: NamedSharding | None) -> Any:
     """(params, batch, follows) -> (nats f32[B], greedy bool[B])."""
     model = build(config)
 
@@ -155,7 +155,7 @@ def _portions(
             yield owners, options
             owners, options = [], []
         fitting = max(1, parts * _LOGITS // (sizes[place][-1] * config.vocab))
-        most = min(_padded(rows, parts), 1 << (fitting.bit_length() - 1))
+        most = min(_pad(rows, parts), 1 << (fitting.bit_length() - 1))
         for option in range(len(asked[place].options)):
             if len(options) == most:
                 yield owners, options
@@ -170,7 +170,7 @@ def _portions(
 def _given(asked: Sequence[Asked], longest: int | None, parts: int) -> dict[str, np.ndarray]:
     """What evaluation.generation.decoding.begin reads; rows that fill it up are copies of the
     first, and belong to no option."""
-    asked = [*asked, *[asked[0]] * (_padded(len(asked), parts) - len(asked))]
+    asked = [*asked, *[asked[0]] * (_pad(len(asked), parts) - len(asked))]
     length = _bucket(max(len(each.given) for each in asked), longest)
     names = ("tokens", "segments", "positions")
     batch = {name: np.zeros((len(asked), length), np.int32) for name in names}
@@ -192,7 +192,7 @@ def _given(asked: Sequence[Asked], longest: int | None, parts: int) -> dict[str,
 def _options(
     asked: Sequence[Asked], options: Sequence[tuple[int, int]], longest: int | None, parts: int
 ) -> _Follows:
-    rows = _padded(len(options), parts)
+    rows = _pad(len(options), parts)
     width = max(_width(each, longest) for each in asked)
     shape = (rows, width)
     made = _Follows(
@@ -226,6 +226,6 @@ def _power(count: int, least: int = 1) -> int:
     return max(least, 1 << (count - 1).bit_length())
 
 
-def _padded(rows: int, parts: int) -> int:
+def _pad(rows: int, parts: int) -> int:
     """A power of two, or the next count above it that splits over the mesh."""
     return -(-_power(rows) // parts) * parts

@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding
 
 from gesso.data.tokenizers.base import Tokenizer
 from gesso.evaluation.generation.beam import NO_PENALTY, LengthPenalty, beam_search
-from gesso.evaluation.generation.decoding import over_rows, replicated, restrict, until
+from gesso.evaluation.generation.decoding import over_rows, replication, restrict, until
 from gesso.evaluation.generation.prompts import BUCKET, Prompt, PromptError, framing_of
 from gesso.evaluation.generation.seq2seq import write_targets
 from gesso.evaluation.generation.writing import Stream, Writer, before
@@ -94,7 +94,7 @@ def generate(
             search |= {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
             texts = write_targets(model, params, tokenizer, prompts, **search)
         else:
-            texts = _searched(model, params, tokenizer, prompts, **search)
+            texts = _search(model, params, tokenizer, prompts, **search)
         texts = [before(text, stops) for text in texts]
         if stream is not None:
             for row, text in enumerate(texts):
@@ -104,7 +104,7 @@ def generate(
     rows, length = batch["tokens"].shape
     params = jax.tree.map(lambda each: jnp.asarray(each, compute), params)
     assert isinstance(model.config, GPTConfig)  # it writes without a source
-    programs = _programs(model.config, temperature > 0, top_k, replicated(params))
+    programs = _programs(model.config, temperature > 0, top_k, replication(params))
     sampling = _Sampling(
         key=jax.random.key(seed),
         temperature=jnp.float32(temperature),
@@ -126,7 +126,7 @@ def generate(
     return writer.finish()
 
 
-def _searched(
+def _search(
     model: Model, params: Any, tokenizer: Tokenizer, prompts: Sequence[Prompt], **search: Any
 ) -> list[str]:
     """What beam search finds for a decoder's prompts."""

@@ -84,7 +84,7 @@ def until(ids: list[int], end: int) -> list[int]:
     return ids[: ids.index(end)] if end in ids else ids
 
 
-def replicated(params: Any) -> NamedSharding | None:
+def replication(params: Any) -> NamedSharding | None:
     """Where params are split over a mesh, the placement in which every host sees all tokens."""
     placed = getattr(jax.tree.leaves(params)[0], "sharding", None)
     return NamedSharding(placed.mesh, P()) if isinstance(placed, NamedSharding) else None
@@ -115,7 +115,7 @@ class OverRows:
 
 def over_rows(params: Any) -> OverRows:
     """Rows over the batch axes of the mesh on which params are, if they are on one of ours."""
-    everywhere = replicated(params)
+    everywhere = replication(params)
     mesh = None if everywhere is None else everywhere.mesh
     if isinstance(mesh, Mesh) and set(BATCH_AXES) <= set(mesh.axis_names):
         return OverRows(mesh)

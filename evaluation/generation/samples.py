@@ -10,7 +10,7 @@ import numpy as np
 
 from gesso.data.store.base import Store
 from gesso.data.tokenizers.base import Tokenizer
-from gesso.evaluation.generation.decoding import replicated
+from gesso.evaluation.generation.decoding import replication
 from gesso.evaluation.heldout.rows import heldout_rows
 from gesso.models.model import Model, build
 from gesso.partitioning.axes import einsum
@@ -63,7 +63,7 @@ def samples(
             **options,
         )
         return [Sample(*pair) for pair in zip(prompts, texts, strict=True)]
-    makers = {"masked": _filled, "denoise": _written, "seq2seq": _written}
+    makers = {"masked": _fill, "denoise": _written, "seq2seq": _written}
     batch = _heldout(objective, store, length=length, rows=len(prompts))
     if kind not in makers or batch is None:
         return []
@@ -88,7 +88,7 @@ def _heldout(objective: Any, store: Store, *, length: int, rows: int) -> Any:
     return None
 
 
-def _filled(
+def _fill(
     model: Model,
     objective: Any,
     params: Any,
@@ -98,7 +98,7 @@ def _filled(
     max_tokens: int,
     compute: str,
 ) -> list[Sample]:
-    run = _guesses(model.config, compute, replicated(params))
+    run = _guesses(model.config, compute, replication(params))
     guesses = np.asarray(run(params, batch))
     made = []
     for row in range(len(guesses)):

@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding
 
 from gesso.data.tokenizers.base import Tokenizer
 from gesso.evaluation.generation.beam import NO_PENALTY, LengthPenalty, beam_search
-from gesso.evaluation.generation.decoding import begin, check_room, replicated, restrict, until
+from gesso.evaluation.generation.decoding import begin, check_room, replication, restrict, until
 from gesso.evaluation.generation.prompts import BUCKET, Framing, Prompt, PromptError
 from gesso.models.model import Model, build
 
@@ -72,14 +72,14 @@ def _batch(
         end = [eos] if framing.prompt == "source_and_end" else []
         source = [[*mode, *each, *end] or [eos] for each in ids]
         begun = [[framing.start] for _ in ids]
-    read = _padded(source, longest, at="end")
-    return _padded(begun, longest, at="start") | {
+    read = _pad(source, longest, at="end")
+    return _pad(begun, longest, at="start") | {
         "source": read["tokens"],
         "source_segments": read["segments"],
     }
 
 
-def _padded(
+def _pad(
     ids: Sequence[list[int]], longest: int | None, *, at: Literal["start", "end"]
 ) -> dict[str, np.ndarray]:
     """tokens, segments (0: padding) and positions i32[rows, length]. The length is a multiple of
@@ -143,12 +143,12 @@ def continuations(
         eos=jnp.int32(eos),
         allowed=jnp.asarray(allowed),
     )
-    run = _compiled(model.config, max_tokens, temperature > 0, top_k, replicated(params))
+    run = _compile(model.config, max_tokens, temperature > 0, top_k, replication(params))
     return np.asarray(run(params, {k: jnp.asarray(v) for k, v in batch.items()}, sampling))
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(
+def _compile(
     config: Any, max_tokens: int, sampled: bool, top_k: int, everywhere: NamedSharding | None
 ) -> Any:
     """(params, batch, sampling) -> i32[B, max_tokens]; it stops when every row has ended."""

@@ -45,7 +45,7 @@ class Writer:
                 self._ended[row] = self._ended[row] or token == self._tokenizer.eos
                 if not self._ended[row]:
                     self._ids[row].append(token)
-                    self._ended[row] = self._stopped(row)
+                    self._ended[row] = self._has_stop(row)
                     self._tell(row, "\ufffd")
 
     def finish(self) -> list[str]:
@@ -53,7 +53,7 @@ class Writer:
             self._tell(row, "")
         return [before(self._tokenizer.decode(ids), self._stops) for ids in self._ids]
 
-    def _stopped(self, row: int) -> bool:
+    def _has_stop(self, row: int) -> bool:
         if not self._stops:
             return False
         text = self._tokenizer.decode(self._ids[row])

@@ -87,11 +87,11 @@ def known_tasks(
     if folder is not None and not Path(folder).is_dir():
         raise ValueError(f"there is no folder of tasks {folder}")
     manager: Any = TaskManager(include_path=folder, include_defaults=False)
-    names = {each: _named(manager, each) for each in tasks}
+    names = {each: _matches(manager, each) for each in tasks}
     found = [name for matches in names.values() for name in matches]
     if not all(names.values()) or set(found) & set(manager.all_groups):
         manager = TaskManager(include_path=folder)
-        names = {each: _named(manager, each) for each in tasks}
+        names = {each: _matches(manager, each) for each in tasks}
         found = [name for matches in names.values() for name in matches]
     if unknown := [each for each, matches in names.items() if not matches]:
         hint = did_you_mean(unknown[0], manager.all_tasks, most=3, show=str)
@@ -102,7 +102,7 @@ def known_tasks(
     return manager, list(dict.fromkeys(found))
 
 
-def _named(manager: Any, task: str) -> list[str]:
+def _matches(manager: Any, task: str) -> list[str]:
     is_file = task.endswith((".yaml", ".yml")) and Path(task).is_file()
     return [task] if is_file else manager.match_tasks([task])
 

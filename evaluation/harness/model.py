@@ -65,8 +65,8 @@ class HarnessModel(TemplateLM):
     def _loglikelihood_tokens(
         self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
-        asked = [self._asked(text, given, after) for text, given, after in requests]
-        found = [(each.nats, each.greedy) for each in self._scored(asked)]
+        asked = [self._request(text, given, after) for text, given, after in requests]
+        found = [(each.nats, each.greedy) for each in self._score(asked)]
         for request, answer in zip(requests, found, strict=True):
             self.cache_hook.add_partial("loglikelihood", request[0], answer)
         return found
@@ -83,7 +83,7 @@ class HarnessModel(TemplateLM):
                 asked.append(Asked(given, [after], self._source([])))
                 owners.append(owner)
         totals = [0.0] * len(requests)
-        for owner, each in zip(owners, self._scored(asked), strict=True):
+        for owner, each in zip(owners, self._score(asked), strict=True):
             totals[owner] += each.nats
         for request, total in zip(requests, totals, strict=True):
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
@@ -116,7 +116,7 @@ class HarnessModel(TemplateLM):
         shown.close()
         return texts
 
-    def _asked(self, text: Any, given: list[int], after: list[int]) -> Asked:
+    def _request(self, text: Any, given: list[int], after: list[int]) -> Asked:
         if not after or (self.max_length is not None and len(after) > self.max_length):
             raise ValueError(
                 f"{text[1]!r} is {len(after)} tokens after {text[0][-60:]!r}; at least 1 and at"
@@ -141,7 +141,7 @@ class HarnessModel(TemplateLM):
             ids = ids[max(0, len(ids) - (self.max_length - len(mode) - len(end))) :]
         return [*mode, *ids, *end] or [self.eot_token_id]
 
-    def _scored(self, asked: Sequence[Asked]) -> list[Likelihood]:
+    def _score(self, asked: Sequence[Asked]) -> list[Likelihood]:
         """Of everything asked, each with one option; what is given alike is read once."""
         together: dict[Any, list[int]] = collections.defaultdict(list)
         for place, each in enumerate(asked):

@@ -144,7 +144,7 @@ def _fit(
             counts += np.bincount(used, minlength=len(counts))
             pieces = np.split(used, np.cumsum(lengths[:taken])[:-1])
             symbols = [_symbols(piece, tokenizer) for piece in pieces]
-            grams.add(*_joined(symbols))
+            grams.add(*_join(symbols))
     grams.finish()
     return counts, grams
 
@@ -178,7 +178,7 @@ def _symbols(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
     return np.append(symbols, END) if ended else symbols
 
 
-def _joined(pieces: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def _join(pieces: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """One array of symbols, and where each piece that is not empty starts in it."""
     kept = [piece for piece in pieces if len(piece)]
     lengths = np.array([len(piece) for piece in kept], np.int64)
@@ -207,7 +207,7 @@ def _score(
             pieces.append(symbols)
             scored.append(np.arange(len(symbols)) >= len(symbols) - count)
     if pieces:
-        symbols, starts = _joined(pieces)
+        symbols, starts = _join(pieces)
         p = grams.probabilities(symbols, starts)
         totals[1] = -np.log2(p[np.concatenate(scored)]).sum()
     return totals

@@ -66,7 +66,7 @@ def evaluate_heldout(
     sums = {name: np.zeros(2 + 2 * len(terms)) for name in names}
     splits = batch_splits(mesh) if mesh is not None else 1
     size = -(-batch // splits) * splits
-    run = _compiled(_Same(model), _Same(objective), mesh, _frozen(layout), compute, len(names))
+    run = _compile(_Same(model), _Same(objective), mesh, _frozen(layout), compute, len(names))
     byte_lengths = jnp.asarray(tokenizer.byte_lengths, jnp.int32)
     shape = {
         "length": objective.row_length(length),
@@ -156,12 +156,12 @@ def _batches(stream: Iterator[tuple[int, Rows]], objective: Any, size: int) -> I
         waiting.append(made)
         count += len(made["tokens"])
         while count >= size:
-            whole = _joined(waiting)
+            whole = _join(waiting)
             yield {name: leaf[:size] for name, leaf in whole.items()}
             waiting = [{name: leaf[size:] for name, leaf in whole.items()}]
             count -= size
     if count:
-        whole = _joined(waiting)
+        whole = _join(waiting)
         # Zeros are padding everywhere: segment 0, weight 0.
         yield {
             name: np.concatenate([leaf, np.zeros((size - count, *leaf.shape[1:]), leaf.dtype)])
@@ -169,7 +169,7 @@ def _batches(stream: Iterator[tuple[int, Rows]], objective: Any, size: int) -> I
         }
 
 
-def _joined(parts: list[Rows]) -> Rows:
+def _join(parts: list[Rows]) -> Rows:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -213,7 +213,7 @@ class _Same:
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled(
+def _compile(
     same_model: _Same,
     same_objective: _Same,
     mesh: Mesh | None,

@@ -34,7 +34,7 @@ def entity_spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
 
 def entity_counts(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, Counter[str]]:
     """{"right", "called", "support": entities per type} of one sentence. Add over sentences with
-    `added_entities`. ValueError for sentences of unequal length."""
+    `add_entities`. ValueError for sentences of unequal length."""
     if len(targets) != len(predictions):
         raise ValueError(f"{len(targets)} target tags and {len(predictions)} predicted ones")
     truth, called = set(entity_spans(targets)), set(entity_spans(predictions))
@@ -45,7 +45,7 @@ def entity_counts(targets: Sequence[str], predictions: Sequence[str]) -> dict[st
     return {"right": by_type(truth & called), "called": by_type(called), "support": by_type(truth)}
 
 
-def added_entities(*parts: Mapping[str, Counter[str]]) -> dict[str, Counter[str]]:
+def add_entities(*parts: Mapping[str, Counter[str]]) -> dict[str, Counter[str]]:
     """The counts of all parts."""
     return {
         name: sum((part[name] for part in parts), Counter())

@@ -12,7 +12,7 @@ from gesso.evaluation.bootstrap import interval
 from gesso.evaluation.calibration import bin_counts, calibration, equal_width, fit_temperature
 from gesso.evaluation.labelled.classification import classification, confusion, ranking, score_table
 from gesso.evaluation.labelled.correlation import spearman
-from gesso.evaluation.labelled.entities import added_entities, entity_counts, entity_f1
+from gesso.evaluation.labelled.entities import add_entities, entity_counts, entity_f1
 from gesso.evaluation.labelled.predictions import Predictions
 from gesso.evaluation.questions.scoring import match, match_sums
 from gesso.evaluation.sums import ratio, total
@@ -64,9 +64,9 @@ def answers_of(store: TaskStore, found: Predictions, *, null: float = 0.0) -> di
 def _classes(store: TaskStore, found: Predictions) -> Figures:
     logits, targets = found.logits.astype(np.float64), found.targets.astype(np.int64)
     said, classes = logits.argmax(1), len(store.labels)
-    made = classification(_confused(targets, said, classes))
+    made = classification(_confusion(targets, said, classes))
     commonest = np.full(len(targets), int(np.argmax(store.record["statistics"]["labels"])))
-    floor = classification(_confused(targets, commonest, classes))
+    floor = classification(_confusion(targets, commonest, classes))
     scores, beside = _class_scores(made), _class_scores(floor)
     if classes == 2:
         scores["f1"], beside["f1"] = (each["f1"]["classes"][1] for each in (made, floor))
@@ -82,7 +82,7 @@ def _classes(store: TaskStore, found: Predictions) -> Figures:
         "floor": beside,
         "interval": _interval("accuracy", {"right": right, "count": np.ones(len(right))}),
         "labels": list(store.labels),
-        "confusion": _confused(targets, said, classes)["confusion"].tolist(),
+        "confusion": _confusion(targets, said, classes)["confusion"].tolist(),
         **_sureness(logits, targets),
     }
 
@@ -132,7 +132,7 @@ def _tags(store: TaskStore, found: Predictions) -> Figures:
             made |= {f"entity_{name}": entity_f1(counts)[name] for name in _ENTITY}
     for made, each in ((scores, said), (beside, commonest)):
         made["accuracy"] = float((each == targets).mean())
-        figures = classification(_confused(targets, each, len(store.labels)))
+        figures = classification(_confusion(targets, each, len(store.labels)))
         made["macro_f1"] = figures["f1"]["macro"]
     right = [part.mean() * len(part) for part in np.split((said == targets) * 1.0, cuts)]
     sums = {"right": np.array(right), "count": np.array([len(x) for x in np.split(said, cuts)])}
@@ -168,7 +168,7 @@ def _answers(store: TaskStore, found: Predictions, *, null: float) -> Figures:
     }
 
 
-def _confused(targets: np.ndarray, said: np.ndarray, classes: int) -> dict[str, np.ndarray]:
+def _confusion(targets: np.ndarray, said: np.ndarray, classes: int) -> dict[str, np.ndarray]:
     return {name: np.asarray(x) for name, x in confusion(targets, said, classes=classes).items()}  # pyright: ignore[reportArgumentType]
 
 
@@ -222,7 +222,7 @@ def _are_entities(labels: Sequence[str]) -> bool:
 def _entities(
     labels: Sequence[str], targets: np.ndarray, said: np.ndarray, cuts: np.ndarray
 ) -> dict[str, Counter[str]]:
-    return added_entities(
+    return add_entities(
         *(
             entity_counts([str(labels[t]) for t in truth], [str(labels[t]) for t in made])
             for truth, made in zip(np.split(targets, cuts), np.split(said, cuts), strict=True)

@@ -14,7 +14,7 @@ from jax.sharding import NamedSharding
 from gesso.data.labelled.order import TaskHeldout
 from gesso.data.labelled.store import TaskStore
 from gesso.data.store.base import Split
-from gesso.evaluation.generation.decoding import over_rows, replicated
+from gesso.evaluation.generation.decoding import over_rows, replication
 from gesso.models import build
 from gesso.objectives.base import Objective
 
@@ -70,14 +70,14 @@ def predict_task(
     cast = jax.tree.map(lambda each: jnp.asarray(each, compute), params)
     over = over_rows(cast)
     size = -(-batch // over.parts) * over.parts
-    run = _compiled(model.config, objective, replicated(cast))
+    run = _compile(model.config, objective, replication(cast))
     count = min(rows, len(held)) if rows else len(held)
     chosen = [i * len(held) // count for i in range(count)]
     gathered: list[dict[str, np.ndarray]] = []
     sums = np.zeros((len(objective.terms), 2))
     for read in _batches(held, chosen, size):
         made = objective.host_batch(read)
-        full = {name: _filled(leaf, size) for name, leaf in made.items()}
+        full = {name: _fill(leaf, size) for name, leaf in made.items()}
         terms, said = jax.device_get(run(cast, over.place(full)))
         sums += np.asarray(terms, np.float64)
         kept = {name: np.asarray(leaf)[: len(read["item"])] for name, leaf in said.items()}
@@ -109,7 +109,7 @@ def _batches(held: Any, chosen: list[int], size: int) -> Iterator[Rows]:
         yield {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _filled(leaf: np.ndarray, size: int) -> np.ndarray:
+def _fill(leaf: np.ndarray, size: int) -> np.ndarray:
     # Zeros are padding everywhere: segment 0, weight 0.
     empty = np.zeros((size - len(leaf), *leaf.shape[1:]), leaf.dtype)
     return np.concatenate([leaf, empty]) if len(empty) else leaf
@@ -152,7 +152,7 @@ def _spans(found: Rows, held: Any) -> dict[str, np.ndarray]:
 
 
 @functools.lru_cache(maxsize=4)
-def _compiled(config: Any, objective: Objective, everywhere: NamedSharding | None) -> Any:
+def _compile(config: Any, objective: Objective, everywhere: NamedSharding | None) -> Any:
     """(params, batch) -> (f32[terms, 2], what is predicted)."""
     model, scoring = build(config), objective
 

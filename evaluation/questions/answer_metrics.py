@@ -7,7 +7,7 @@ import numpy as np
 
 from gesso.evaluation.bootstrap import interval
 from gesso.evaluation.questions.answers import answer_sums, final_number, last_number
-from gesso.evaluation.questions.choice_metrics import compared
+from gesso.evaluation.questions.choice_metrics import comparison
 from gesso.evaluation.questions.files import Exercise, Groups
 from gesso.evaluation.questions.scoring import ROUGES, bleu, bleu_sums, match_sums, rouge_sums
 from gesso.evaluation.sums import ratio
@@ -50,7 +50,7 @@ def answers_compared(
 ) -> dict[str, Any]:
     """{name: {"first", "second", "difference", "low", "high", "p"}} of two models' answers."""
     one, two = (_figures(exercises, each, scores) for each in (first, second))
-    return {name: compared(one[name].sums, two[name].sums, one[name].of, groups) for name in one}
+    return {name: comparison(one[name].sums, two[name].sums, one[name].of, groups) for name in one}
 
 
 def with_numbers(exercises: Sequence[Exercise]) -> list[str]:

@@ -41,7 +41,7 @@ def choice_metrics(
     rules = {}
     for rule in rules_of(scores):
         sums = choice_sums(questions, scores, rule)
-        found = interval(_counted(sums), accuracy, clusters=groups)
+        found = interval(_right_and_count(sums), accuracy, clusters=groups)
         bins = bin_counts(sums["confidence"], sums["right"], edges=equal_width())
         rules[rule] = {
             "accuracy": found.value,
@@ -71,12 +71,14 @@ def choices_compared(
     same questions: evaluation.bootstrap.compare."""
     found = {}
     for rule in rules_of([*first, *second]):
-        one, two = (_counted(choice_sums(questions, each, rule)) for each in (first, second))
-        found[rule] = compared(one, two, accuracy, groups)
+        one, two = (
+            _right_and_count(choice_sums(questions, each, rule)) for each in (first, second)
+        )
+        found[rule] = comparison(one, two, accuracy, groups)
     return found
 
 
-def compared(one: Mapping[str, Any], two: Mapping[str, Any], figure: Any, groups: Groups) -> Any:
+def comparison(one: Mapping[str, Any], two: Mapping[str, Any], figure: Any, groups: Groups) -> Any:
     """evaluation.bootstrap.compare as plain figures."""
     made = compare(one, two, figure, clusters=groups)
     return {
@@ -89,5 +91,5 @@ def compared(one: Mapping[str, Any], two: Mapping[str, Any], figure: Any, groups
     }
 
 
-def _counted(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _right_and_count(sums: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: sums[name] for name in ("right", "count")}

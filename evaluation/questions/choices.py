@@ -67,7 +67,7 @@ def score_choices(
     read = _Reader(model, tokenizer, objective)
     asked, cuts, counts = [], [], []
     for each in questions:
-        ids, cut = read.asked(each.prompt, each.options)
+        ids, cut = read.request(each.prompt, each.options)
         asked.append(ids)
         cuts.append(cut)
         skips = ids.skipped or [0] * len(ids.options)
@@ -78,7 +78,7 @@ def score_choices(
     if premise is not None:
         texts = tuple(dict.fromkeys(option for each in questions for option in each.options))
         if texts:
-            (base,) = likelihoods(model, params, [read.asked(premise, texts)[0]], **settings)
+            (base,) = likelihoods(model, params, [read.request(premise, texts)[0]], **settings)
             alone = {text: each.nats for text, each in zip(texts, base, strict=True)}
     return [
         Scores(
@@ -92,7 +92,7 @@ def score_choices(
     ]
 
 
-def ranked(scores: Scores, rule: Rule) -> np.ndarray:
+def option_scores(scores: Scores, rule: Rule) -> np.ndarray:
     """What the options are compared by, f64[options]. raw: nats; token, byte: nats per token or
     UTF-8 byte of the option; pmi: nats less those without the question (Brown et al. 2020, §2.4).
     ValueError for "pmi" of scores made without a premise, and for a rule that there is not."""
@@ -120,7 +120,7 @@ def choice_sums(
     """
     rows = []
     for question, each in zip(questions, scores, strict=True):
-        by = ranked(each, rule)
+        by = option_scores(each, rule)
         best = np.flatnonzero(by == by.max())
         share = 1 / np.exp(by - by.max()).sum()
         right = np.isin(best, question.right).mean()
@@ -137,7 +137,7 @@ class _Reader:
         self._tokenizer, self._longest = tokenizer, model.config.longest
         self._framing = framing_of(objective, model.config) if model.has_encoder else None
 
-    def asked(self, prompt: str, options: Sequence[str]) -> tuple[Asked, int]:
+    def request(self, prompt: str, options: Sequence[str]) -> tuple[Asked, int]:
         """(what is asked, how many ids of the prompt did not fit)."""
         if self._framing is not None and self._framing.prompt != "written":
             return self._of_source(prompt, options)
@@ -146,7 +146,7 @@ class _Reader:
         options = [prompt[len(body) :] + option for option in options]
         given = self._ids(body)
         wholes = [self._ids(body + option) for option in options]
-        borders = [_shared(given, whole) for whole in wholes]
+        borders = [_shared_prefix(given, whole) for whole in wholes]
         shared = min(borders)
         before, source = given[:shared] or [eos], []
         if self._framing is not None:
@@ -195,7 +195,7 @@ def _check(number: int, question: Question) -> None:
         )
 
 
-def _shared(first: Sequence[int], second: Sequence[int]) -> int:
+def _shared_prefix(first: Sequence[int], second: Sequence[int]) -> int:
     count = 0
     for one, other in zip(first, second, strict=False):
         if one != other:

@@ -26,7 +26,7 @@ class MissingLibrary(ImportError, ValueError):
     """Something whose library is not installed. The message says which extra brings it."""
 
 
-def normalised(text: str) -> str:
+def normalise(text: str) -> str:
     """In lower case, without ASCII punctuation and English articles, single spaces: SQuAD 1.1."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
@@ -36,8 +36,8 @@ def match_sums(answers: Sequence[str], references: References) -> dict[str, np.n
     and of the F1 of their words as bags (SQuAD 1.1; two empty texts agree). Raises ValueError for
     an answer without a reference, as all functions here do."""
     rows = []
-    for answer, known in _paired(answers, references):
-        given, truths = normalised(answer), [normalised(each) for each in known]
+    for answer, known in _pairs(answers, references):
+        given, truths = normalise(answer), [normalise(each) for each in known]
         rows.append((given in truths, max(_token_f1(given, truth) for truth in truths), 1.0))
     return _columns(rows, ("exact", "f1", "count"))
 
@@ -55,7 +55,7 @@ def bleu_sums(
     reference of closest length. tokenize: sacrebleu's names. Raises MissingLibrary."""
     scorer = _sacrebleu().BLEU(tokenize=tokenize, effective_order=True)
     rows = []
-    for answer, known in _paired(answers, references):
+    for answer, known in _pairs(answers, references):
         each = scorer.sentence_score(answer, list(known))
         rows.append((each.counts, each.totals, each.sys_len, each.ref_len))
     if not rows:
@@ -92,7 +92,7 @@ def rouge_sums(
         raise MissingLibrary(f"ROUGE needs rouge-score; {_INSTALL}") from error
     scorer = RougeScorer(list(kinds), use_stemmer=False)
     rows = []
-    for answer, known in _paired(answers, references):
+    for answer, known in _pairs(answers, references):
         scores = [scorer.score(reference, answer) for reference in known]
         best = [max(score[kind].fmeasure for score in scores) for kind in kinds]
         rows.append((*best, 1.0))
@@ -112,7 +112,7 @@ def _token_f1(answer: str, reference: str) -> float:
     return 2 * shared / (len(given) + len(truth))
 
 
-def _paired(answers: Sequence[str], references: References) -> list[tuple[str, Sequence[str]]]:
+def _pairs(answers: Sequence[str], references: References) -> list[tuple[str, Sequence[str]]]:
     if len(answers) != len(references):
         raise ValueError(f"{len(answers)} answers and references of {len(references)}")
     for place, known in enumerate(references):

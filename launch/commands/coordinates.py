@@ -60,12 +60,12 @@ class Coordinates:
         asked = registry.experiment(
             self.experiment, {name: value for name, value in changes.items() if value}
         )
-        from gesso.planning.coordinates import coordinates, widened
+        from gesso.planning.coordinates import coordinates, widen
         from gesso.pretrain.open import store_of
         from gesso.reports.sweep.coordinates import is_flat, slopes, write_coordinates
 
         for width in self.widths:
-            widened(asked, width, base=0, steps=self.steps)
+            widen(asked, width, base=0, steps=self.steps)
         found = coordinates(
             asked,
             widths=self.widths,

@@ -61,7 +61,7 @@ def _others() -> tuple[list[Figures], list[str]]:
 def figures(experiment: Experiment) -> Figures:
     """One row of the table: FLOPs of training, bytes of state, tokens of a batch."""
     from gesso.models.count import parameters
-    from gesso.planning.plan import planned_flops
+    from gesso.planning.plan import plan_flops
 
     total = parameters(experiment.model)["total"]
     # stored parameters and their gradients in one dtype, moments beside them
@@ -71,7 +71,7 @@ def figures(experiment: Experiment) -> Figures:
     return {
         "name": experiment.name,
         "parameters": total,
-        "flops_per_token": planned_flops(experiment),
+        "flops_per_token": plan_flops(experiment),
         "state_bytes": total * copies * _BYTES[experiment.precision.params],
         "length": experiment.length,
         "batch_tokens": experiment.batch * experiment.length,

@@ -14,7 +14,7 @@ from gesso.models.layers.hooks import LayerHooks, Prefix, apply_focus
 from gesso.models.layers.layers import scan
 from gesso.models.layers.settings import BlockSettings
 from gesso.models.trees import Pytree
-from gesso.partitioning.axes import unplaced
+from gesso.partitioning.axes import leave_to_compiler
 
 
 class Reading(NamedTuple):
@@ -147,7 +147,7 @@ def virtual_layers(
 
     shape = (x_1JD.shape[1], config.sizes[config.key_letter], config.head_dim)
     empty = jnp.zeros(shape, x_1JD.dtype)
-    with unplaced():
+    with leave_to_compiler():
         _, (k_ZJKH, v_ZJKH) = scan(
             one_layer,
             (x_1JD, (empty, empty)),

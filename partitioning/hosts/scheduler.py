@@ -76,14 +76,14 @@ def _env(environ: Mapping[str, str]) -> Scheduler:
         name="env",
         process=_number(environ, "GESSO_PROCESS"),
         count=_number(environ, "GESSO_PROCESSES"),
-        coordinator=_with_port(_needed(environ, "GESSO_COORDINATOR")),
+        coordinator=_with_port(_value(environ, "GESSO_COORDINATOR")),
     )
 
 
 def _slurm(environ: Mapping[str, str]) -> Scheduler:
     """One process per task of the job step. The port comes from the job's number, so that jobs that
     share a node do not meet."""
-    nodes = expand_nodes(_needed(environ, "SLURM_STEP_NODELIST"))
+    nodes = expand_nodes(_value(environ, "SLURM_STEP_NODELIST"))
     job = _number(environ, "SLURM_JOB_ID") if "SLURM_JOB_ID" in environ else 0
     port = 20000 + 2 * (job % 5000)
     count = _number(environ, "SLURM_NTASKS")
@@ -121,7 +121,7 @@ def _jobset(environ: Mapping[str, str]) -> Scheduler:
         if total % jobs:
             raise SchedulerError(f"GESSO_PROCESSES={total} does not divide over GESSO_JOBS={jobs}")
         pods = total // jobs
-    name, replicated = _needed(environ, "JOBSET_NAME"), _needed(environ, "REPLICATED_JOB_NAME")
+    name, replicated = _value(environ, "JOBSET_NAME"), _value(environ, "REPLICATED_JOB_NAME")
     # the host name of a pod of a JobSet: JOBSET-REPLICATEDJOB-JOBINDEX-PODINDEX.SUBDOMAIN
     host = f"{name}-{replicated}-0-0.{environ.get('JOBSET_SUBDOMAIN', name)}"
     coordinator = environ.get("GESSO_COORDINATOR", host)
@@ -135,12 +135,12 @@ def _jobset(environ: Mapping[str, str]) -> Scheduler:
 
 def _tpu(environ: Mapping[str, str]) -> Scheduler:
     """Workers of a TPU slice, and of several slices joined over the data-centre network."""
-    workers = _needed(environ, "TPU_WORKER_HOSTNAMES").split(",")
+    workers = _value(environ, "TPU_WORKER_HOSTNAMES").split(",")
     slices = _slices(environ)
     slice_number = _number(environ, "MEGASCALE_SLICE_ID") if slices > 1 else 0
     first = workers[0]
     if slices > 1:
-        first = _needed(environ, "MEGASCALE_COORDINATOR_ADDRESS").rsplit(":", 1)[0]
+        first = _value(environ, "MEGASCALE_COORDINATOR_ADDRESS").rsplit(":", 1)[0]
     return Scheduler(
         name="tpu",
         process=slice_number * len(workers) + _number(environ, "TPU_WORKER_ID"),
@@ -153,14 +153,14 @@ def _slices(environ: Mapping[str, str]) -> int:
     return _number(environ, "MEGASCALE_NUM_SLICES") if "MEGASCALE_NUM_SLICES" in environ else 1
 
 
-def _needed(environ: Mapping[str, str], variable: str) -> str:
+def _value(environ: Mapping[str, str], variable: str) -> str:
     if not environ.get(variable):
         raise SchedulerError(f"{variable} is not set; it is needed beside the others of its kind")
     return environ[variable]
 
 
 def _number(environ: Mapping[str, str], variable: str) -> int:
-    value = _needed(environ, variable)
+    value = _value(environ, variable)
     if not re.fullmatch(r"\d+", value):
         raise SchedulerError(f"{variable}={value!r} is not a number")
     return int(value)

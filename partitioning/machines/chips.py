@@ -130,14 +130,14 @@ CHIPS = {
 
 def chip(kind: str) -> Chip:
     """The chip of a topology's name before the colon. ValueError with the nearest ones."""
-    known = planned()
+    known = plannable()
     if kind in known:
         return CHIPS[kind]
     hint = did_you_mean(kind, known, most=2, show=str, otherwise=f"known: {', '.join(known)}")
     raise ValueError(f"no figures of a chip {kind!r}{hint}")
 
 
-def planned() -> list[str]:
+def plannable() -> list[str]:
     """The names of the chips that a plan can be made for."""
     return [kind for kind, each in CHIPS.items() if each.memory]
 

@@ -68,9 +68,9 @@ def here(environ: Mapping[str, str], *, devices: Path = Path("/dev")) -> Platfor
     asked = environ.get("JAX_PLATFORMS", "")
     if asked.startswith("cpu"):
         return "cpu"
-    if _installed("libtpu") and any((devices / each).exists() for each in ("accel0", "vfio/0")):
+    if _is_installed("libtpu") and any((devices / each).exists() for each in ("accel0", "vfio/0")):
         return _kind(environ.get("TPU_ACCELERATOR_TYPE") or _told(environ))
-    cuda = any(_installed(f"jax_cuda{version}_plugin") for version in (12, 13))
+    cuda = any(_is_installed(f"jax_cuda{version}_plugin") for version in (12, 13))
     return "gpu" if cuda and (devices / "nvidiactl").exists() else "cpu"
 
 
@@ -88,5 +88,5 @@ def _told(environ: Mapping[str, str]) -> str:
     return "" if "TPU_SKIP_MDS_QUERY" in environ else attribute("accelerator-type") or ""
 
 
-def _installed(module: str) -> bool:
+def _is_installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None

@@ -10,7 +10,7 @@ from typing import Any
 
 from gesso.records.quantities import short
 from gesso.reports.page import Page, Row, Section, Stat, Table, groups
-from gesso.reports.plan.plots import Part, collectives, ranking, stacked, times
+from gesso.reports.plan.plots import Part, collectives, ranking, stack, times
 from gesso.reports.report import gesso_version, render
 from gesso.storage.files import write_durably
 
@@ -43,8 +43,8 @@ def plan_page(plan: Mapping[str, Any]) -> Page:
     settings = Section(key="settings", title="Settings", trees=[("", groups(e))])
     return Page(
         title=f"{e['name']} on {many}{where['name']}",
-        lede=f"{_counted(where['chips'], 'chip')}: {axes}, layout {e['layout']},"
-        f" {_counted(e['microbatches'], 'microbatch')} of {e['batch'] // e['microbatches']} rows"
+        lede=f"{_count(where['chips'], 'chip')}: {axes}, layout {e['layout']},"
+        f" {_count(e['microbatches'], 'microbatch')} of {e['batch'] // e['microbatches']} rows"
         f" of {e['length']}; {how}. Nothing ran on it: times are a model.",
         when="",
         version=gesso_version(),
@@ -82,7 +82,7 @@ def parts_of(memory: Mapping[str, Any]) -> list[Part]:
 def _size_and_time(plan: Mapping[str, Any]) -> Section:
     memory, time = plan["memory"], None if plan.get("refused") else plan["time"]
     parts, limit = parts_of(memory), memory.get("limit")
-    figures = [stacked(parts, limit=limit)]
+    figures = [stack(parts, limit=limit)]
     if time:
         alone = {_BOUNDS[name]: time[name] for name in _BOUNDS if time.get(name)}
         ends = time["fastest"], time["slowest"]
@@ -221,6 +221,6 @@ def _range(values: Sequence[float], form: Any) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _counted(n: int, what: str) -> str:
+def _count(n: int, what: str) -> str:
     ending = "es" if what.endswith("ch") else "s"
     return f"{n:,} {what}" + (ending if n != 1 else "")

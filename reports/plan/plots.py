@@ -23,7 +23,7 @@ class Part:
     exact: bool
 
 
-def stacked(parts: Sequence[Part], *, limit: float | None) -> Figure:
+def stack(parts: Sequence[Part], *, limit: float | None) -> Figure:
     """One bar of all that a device holds, against its memory (bytes)."""
     total = sum(part.size for part in parts)
 

@@ -158,7 +158,7 @@ def by_compute(points: Sequence[Point], law: Law) -> Figure:
     )  # fmt: skip
 
 
-def predicted(points: Sequence[Point], law: Law) -> Figure:
+def predictions(points: Sequence[Point], law: Law) -> Figure:
     """What the law says of each run against what the run measured."""
     sizes = sorted({p.parameters for p in points})
     measured = np.array([p.loss for p in points])

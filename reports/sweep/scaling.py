@@ -124,7 +124,9 @@ def problems(points: Sequence[Point]) -> str:
     return "; ".join(told)
 
 
-def explained(choices: Sequence[Mapping[str, object]], metric: Sequence[float]) -> dict[str, float]:
+def variance_shares(
+    choices: Sequence[Mapping[str, object]], metric: Sequence[float]
+) -> dict[str, float]:
     """{setting: the share of the metric's variance that its values explain alone}, 0 to 1, largest
     first. A setting with more than 8 numbers is cut into quarters. (Eta squared; it is biased
     upwards where there are few runs for each value.)

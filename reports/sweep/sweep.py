@@ -18,9 +18,9 @@ from gesso.reports.sweep.plots import (
     curves,
     importance,
     parallel,
-    predicted,
+    predictions,
 )
-from gesso.reports.sweep.scaling import Law, Point, explained, fit, problems
+from gesso.reports.sweep.scaling import Law, Point, fit, problems, variance_shares
 from gesso.storage.files import write_durably
 
 _LAW = "L(N, D) = E + A / N^a + B / D^b"
@@ -89,7 +89,7 @@ def sweep_page(
         _results(trials, ended, metric),
     ]
     stats = [
-        Stat(label="Trials", value=str(len(trials)), note=_counted(counts, len(failed))),
+        Stat(label="Trials", value=str(len(trials)), note=_counts(counts, len(failed))),
         Stat(label="Tokens trained on", value=short(sum(map(tokens_seen, runs.values())))),
     ]
     if ended:
@@ -136,7 +136,7 @@ def law_section(ends: Sequence[Point], *, bootstraps: int) -> Section:
         key="law",
         title=title,
         text=_words(ends, law),
-        figures=[by_tokens(ends, law), by_compute(ends, law), predicted(ends, law)],
+        figures=[by_tokens(ends, law), by_compute(ends, law), predictions(ends, law)],
         table=_values(law),
         folded=[(f"The best use of a budget, by the law (the largest run: {_flops(spent)} FLOPs)",
                  _budgets(law, spent))],
@@ -202,7 +202,7 @@ def _choices(ended: Sequence[Trial], runs: Mapping[int, RunFacts], metric: str) 
         return Section(key="choices", title="Choices")
     asked = sorted(ended, key=lambda t: t.number)
     choices, values = [t.choice for t in asked], [float(t.value or 0.0) for t in asked]
-    shares = explained(choices, values)
+    shares = variance_shares(choices, values)
     figures: list[Figure] = [parallel(choices, values, name=metric), importance(shares)]
     # The steps are on the axis already.
     first = next((name for name in shares if name != "steps"), "steps")
@@ -266,7 +266,7 @@ def _run(folder: Path) -> RunFacts | None:
         return None
 
 
-def _counted(counts: Mapping[str, int], failed: int) -> str:
+def _counts(counts: Mapping[str, int], failed: int) -> str:
     every = {"complete": counts["complete"], "stopped early": counts["pruned"], "failed": failed}
     return ", ".join(f"{n} {state}" for state, n in every.items() if n)
 

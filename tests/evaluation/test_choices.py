@@ -9,8 +9,14 @@ import pytest
 from gesso.data.tokenizers.load import load_tokenizer
 from gesso.evaluation.generation import continuations
 from gesso.evaluation.generation.continuations import Asked, likelihoods
-from gesso.evaluation.generation.decoding import over_rows, replicated
-from gesso.evaluation.questions.choices import Question, Scores, choice_sums, ranked, score_choices
+from gesso.evaluation.generation.decoding import over_rows, replication
+from gesso.evaluation.questions.choices import (
+    Question,
+    Scores,
+    choice_sums,
+    option_scores,
+    score_choices,
+)
 from gesso.models import GPTConfig, build
 from gesso.partitioning.axes import placements
 from gesso.partitioning.config import MeshConfig
@@ -176,11 +182,11 @@ SCORES = Scores(
 
 @pytest.mark.parametrize(("rule", "best"), [("raw", 0), ("token", 2), ("byte", 1), ("pmi", 2)])
 def test_rules_rank_differently(rule, best):
-    assert ranked(SCORES, rule).argmax() == best
+    assert option_scores(SCORES, rule).argmax() == best
     question = Question(prompt="", options=("a", "b", "c"), right=(best,))
     sums = choice_sums([question], [SCORES], rule)
     assert sums["right"].tolist() == [1] and sums["tied"].tolist() == [0]
-    share = np.exp(ranked(SCORES, rule))
+    share = np.exp(option_scores(SCORES, rule))
     assert sums["confidence"][0] == pytest.approx(share.max() / share.sum())
 
 
@@ -194,9 +200,9 @@ def test_ties_score_chance_wherever_the_answer_is():
 
 def test_pmi_without_a_premise_is_refused():
     with pytest.raises(ValueError, match="premise"):
-        ranked(SCORES._replace(alone=None), "pmi")
+        option_scores(SCORES._replace(alone=None), "pmi")
     with pytest.raises(ValueError, match="no rule 'best'"):
-        ranked(SCORES, "best")
+        option_scores(SCORES, "best")
 
 
 @pytest.mark.parametrize(
@@ -231,5 +237,5 @@ def flops(model, params, asked):
     asked = [asked[at] for at, _ in options]
     follows = continuations._options(asked, options, CONFIG.longest, over.parts)
     arguments = (params, over.place(batch), over.place(follows))
-    run = continuations._compiled(model.config, replicated(params))
+    run = continuations._compile(model.config, replication(params))
     return run.lower(*arguments).compile().cost_analysis()["flops"]

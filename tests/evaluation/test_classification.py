@@ -15,7 +15,7 @@ from gesso.evaluation.labelled.classification import (
 )
 from gesso.evaluation.labelled.correlation import spearman
 from gesso.evaluation.labelled.entities import (
-    added_entities,
+    add_entities,
     entity_counts,
     entity_f1,
     entity_spans,
@@ -153,7 +153,7 @@ def test_entity_f1_needs_type_start_and_end():
     target = ["B-P", "I-P", "O", "B-Q", "O", "B-P"]
     called = ["B-P", "I-P", "O", "B-P", "O", "B-P"]
     parts = [entity_counts(target, called), entity_counts(["B-Q", "I-Q"], ["B-Q", "O"])]
-    figures = entity_f1(added_entities(*parts))
+    figures = entity_f1(add_entities(*parts))
     # right: the two P; called: 3 + 1; support: 3 + 1
     assert figures["precision"] == figures["recall"] == figures["f1"] == 0.5
     assert figures["types"]["P"] == {

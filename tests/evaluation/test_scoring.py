@@ -12,7 +12,7 @@ from gesso.evaluation.questions.scoring import (
     bleu_sums,
     match,
     match_sums,
-    normalised,
+    normalise,
     rouge,
     rouge_sums,
 )
@@ -98,7 +98,7 @@ def test_rouge_is_that_of_rouge_score_and_the_best_of_several():
 
 
 def test_texts_match_as_in_squad():
-    assert normalised("The  cat's, a 'Hat'!") == "cats hat"
+    assert normalise("The  cat's, a 'Hat'!") == "cats hat"
     sums = match_sums(
         ["The Cat!", "a dog ran off", "", "x"],
         [["dog", "cat"], ["the dog ran", "cats"], ["a"], ["y"]],

@@ -9,7 +9,7 @@ from gesso.partitioning.machines.chips import (
     chip,
     model_flops_utilization,
     peak_flops,
-    planned,
+    plannable,
 )
 
 
@@ -54,8 +54,8 @@ def test_an_unknown_device_has_no_peak_and_no_utilization():
 
 
 def test_a_plan_is_made_only_for_chips_with_all_figures():
-    assert planned() == ["v4", "v5e", "v5p", "v6e", "a100", "h100", "h200", "b200"]
-    for kind in planned():
+    assert plannable() == ["v4", "v5e", "v5p", "v6e", "a100", "h100", "h200", "b200"]
+    for kind in plannable():
         each = chip(kind)
         assert min(each.flops, each.memory, each.memory_rate, each.link_rate) > 0
         assert each.network_rate > 0

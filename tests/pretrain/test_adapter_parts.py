@@ -21,7 +21,7 @@ from gesso.objectives.base import build as build_objective
 from gesso.partitioning.config import MeshConfig
 from gesso.partitioning.layouts import LAYOUTS
 from gesso.partitioning.mesh import make_mesh
-from gesso.planning.program_flops import executed_flops
+from gesso.planning.program_flops import count_flops
 from gesso.pretrain.batch import batch_sharding
 from gesso.pretrain.checkpoints.checkpoints import Checkpoints
 from gesso.pretrain.checkpoints.manifest import read
@@ -103,7 +103,7 @@ class Made:
         return compile_step(self.step, self.abstract, self.batch, **self.where)
 
     def flops(self):
-        return executed_flops(trace_step(self.step, self.abstract, self.batch, **self.where).jaxpr)
+        return count_flops(trace_step(self.step, self.abstract, self.batch, **self.where).jaxpr)
 
     def trained(self, updates=2):
         """(the state before, after, the metrics of each update)."""

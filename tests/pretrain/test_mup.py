@@ -7,7 +7,7 @@ import pytest
 from gesso.configs.registry import experiment
 from gesso.models import build
 from gesso.models.trees import flat
-from gesso.planning.coordinates import coordinates, widened
+from gesso.planning.coordinates import coordinates, widen
 from gesso.pretrain.checks import validate
 from gesso.pretrain.experiment import ExperimentError
 from gesso.pretrain.optimizer.mup import grows, rates
@@ -27,7 +27,7 @@ TINY = {
 
 
 def model(width, *, base, name="debug-gpt2"):
-    return widened(experiment(name, TINY), width, base=base, steps=4).model
+    return widen(experiment(name, TINY), width, base=base, steps=4).model
 
 
 @pytest.mark.parametrize("name", ["debug-gpt2", "debug-gpt-neo", "debug-gpt-j", "debug-gpt-neox"])
@@ -72,9 +72,9 @@ def test_what_cannot_take_effect_is_refused():
         with pytest.raises(ExperimentError, match=message):
             validate(experiment("debug-gpt2", untied | {name: value}), devices=1)
     with pytest.raises(ExperimentError, match="heads of 16; try 32"):
-        widened(experiment("debug-gpt2"), 40, base=0, steps=1)
+        widen(experiment("debug-gpt2"), 40, base=0, steps=1)
     with pytest.raises(ExperimentError, match="gpt family, not bert"):
-        widened(experiment("debug-bert"), 32, base=0, steps=1)
+        widen(experiment("debug-bert"), 32, base=0, steps=1)
 
 
 def test_slopes_are_powers_of_the_width_and_decide():

@@ -14,7 +14,7 @@ from gesso.objectives.base import build as build_objective
 from gesso.partitioning.config import MeshConfig
 from gesso.partitioning.layouts import LAYOUTS
 from gesso.partitioning.mesh import make_mesh
-from gesso.planning.program_flops import executed_flops
+from gesso.planning.program_flops import count_flops
 from gesso.pretrain.batch import batch_sharding
 from gesso.pretrain.experiment import override
 from gesso.pretrain.optimizer.optimizer import make_optimizer
@@ -92,7 +92,7 @@ class Made:
 
     def flops(self):
         """Of all matrix products, loops multiplied out."""
-        return executed_flops(trace_step(self.step, self.abstract, self.batch, **self.where).jaxpr)
+        return count_flops(trace_step(self.step, self.abstract, self.batch, **self.where).jaxpr)
 
 
 class Trained(Made):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from gesso.reports.sweep.scaling import Point, explained, fit, problems
+from gesso.reports.sweep.scaling import Point, fit, problems, variance_shares
 
 SIZES, LENGTHS = np.geomspace(1e5, 1e8, 6), np.geomspace(1e7, 1e9, 4)
 TRUE = {"E": 1.7, "A": 400.0, "a": 0.34, "B": 410.0, "b": 0.28}
@@ -74,10 +74,10 @@ def test_runs_that_carry_no_law_are_refused():
 
 def test_what_a_setting_explains():
     choices = [{"rate": r, "seed": s} for r in (1, 2, 3) for s in (0, 1)]
-    shares = explained(choices, [c["rate"] ** 2 + 0.01 * c["seed"] for c in choices])
+    shares = variance_shares(choices, [c["rate"] ** 2 + 0.01 * c["seed"] for c in choices])
     assert list(shares) == ["rate", "seed"]
     assert shares["rate"] > 0.99 and shares["seed"] < 0.01
     drawn = np.random.default_rng(0).uniform(size=40)
-    many = explained([{"x": float(x)} for x in drawn], drawn.tolist())
+    many = variance_shares([{"x": float(x)} for x in drawn], drawn.tolist())
     assert 0.8 < many["x"] < 1, "quarters of a range keep most of a straight line"
-    assert explained([{"x": 1}, {"x": 2}], [1.0, 1.0]) == {"x": 0.0}
+    assert variance_shares([{"x": 1}, {"x": 2}], [1.0, 1.0]) == {"x": 0.0}
