@@ -39,8 +39,8 @@ def interval(
     together (questions about one text, turns of one dialogue), without it every example is one.
     Draws with replacement as many clusters as there are. kind: quantiles of the draws, or those
     corrected for bias and acceleration (Efron 1987), better for few units. Draws in which the
-    figure is no finite number are left out. Raises ValueError for leaves of unequal length, fewer
-    than two units, or a figure that is no finite number.
+    figure is NaN or infinite are left out. Raises ValueError for leaves of unequal length, fewer
+    than two units, or a NaN or infinite figure.
     """
     table, shape = _units(sums, clusters)
     value = shape.figure(figure, table.sum(0))

@@ -50,7 +50,7 @@ def calibration(
     count_N = np.asarray(sums["count"], np.int64)
     total = count_N.sum()
     if not total:
-        raise ValueError("nothing was counted; there is no calibration of no predictions")
+        raise ValueError("nothing was counted; calibration needs predictions")
     held = count_N > 0
     n = count_N[held].astype(np.float64)
     sure = np.clip(np.asarray(sums["confidence"], np.float64)[held] / n, 0, 1)

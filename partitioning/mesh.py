@@ -1,4 +1,4 @@
-"""From settings to a device mesh whose axes are named, ordered and Auto."""
+"""From settings to a device mesh with named, ordered, Auto axes."""
 
 import math
 from collections.abc import Sequence

@@ -37,7 +37,7 @@ def plan(
 ) -> dict[str, Any]:
     """The plan of a run on a topology, compiled for it, as JSON: "memory", "program",
     "collectives", "time", "fits". Before JAX is used elsewhere in the process. depth: compile the
-    whole model, or two shallow ones (planning/depth.py), whose figures are no longer exact.
+    whole model, or two shallow ones (planning/depth.py): not exact then.
 
     Raises ExperimentError where the experiment cannot be laid out on it, ValueError for a topology
     that no compiler here knows.

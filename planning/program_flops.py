@@ -11,7 +11,7 @@ def count_flops(jaxpr: Any) -> float:
 
     Of a program for many devices, those of all devices together. Of a conditional, the dearest
     branch. Element-wise work is not counted: it is bound by memory, not by arithmetic; nor is what
-    a Pallas kernel does, whose program does not say how much of its grid it skips.
+    a Pallas kernel does: its program does not say how much of its grid it skips.
     """
     total = 0.0
     for each in getattr(jaxpr, "jaxpr", jaxpr).eqns:

@@ -47,7 +47,7 @@ def topology(name: str, *, slices: int = 1) -> Topology:
         here = of_type(name)
         meant = f"it is {here} here" if here else "for example v5e:16x16, v5p:4x4x4, v6e:8x8"
         raise ValueError(
-            f"topology {name!r} is no KIND:SHAPE; {meant} (TPU slices as libtpu names them), or"
+            f"topology {name!r} is not KIND:SHAPE; {meant} (TPU slices as libtpu names them), or"
             " h200:8 (a number of GPUs)"
         )
     if slices < 1:

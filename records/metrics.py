@@ -1,4 +1,4 @@
-"""The figures of a run as they are made: metrics.jsonl, TensorBoard, Weights & Biases."""
+"""The metrics of a run as they are made: metrics.jsonl, TensorBoard, Weights & Biases."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from gesso.records.config import LoggingConfig
 Kind = Literal["train", "evaluation", "harness", "sample", "event"]
 Record = dict[str, Any]
 
-# JSON has no word for these; a loss that is no number must still be on record.
+# JSON has no word for these; a NaN or infinite loss must still be on record.
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 

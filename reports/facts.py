@@ -187,7 +187,7 @@ def baselines(run: RunFacts) -> list[tuple[str, float]]:
 def decimate(c: Curve, *, limit: int = 1000) -> Curve:
     """At most `limit` points, keeping the lowest and the highest of every stretch of steps.
 
-    Ends stay. Points that are no number stay where a whole stretch has none, so gaps are seen.
+    Ends stay. NaN and infinity stay where a whole stretch is so: a gap is seen.
     """
     if len(c.x) <= limit:
         return c
@@ -208,7 +208,7 @@ def decimate(c: Curve, *, limit: int = 1000) -> Curve:
 
 
 def smooth(c: Curve, *, window: int) -> Curve:
-    """A centred moving mean over `window` points, fewer towards the ends; no numbers left out."""
+    """A centred moving mean over `window` points, fewer towards the ends, of finite values."""
     if window < 2 or len(c.y) < 2:
         return c
     finite = np.isfinite(c.y)

@@ -88,7 +88,8 @@ class Plot:
 
     smoothing "window" draws each curve faintly and its moving mean over it. scale "log" falls
     back to linear where nothing is positive. settle "tail" leaves the first few steps out of the
-    y range, which a loss would otherwise fill; whatever comes later is inside.
+    y range, which a loss would otherwise fill; whatever comes later is inside. bottom: where y
+    begins, at most; None: below the lowest point.
     """
 
     key: str
@@ -100,7 +101,7 @@ class Plot:
     scale: Literal["linear", "log"] = "linear"
     smoothing: Literal["none", "window"] = "none"
     settle: Literal["whole", "tail"] = "whole"
-    floor: float | None = None
+    bottom: float | None = None
     note: str = ""
     axis: str = "step"
 
@@ -124,7 +125,7 @@ def component_colors(run: RunFacts) -> dict[str, int]:
 
 
 def draw(plot: Plot) -> Figure | None:
-    """Draw a figure; None when none of its curves has a point that is a number."""
+    """Draw a figure; None when all its curves are NaN or infinite."""
     series = [s for s in plot.series if np.isfinite(s.curve.y).any()]
     if not series:
         return None
@@ -259,7 +260,7 @@ def _limits(axes: Axes, plot: Plot, lines: Sequence[Curve], raw: Sequence[Curve]
         return
     low, high = float(values.min()), float(values.max())
     room = (high - low) * 0.06 or abs(high) * 0.1 or 1.0
-    bottom = low - room if plot.floor is None else min(plot.floor, low)
+    bottom = low - room if plot.bottom is None else min(plot.bottom, low)
     axes.set_ylim(bottom, high + room)
 
 

@@ -97,7 +97,7 @@ def known_tasks(
         hint = did_you_mean(unknown[0], manager.all_tasks, most=3, show=str)
         raise ValueError(
             f"there is no task {', '.join(unknown)}{hint} (lm-eval ls tasks lists its own; a file"
-            " that is no task in YAML is passed over: lm-eval validate says why)"
+            " that is not a task in YAML is passed over: lm-eval validate says why)"
         )
     return manager, list(dict.fromkeys(found))
 

@@ -49,7 +49,7 @@ def evaluate_heldout(
 
     loss: nats per target token. perplexity: exp(loss). word_perplexity: exp(nats / words), words
     being what whitespace separates in the decoded targets. bits_per_byte: total bits / UTF-8
-    bytes of the targets. A document's first token is no target and counts nowhere.
+    bytes of the targets. A document's first token is not a target and counts nowhere.
 
     These are of the objective's first term, a negative log-likelihood. terms: {name: {"mean",
     "count", "perplexity" where the term has targets}} of all of them; mean and perplexity are None

@@ -14,7 +14,7 @@ def confusion(
     targets: jax.Array, predictions: jax.Array, *, classes: int, counted: jax.Array | None = None
 ) -> dict[str, jax.Array]:
     """{"confusion": i32[Y, Y], "outside": i32[]}: how often class y (row) was called class z
-    (column), and how many places had a target or prediction that is none of 0..classes-1.
+    (column), and how many places had a target or prediction outside 0..classes-1.
 
     targets, predictions: integers of any equal shape, on any devices; may be traced. counted: 0 or
     False where a place is padding. Add over batches with evaluation.sums.total.
@@ -39,7 +39,7 @@ def classification(sums: Mapping[str, Any]) -> dict[str, Any]:
     ValueError where a label lay outside the classes.
     """
     if outside := int(sums.get("outside", 0)):
-        raise ValueError(f"{outside} targets or predictions are none of the classes")
+        raise ValueError(f"{outside} targets or predictions are outside the classes")
     cells_YY = np.asarray(sums["confusion"], np.float64)
     right_Y, support_Y, called_Y = np.diag(cells_YY), cells_YY.sum(1), cells_YY.sum(0)
     count, occurs_Y = cells_YY.sum(), support_Y + called_Y > 0
@@ -110,7 +110,7 @@ def ranking(counts: Mapping[str, Any]) -> dict[str, Any]:
 
 def _table(scores: np.ndarray, positives: np.ndarray, negatives: np.ndarray) -> dict[str, Any]:
     if np.isnan(scores).any():
-        raise ValueError(f"{int(np.isnan(scores).sum())} scores are not numbers")
+        raise ValueError(f"{int(np.isnan(scores).sum())} scores are NaN")
     distinct, where = np.unique(scores, return_inverse=True)
 
     def at(counts: np.ndarray) -> np.ndarray:

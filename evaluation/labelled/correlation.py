@@ -9,8 +9,8 @@ from gesso.evaluation.sums import ratio
 
 def spearman(x: Any, y: Any) -> float:
     """The correlation of the ranks of all values (numbers [n] on the host), ties at their mean
-    rank. It is no function of sums: gather the values of all batches first. NaN where x or y does
-    not vary; ValueError for NaN or unequal lengths."""
+    rank. It is not a function of sums: gather the values of all batches first. NaN where x or y
+    does not vary; ValueError for NaN or unequal lengths."""
     pair = [np.asarray(each, np.float64).reshape(-1) for each in (x, y)]
     if len(pair[0]) != len(pair[1]) or any(np.isnan(each).any() for each in pair):
         raise ValueError("spearman needs as many numbers x as y, and no NaN")

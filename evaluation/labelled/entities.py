@@ -19,7 +19,9 @@ def entity_spans(tags: Sequence[str]) -> list[tuple[str, int, int]]:
     for place, tag in enumerate([*tags, "O"]):
         prefix, _, new = tag.partition("-")
         if prefix not in tuple("OBIES") or (prefix == "O") != (not new):
-            raise ValueError(f"{tag!r} is no tag; tags are O or one of B-, I-, E-, S- and a type")
+            raise ValueError(
+                f"{tag!r} is not a tag; tags are O or one of B-, I-, E-, S- and a type"
+            )
         begins = prefix in "BS" or (prefix in "IE" and (ended or new != kind))
         if not ended and (prefix == "O" or begins):
             spans.append((kind, start, place))

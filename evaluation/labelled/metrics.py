@@ -26,11 +26,12 @@ def task_metrics(store: TaskStore, found: Predictions, *, null: float = 0.0) -> 
 
     scores, the first of which leads: accuracy, macro F1, MCC and, of two classes, F1 and both areas
     of the second one; correlations and errors of numbers; entity F1 of tags in IOB; exact match and
-    F1 of answers, both in 0..1. floor: the same of whoever says the commonest label of the training
-    examples (the mean number, no answer) each time. interval: of the leading score, 95%, by
-    bootstrap over examples. With it "labels", "confusion" and "calibration" (of the likelier label,
-    15 equal bins) and "temperature", of labels and tags. loss: nats, or squared error. null: how
-    much better an answer must score than none, where there are questions without one.
+    F1 of answers, both in 0..1. floor: the same of a baseline that always predicts the most
+    frequent label of the training examples (their mean; no answer). interval: of the leading score,
+    95%, by bootstrap over examples. With it "labels", "confusion" and "calibration" (of the
+    likelier label, 15 equal bins) and "temperature", of labels and tags. loss: nats, or squared
+    error. null: how much better an answer must score than none, where there are questions without
+    one.
     """
     figures = {"classify": _classes, "regress": _numbers, "tag": _tags}.get(found.kind)
     if figures is None:
@@ -65,11 +66,11 @@ def _classes(store: TaskStore, found: Predictions) -> Figures:
     logits, targets = found.logits.astype(np.float64), found.targets.astype(np.int64)
     said, classes = logits.argmax(1), len(store.labels)
     made = classification(_confusion(targets, said, classes))
-    commonest = np.full(len(targets), int(np.argmax(store.record["statistics"]["labels"])))
-    floor = classification(_confusion(targets, commonest, classes))
-    scores, beside = _class_scores(made), _class_scores(floor)
+    frequent = np.full(len(targets), int(np.argmax(store.record["statistics"]["labels"])))
+    baseline = classification(_confusion(targets, frequent, classes))
+    scores, beside = _class_scores(made), _class_scores(baseline)
     if classes == 2:
-        scores["f1"], beside["f1"] = (each["f1"]["classes"][1] for each in (made, floor))
+        scores["f1"], beside["f1"] = (each["f1"]["classes"][1] for each in (made, baseline))
         if 0 < targets.sum() < len(targets):
             areas = ranking(score_table(logits[:, 1] - logits[:, 0], targets))
             share = float(targets.mean())
@@ -121,16 +122,16 @@ def _numbers(store: TaskStore, found: Predictions) -> Figures:
 def _tags(store: TaskStore, found: Predictions) -> Figures:
     logits, targets = found.logits.astype(np.float64), found.targets.astype(np.int64)
     said = logits.argmax(1)
-    commonest = np.full(len(targets), int(np.argmax(store.record["statistics"]["labels"])))
+    frequent = np.full(len(targets), int(np.argmax(store.record["statistics"]["labels"])))
     cuts = np.flatnonzero(np.diff(found.examples)) + 1
     scores: dict[str, float] = {}
     beside: dict[str, float] = {}
     entities = _are_entities(store.labels)
     if entities:
-        for made, each in ((scores, said), (beside, commonest)):
+        for made, each in ((scores, said), (beside, frequent)):
             counts = _entities(store.labels, targets, each, cuts)
             made |= {f"entity_{name}": entity_f1(counts)[name] for name in _ENTITY}
-    for made, each in ((scores, said), (beside, commonest)):
+    for made, each in ((scores, said), (beside, frequent)):
         made["accuracy"] = float((each == targets).mean())
         figures = classification(_confusion(targets, each, len(store.labels)))
         made["macro_f1"] = figures["f1"]["macro"]

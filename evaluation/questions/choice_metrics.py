@@ -34,8 +34,8 @@ def choice_metrics(
     low, high: the 95% bootstrap interval, of groups where there are some. tied: the share of
     questions whose best options tie, of which each counts its share. calibration: of the chosen
     option's share in the softmax of what the rule compares, with its null band. chance: what
-    guessing gets on average. commonest: what always taking the same place gets. cut: tokens of
-    prompts that did not fit.
+    guessing gets on average. commonest: the baseline that always takes the same place. cut:
+    tokens of prompts that did not fit.
     """
     places = Counter(place for each in questions for place in each.right)
     rules = {}

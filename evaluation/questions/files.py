@@ -10,7 +10,7 @@ from gesso.evaluation.questions.choices import Question
 
 
 class QuestionFileError(ValueError):
-    """A line that is no question. The message has file and line, and what a line should be."""
+    """A line that is not a question. The message has file and line, and the expected form."""
 
 
 @dataclass(frozen=True, kw_only=True)

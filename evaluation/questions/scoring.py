@@ -1,7 +1,7 @@
 """Written answers against references: exact match, token F1, BLEU, ROUGE, as sums per example.
 
 Every function gives arrays of one row per example, which add (evaluation.sums.total) and of which
-evaluation.bootstrap gives intervals: also of BLEU, which is no mean of anything per example.
+evaluation.bootstrap gives intervals: also of BLEU, which is not a mean over examples.
 """
 
 import re
@@ -23,7 +23,7 @@ _INSTALL = "install the extra: pip install 'gesso[evaluate]'"
 
 
 class MissingLibrary(ImportError, ValueError):
-    """Something whose library is not installed. The message says which extra brings it."""
+    """A missing library. The message names the extra that brings it."""
 
 
 def normalise(text: str) -> str:

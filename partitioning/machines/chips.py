@@ -134,7 +134,7 @@ def chip(kind: str) -> Chip:
     if kind in known:
         return CHIPS[kind]
     hint = did_you_mean(kind, known, most=2, show=str, otherwise=f"known: {', '.join(known)}")
-    raise ValueError(f"no figures of a chip {kind!r}{hint}")
+    raise ValueError(f"no data sheet of a chip {kind!r}{hint}")
 
 
 def plannable() -> list[str]:
@@ -143,7 +143,7 @@ def plannable() -> list[str]:
 
 
 def peak_flops(device: Device) -> float | None:
-    """Peak FLOP/s of one device, or None for one we have no figure of (a CPU, a new chip)."""
+    """Peak FLOP/s of one device, or None for a CPU or a chip that is not in the table."""
     asked, length, peak = device.device_kind.lower(), 0, None
     for each in CHIPS.values():
         for kind in each.kinds:

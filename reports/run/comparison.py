@@ -164,14 +164,14 @@ def _curves(runs: Sequence[RunFacts], names: Sequence[str], colors: Sequence[int
                  series=of("loss", "train"), settle="tail", **smoothed),
             Plot(key="norm", title="Gradient norm", unit="log scale",
                  series=of("grad_norm", "train"), scale="log", **smoothed),
-            Plot(key="rate", title="Learning rate", unit="", floor=0.0,
+            Plot(key="rate", title="Learning rate", unit="", bottom=0.0,
                  series=of("learning_rate", "train")),
-            Plot(key="speed", title="Throughput", unit="tokens/s", form="short", floor=0.0,
+            Plot(key="speed", title="Throughput", unit="tokens/s", form="short", bottom=0.0,
                  series=of("tokens_per_second", "train"), **smoothed),
             Plot(key="wait", title="Waiting for data", unit="share of time", form="percent",
-                 floor=0.0, series=of("data_wait_fraction", "train"), **smoothed),
+                 bottom=0.0, series=of("data_wait_fraction", "train"), **smoothed),
             Plot(key="mfu", title="Model FLOPs utilization", unit="share of peak", form="percent",
-                 floor=0.0, series=of("mfu", "train"), **smoothed),
+                 bottom=0.0, series=of("mfu", "train"), **smoothed),
         ]
     )  # fmt: skip
     legend = list(zip(names, colors, strict=True)) if figures else []

@@ -66,12 +66,16 @@ def training(run: RunFacts) -> Section:
                 **smoothed,
             ),
             one("grad_norm", "Gradient norm", "log scale", scale="log", smoothing="window"),
-            one("learning_rate", "Learning rate", "", floor=0.0),
-            one("tokens_per_second", "Throughput", "tokens/s", form="short", floor=0.0),
+            one("learning_rate", "Learning rate", "", bottom=0.0),
+            one("tokens_per_second", "Throughput", "tokens/s", form="short", bottom=0.0),
             one(
-                "data_wait_fraction", "Waiting for data", "share of time", form="percent", floor=0.0
+                "data_wait_fraction",
+                "Waiting for data",
+                "share of time",
+                form="percent",
+                bottom=0.0,
             ),
-            one("mfu", "Model FLOPs utilization", "share of peak", form="percent", floor=0.0),
+            one("mfu", "Model FLOPs utilization", "share of peak", form="percent", bottom=0.0),
         ]
     )
     return Section(

@@ -1,4 +1,4 @@
-"""What `gesso evaluate` kept of a run, on its page: tasks and floors, reliability, layers."""
+"""What `gesso evaluate` kept of a run, on its page: tasks and baselines, reliability, layers."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -120,8 +120,8 @@ def tasks_compared(runs: Sequence[RunFacts], names: Sequence[str]) -> Section:
             for i in range(len(runs))
         ]
         chance = next(iter(by_run.values()))
-        floor = value_text(chance.chance, chance.form) if math.isfinite(chance.chance) else ""
-        rows.append(Row(cells=[of, how, *cells, floor]))
+        baseline = value_text(chance.chance, chance.form) if math.isfinite(chance.chance) else ""
+        rows.append(Row(cells=[of, how, *cells, baseline]))
     heads = ("Task", "Figure", *names, "Chance")
     return Section(
         key="tasks",
@@ -196,7 +196,7 @@ def _reliability(place: int, record: Mapping[str, Any]) -> Plot:
         unit="share that is right",
         series=series,
         form="percent",
-        floor=0.0,
+        bottom=0.0,
         axis="confidence",
         note="Grey: as often right as it is sure.",
     )
@@ -216,4 +216,6 @@ def _by_layer(
         for color, (name, label) in enumerate(names.items(), 1)
     ]
     unit = "share of variance" if key.startswith("explained") else "cosine"
-    return Plot(key=f"layers-{key}", title=title, unit=unit, series=series, floor=0.0, axis="layer")
+    return Plot(
+        key=f"layers-{key}", title=title, unit=unit, series=series, bottom=0.0, axis="layer"
+    )

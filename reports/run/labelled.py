@@ -1,4 +1,4 @@
-"""The page of a run on labelled examples: its scores beside their floors, and its reliability."""
+"""The page of a run on labelled examples: its scores beside the baseline's, and its reliability."""
 
 import math
 from collections.abc import Mapping
@@ -16,12 +16,13 @@ _DRAWN = 3  # scores with a figure of their own
 
 
 def task(run: RunFacts) -> Section:
-    """A row per score of the last evaluation and its floor; how the first ones went; whether labels
-    are as often right as they are sure. Empty for a run on text."""
+    """A row per score of the last evaluation beside the baseline's; the first ones over the run;
+    and the labels' reliability. Empty for a run on text."""
     found = _found(run)
     if not found:
         return Section(key="task", title=_TITLE)
-    last, scores, floor = found[-1], _scores(found[-1], "scores"), _scores(found[-1], "floor")
+    last, scores = found[-1], _scores(found[-1], "scores")
+    baseline = _scores(last, "floor")
     ends = last.get("interval", {})
     rows = [
         Row(
@@ -29,28 +30,28 @@ def task(run: RunFacts) -> Section:
                 name.replace("_", " "),
                 value_text(value, _form(name)),
                 _interval(ends, name),
-                value_text(floor.get(name, math.nan), _form(name)),
+                value_text(baseline.get(name, math.nan), _form(name)),
             ]
         )
         for name, value in scores.items()
     ]
-    plots = [_score(run, name, floor) for name in [*scores][:_DRAWN]]
+    plots = [_score(run, name, baseline) for name in [*scores][:_DRAWN]]
     if isinstance(last.get("calibration"), dict):
         plots.append(_reliability(last))
     drawn = [draw(plot) for plot in plots]
     return Section(
         key="task",
         title=_TITLE,
-        text=f"{number(last, 'examples', default=0.0):,.0f} held-out examples, after the last step"
-        " they were looked at. The floor is who says the commonest label of the training examples"
-        " (the mean number; no answer) each time.",
+        text=f"{number(last, 'examples', default=0.0):,.0f} held-out examples, at the last"
+        " evaluation. Baseline: always predict the most frequent label of the training examples"
+        " (of numbers their mean, of questions no answer).",
         figures=[figure for figure in drawn if figure is not None],
-        table=Table(heads=("Score", "This run", "95% interval", "Floor"), rows=rows),
+        table=Table(heads=("Score", "This run", "95% interval", "Baseline"), rows=rows),
     )
 
 
 def task_hero(run: RunFacts) -> Hero | None:
-    """The leading score against its floor, of a run on labelled examples."""
+    """The leading score against the baseline's, of a run on labelled examples."""
     found = _found(run)
     if not found or not (scores := _scores(found[-1], "scores")):
         return None
@@ -65,7 +66,7 @@ def task_hero(run: RunFacts) -> Hero | None:
             percent=100 * max(0.0, min(each, 1.0)),
             ours=label == "this run",
         )
-        for label, each in (("this run", ours), ("floor", beside))
+        for label, each in (("this run", ours), ("baseline", beside))
     ]
     return Hero(
         value=value_text(ours, _form(name)),
@@ -96,8 +97,8 @@ def _interval(ends: Mapping[str, Any], name: str) -> str:
     return f"{value_text(low, _form(name))} to {value_text(high, _form(name))}"
 
 
-def _score(run: RunFacts, name: str, floor: Mapping[str, float]) -> Plot:
-    level = floor.get(name, math.nan)
+def _score(run: RunFacts, name: str, baseline: Mapping[str, float]) -> Plot:
+    level = baseline.get(name, math.nan)
     return Plot(
         key=f"task-{name}",
         title=name.replace("_", " ").capitalize(),
@@ -111,7 +112,7 @@ def _score(run: RunFacts, name: str, floor: Mapping[str, float]) -> Plot:
                 dots=True,
             )
         ],
-        levels=[Level(label="floor", value=level)] if math.isfinite(level) else [],
+        levels=[Level(label="baseline", value=level)] if math.isfinite(level) else [],
     )
 
 
@@ -144,7 +145,7 @@ def _reliability(figures: Mapping[str, Any]) -> Plot:
         if len(known)
         else [],
         form="percent",
-        floor=0.0,
+        bottom=0.0,
         axis="confidence",
         note="By how sure the label is, in 15 bins. Grey: where 95% of calibrated models of as many"
         f" examples are; their ECE is {number(null, 'low'):.3f} to {number(null, 'high'):.3f}.",

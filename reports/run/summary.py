@@ -92,7 +92,7 @@ def hero(run: RunFacts) -> Hero | None:
 
 
 def warnings(run: RunFacts) -> list[str]:
-    """What a reader must know before the figures."""
+    """What a reader must know before the numbers."""
     said_so = []
     if run.missing:
         said_so.append(
@@ -103,7 +103,7 @@ def warnings(run: RunFacts) -> list[str]:
         some = ", ".join(f"{step:,}" for step in skipped[:5]) + (" …" if skipped[5:] else "")
         plural = "updates were" if skipped[1:] else "update was"
         said_so.append(
-            f"{len(skipped):,} {plural} skipped because the loss or the gradient was no number:"
+            f"{len(skipped):,} {plural} skipped because of a NaN or infinite loss or gradient:"
             f" step{'s' if skipped[1:] else ''} {some}."
         )
     return said_so

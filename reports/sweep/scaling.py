@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-Form = Literal["floor", "no_floor"]  # with E, or without
+Form = Literal["irreducible", "none"]  # with an irreducible loss E, or without
 _HUBER = 1e-3  # Hoffmann et al.'s, of the logarithm of the loss
 _EARNED = 0.9  # E must lower the error at runs left out by a tenth
 _NAMES = ("E", "A", "a", "B", "b")
@@ -82,13 +82,13 @@ def fit(points: Sequence[Point], *, bootstraps: int = 200, seed: int = 0) -> Law
     if wrong := problems(points):
         raise ValueError(f"no scaling law through these runs: {wrong}")
     n, d, loss = _arrays(points)
-    forms: tuple[Form, ...] = ("floor", "no_floor")
+    forms: tuple[Form, ...] = ("irreducible", "none")
     solved = {form: _best(n, d, loss, form) for form in forms}
     left_out: dict[Form, float] = {
         form: _left_out(n, d, loss, form, solved[form]) for form in forms
     }
     # The simpler form unless E earns its place: within a few percent the two cannot be told apart.
-    form: Form = "floor" if left_out["floor"] < _EARNED * left_out["no_floor"] else "no_floor"
+    form: Form = "irreducible" if left_out["irreducible"] < _EARNED * left_out["none"] else "none"
     draw = np.random.default_rng(seed)
     samples = []
     while len(samples) < bootstraps:
@@ -173,14 +173,14 @@ def _optimum(
 
 def _values(x: np.ndarray, form: Form) -> np.ndarray:
     """What is solved for, logarithms of E, A and B at the middle run, as the law's values."""
-    e = np.exp(x[4]) if form == "floor" else 0.0
+    e = np.exp(x[4]) if form == "irreducible" else 0.0
     return np.array([e, np.exp(x[0]), x[1], np.exp(x[2]), x[3]])
 
 
 def _solve(
     n: np.ndarray, d: np.ndarray, loss: np.ndarray, form: Form, start: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """(solution, cost) from one start. The unknowns: log A, a, log B, b, and log E with a floor."""
+    """(solution, cost) from one start. The unknowns: log A, a, log B, b, and log E if any."""
     from scipy.optimize import least_squares
 
     def residuals(x: np.ndarray) -> np.ndarray:
@@ -190,11 +190,11 @@ def _solve(
         e, a, alpha, b, beta = _values(x, form)
         by_size, by_length = a * n**-alpha, b * d**-beta
         columns = [by_size, -by_size * np.log(n), by_length, -by_length * np.log(d)]
-        columns += [np.full_like(n, e)] if form == "floor" else []
+        columns += [np.full_like(n, e)] if form == "irreducible" else []
         return np.stack(columns, axis=1) / (e + by_size + by_length)[:, None]
 
     low, high = [-20.0, 0.0, -20.0, 0.0, -20.0], [60.0, 3.0, 60.0, 3.0, float(np.log(loss.min()))]
-    count = 5 if form == "floor" else 4
+    count = 5 if form == "irreducible" else 4
     bounds = (np.array(low[:count]), np.array(high[:count]))
     inside = np.clip(start[:count], bounds[0] + 1e-9, bounds[1] - 1e-9)
     solved = least_squares(
@@ -214,10 +214,10 @@ def _best(n: np.ndarray, d: np.ndarray, loss: np.ndarray, form: Form) -> np.ndar
     """The best of a grid of starts; each term starts as a share of the middle run's loss."""
     middle = np.exp([np.log(each).mean() for each in (n, d, loss)])
     found = []
-    for a, b, floor in itertools.product((0.1, 0.4), (0.1, 0.4), (0.1, 0.5)):
-        rest = middle[2] * (1 - floor if form == "floor" else 1) / 2
+    for a, b, least in itertools.product((0.1, 0.4), (0.1, 0.4), (0.1, 0.5)):
+        rest = middle[2] * (1 - least if form == "irreducible" else 1) / 2
         first = np.log(rest) + a * np.log(middle[0]), a, np.log(rest) + b * np.log(middle[1]), b
-        found.append(_solve(n, d, loss, form, np.array([*first, np.log(floor * middle[2])])))
+        found.append(_solve(n, d, loss, form, np.array([*first, np.log(least * middle[2])])))
     return min(found, key=lambda each: each[1])[0]
 
 

@@ -25,7 +25,7 @@ from gesso.storage.files import write_durably
 
 _LAW = "L(N, D) = E + A / N^a + B / D^b"
 _TOLD = {
-    "E": "loss that no size and no length removes",
+    "E": "irreducible loss",
     "A": "what the parameters cost",
     "a": "how fast that falls with parameters",
     "B": "what the tokens cost",
@@ -144,20 +144,20 @@ def law_section(ends: Sequence[Point], *, bootstraps: int) -> Section:
 
 
 def _words(ends: Sequence[Point], law: Law) -> str:
-    full, none = law.left_out["floor"], law.left_out["no_floor"]
+    full, none = law.left_out["irreducible"], law.left_out["none"]
     text = (
         f"{_LAW} through the ends of {len(ends)} runs, N parameters that multiply and D tokens. At"
         f" runs left out of the fit it errs by {law.left_out[law.form]:.1%}. "
     )
-    if law.form == "no_floor":
+    if law.form == "none":
         return text + (
-            f"A floor E does not help there ({full:.1%}), so these runs cannot tell it from 0: the"
-            " law holds where they are, and is no statement about much larger ones."
+            f"An irreducible loss E does not lower that ({full:.1%}), so these runs cannot tell it"
+            " from 0: the law holds in their range and says nothing about much larger runs."
         )
     low, high = law.interval("E")
     wide = (high - low) > 0.25 * law.values["E"]
     return text + (
-        f"Without the floor E it errs by {none:.1%}. "
+        f"Without the irreducible loss E it errs by {none:.1%}. "
         + ("E's interval is wide: what lies far beyond these runs is not known." if wide else "")
     )
 
@@ -167,7 +167,7 @@ def _values(law: Law) -> Table:
     for name, value in law.values.items():
         low, high = law.interval(name)
         cells = [name, _TOLD[name], f"{value:.4g}", f"{low:.4g} to {high:.4g}"]
-        if name == "E" and law.form == "no_floor":
+        if name == "E" and law.form == "none":
             cells[2:] = ["0", "not fitted"]
         rows.append(Row(cells=cells))
     return Table(heads=("", "What it says", "Fitted", "90% of bootstraps"), rows=rows, text=(0, 1))

@@ -1,4 +1,4 @@
-"""Figures of choices and of written answers: means, intervals, floors, and two models compared."""
+"""Metrics of choices and of written answers: means, intervals, baselines, two models compared."""
 
 import numpy as np
 import pytest

@@ -113,8 +113,8 @@ def test_areas_equal_scikit_learn_with_ties():
     )
 
 
-def test_scores_that_are_no_numbers_are_refused_and_one_kind_has_no_area():
-    with pytest.raises(ValueError, match="1 scores are not numbers"):
+def test_nan_scores_are_refused_and_one_kind_has_no_area():
+    with pytest.raises(ValueError, match="1 scores are NaN"):
         score_table([0.1, np.nan], [1, 0])
     assert np.isnan(ranking(score_table([0.1, 0.2], [1, 1]))["roc_auc"])
 
@@ -145,7 +145,7 @@ def test_entities_are_read_as_conlleval_reads_them(tags, spans):
 
 @pytest.mark.parametrize("tag", ["X-P", "B", "B-", "O-P", "", "BI-P"])
 def test_what_is_no_tag_is_refused(tag):
-    with pytest.raises(ValueError, match="is no tag"):
+    with pytest.raises(ValueError, match="is not a tag"):
         entity_spans([tag])
 
 

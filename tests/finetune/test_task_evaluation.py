@@ -1,4 +1,4 @@
-"""Figures of a task: the same on any mesh and batch, those of libraries, beside their floors."""
+"""Figures of a task: the same on any mesh and batch, those of libraries, beside their baselines."""
 
 import jax
 import numpy as np

@@ -78,7 +78,7 @@ def test_from_files_to_scores(files, tmp_path, capsys):
     kept = np.load(found["predictions"])
     assert kept["logits"].shape == (found["task"]["examples"], 2)
     assert cli.main(["evaluate", run]) == DONE
-    assert "floor" in capsys.readouterr().out
+    assert "baseline" in capsys.readouterr().out
     assert cli.main(["evaluate", run, "--components", "x"]) == REFUSED
     assert cli.main(["report", run]) == DONE
     page = (tmp_path / "run/report.html").read_text()

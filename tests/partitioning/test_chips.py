@@ -59,6 +59,6 @@ def test_a_plan_is_made_only_for_chips_with_all_figures():
         each = chip(kind)
         assert min(each.flops, each.memory, each.memory_rate, each.link_rate) > 0
         assert each.network_rate > 0
-    with pytest.raises(ValueError, match="no figures of a chip 'v2'; known: v4"):
+    with pytest.raises(ValueError, match="no data sheet of a chip 'v2'; known: v4"):
         chip("v2")
     assert CHIPS["v2"].flops == 45e12

@@ -96,7 +96,7 @@ def test_the_search_ranks_what_fits_and_says_why(name, where):
 def test_what_cannot_be_planned_is_refused_with_what_can():
     with pytest.raises(ValueError, match="did you mean v5p or v5e"):
         topology("v5x:4x4")
-    with pytest.raises(ValueError, match="no KIND:SHAPE"):
+    with pytest.raises(ValueError, match="not KIND:SHAPE"):
         topology("v5e")
     with pytest.raises(ExperimentError, match="does not lay out over 64"):
         estimate(configs.experiment("gpt-j-6b", {"mesh": MeshConfig(data=48)}), topology("v5e:8x8"))

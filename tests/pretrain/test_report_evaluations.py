@@ -1,4 +1,4 @@
-"""What gesso evaluate kept is on the page: every figure, its interval, its floor, its step."""
+"""What gesso evaluate kept is on the page: every figure, its interval, its baseline, its step."""
 
 import re
 

@@ -23,7 +23,7 @@ def runs(*, floor=1.7, noise=0.0, seed=0):
 
 def test_a_law_without_noise_is_found():
     law = fit(runs(), bootstraps=5)
-    assert law.form == "floor"
+    assert law.form == "irreducible"
     for name, value in TRUE.items():
         assert law.values[name] == pytest.approx(value, rel=1e-3), name
     assert law.error < 1e-6
@@ -36,12 +36,12 @@ def test_with_noise_the_intervals_hold_the_truth():
         assert low < TRUE[name] < high, (name, low, high)
     low, high = law.band(np.array([1e6]), np.array([1e8]), level=0.98)
     assert low < 1.7 + 400 / 1e6**0.34 + 410 / 1e8**0.28 < high
-    assert law.left_out["floor"] < law.left_out["no_floor"]
+    assert law.left_out["irreducible"] < law.left_out["none"]
 
 
 def test_a_floor_that_is_not_there_is_not_claimed():
     law = fit(runs(floor=0.0, noise=0.003), bootstraps=3)
-    assert law.form == "no_floor" and law.values["E"] == 0.0
+    assert law.form == "none" and law.values["E"] == 0.0
     assert law.values["a"] == pytest.approx(0.34, rel=0.1)
 
 

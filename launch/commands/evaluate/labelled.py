@@ -1,4 +1,4 @@
-"""`gesso evaluate RUN` of a run on labelled examples: its held-out scores beside their floors."""
+"""`gesso evaluate RUN` of a run on labelled examples: its held-out scores beside a baseline."""
 
 from pathlib import Path
 
@@ -68,18 +68,18 @@ def figures(
 
 
 def show(found: Figures, *, title: str, console: Console | None = None) -> None:
-    """A row per score, what the floor has, and how far the confidences can be trusted."""
+    """A row per score beside the baseline's, and the calibration."""
     console, task = console or output(), found["task"]
     table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     table.add_column(found["of"], style="cyan", no_wrap=True)
-    for heading in ("held out", "95% interval", "floor"):
+    for heading in ("held out", "95% interval", "baseline"):
         table.add_column(heading, justify="right", no_wrap=True)
     ends = task["interval"]
     for name, value in task["scores"].items():
         known = ends["of"] == name and ends["low"] == ends["low"]
         interval = f"{ends['low']:.4f} to {ends['high']:.4f}" if known else ""
-        floor = f"{task['floor'][name]:.4f}"
-        table.add_row(name.replace("_", " "), f"{value:.4f}", interval, floor)
+        baseline = f"{task['floor'][name]:.4f}"
+        table.add_row(name.replace("_", " "), f"{value:.4f}", interval, baseline)
     console.print(table)
     said = [f"{task['examples']:,} examples, loss {found['loss']:.4f}"]
     if "unanswered" in task:
