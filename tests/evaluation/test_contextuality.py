@@ -100,7 +100,7 @@ def test_every_figure_is_what_all_pairs_give(made, sentences, found):
 
 def test_centred_is_what_principal_components_explain():
     decomposition = pytest.importorskip("sklearn.decomposition")
-    from gesso.evaluation.contextuality.contextuality import _explained
+    from gesso.evaluation.contextuality.contextuality import _first_share
 
     vectors = np.random.default_rng(0).normal(size=(4, 5, 8)) + 3
     for name, centred in (("PCA", True), ("TruncatedSVD", False)):
@@ -112,16 +112,16 @@ def test_centred_is_what_principal_components_explain():
             # TruncatedSVD's own ratio is of centred variance; the paper's formula of squares.
             whole = (each**2).sum() if not centred else squares.sum()
             shares.append(squares[0] / whole)
-        assert _explained(given) == pytest.approx(np.mean(shares), rel=1e-6)
+        assert _first_share(given) == pytest.approx(np.mean(shares), rel=1e-6)
 
 
 def test_noise_and_equal_vectors():
-    from gesso.evaluation.contextuality.contextuality import _explained
+    from gesso.evaluation.contextuality.contextuality import _first_share
 
     noise = np.random.default_rng(0).normal(size=(50, 5, 512))
     noise -= noise.mean(1, keepdims=True)
-    assert 0.25 < _explained(noise) < 0.33
-    assert _explained(np.zeros((1, 5, 8))) == 1
+    assert 0.25 < _first_share(noise) < 0.33
+    assert _first_share(np.zeros((1, 5, 8))) == 1
 
 
 def test_batches_and_meshes_change_nothing(made, sentences, found):
