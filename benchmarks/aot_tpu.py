@@ -221,7 +221,7 @@ def compile_case(case: Case, text_folder: str) -> dict[str, Any]:
 
 def _compile(e: Any, mesh: Any) -> Any:
     from gesso.models import build
-    from gesso.objectives.base import build as build_objective
+    from gesso.objectives.kinds import build as build_objective
     from gesso.partitioning.layouts import LAYOUTS
     from gesso.pretrain.batch import abstract_batch
     from gesso.pretrain.optimizer.optimizer import make_optimizer

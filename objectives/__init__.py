@@ -19,7 +19,7 @@ _HOME = {
     "Seq2SeqLMConfig": "gesso.objectives.config",
     "TagConfig": "gesso.objectives.config",
     "Term": "gesso.objectives.base",
-    "build": "gesso.objectives.base",
+    "build": "gesso.objectives.kinds",
 }
 __all__ = [*_HOME]  # pyright: ignore[reportUnsupportedDunderAll]
 

@@ -9,9 +9,10 @@ import numpy as np
 from gesso.data.order.counter_hash import draw, fraction
 from gesso.data.order.permutation import make_key
 from gesso.data.tokenizers.base import Tokenizer
-from gesso.objectives.base import Objective, Take, Term, build
+from gesso.objectives.base import Objective, Take, Term
 from gesso.objectives.config import MixedConfig
 from gesso.objectives.given import ModelSettings, Module
+from gesso.objectives.kinds import build
 from gesso.objectives.two_sides import TwoSided, make_room
 
 Batch = dict[str, np.ndarray]

@@ -213,7 +213,7 @@ class LaidOut:
 def lay_out(experiment: Experiment, devices: list[Any]) -> LaidOut:
     """The step of an experiment over `devices`; nothing is computed and no data is read."""
     from gesso.models import build
-    from gesso.objectives.base import build as build_objective
+    from gesso.objectives.kinds import build as build_objective
     from gesso.partitioning.layouts import LAYOUTS
     from gesso.partitioning.mesh import make_mesh
     from gesso.pretrain.batch import abstract_batch

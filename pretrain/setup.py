@@ -19,8 +19,8 @@ from gesso.models.model import Model, Params
 from gesso.models.trained_count import trained_flops_per_token
 from gesso.models.trees import flat
 from gesso.objectives.base import Objective
-from gesso.objectives.base import build as build_objective
 from gesso.objectives.config import BiLMConfig, ObjectiveConfig
+from gesso.objectives.kinds import build as build_objective
 from gesso.partitioning.axes import Layout, partition
 from gesso.partitioning.layouts import LAYOUTS
 from gesso.partitioning.machines.chips import model_flops_utilization

@@ -9,8 +9,8 @@ from gesso.data.tokenizers.bytes import BytesTokenizer
 from gesso.evaluation.generation.samples import _in_brackets, samples
 from gesso.models import build as build_model
 from gesso.models.config import Seq2SeqConfig
-from gesso.objectives.base import build
 from gesso.objectives.config import DenoiseConfig, MixedConfig, MixedPart, Seq2SeqLMConfig
+from gesso.objectives.kinds import build
 
 TEXTS = {
     "A": {"train": ["x"], "holdout": []},

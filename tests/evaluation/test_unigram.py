@@ -11,8 +11,8 @@ from evaluation_stores import MemoryStore
 from gesso.data.open import heldout
 from gesso.data.tokenizers.bytes import BytesTokenizer
 from gesso.evaluation.heldout.unigram import beside, spoken, unigram
-from gesso.objectives.base import build
 from gesso.objectives.config import CausalLMConfig, DenoiseConfig, MixedConfig, MixedPart
+from gesso.objectives.kinds import build
 
 LENGTH, VOCAB = 32, 512
 TRAIN = ["the cat sat on the mat", "the dog ate the cat", "a cat, a dog", "ünïcödé text", "x" * 99]

@@ -9,8 +9,8 @@ from gesso.data.labelled.order import TaskOrder
 from gesso.finetune.labelled.build import build_task
 from gesso.finetune.labelled.config import TaskConfig
 from gesso.models import BERTConfig, build
-from gesso.objectives.base import build as build_objective
 from gesso.objectives.config import ClassifyConfig, QAConfig, RegressConfig, TagConfig
+from gesso.objectives.kinds import build as build_objective
 
 IDS = {"cls": 257, "sep": 258, "end": 259}
 CONFIGS = {"classify": ClassifyConfig, "regress": RegressConfig, "tag": TagConfig, "qa": QAConfig}

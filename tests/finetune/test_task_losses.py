@@ -10,8 +10,8 @@ from task_stores import IDS, model_of, objective_of, order_of, store_of
 
 from gesso.data.labelled.order import TaskHeldout
 from gesso.models import BERTConfig, GPTConfig, build
-from gesso.objectives.base import build as build_objective
 from gesso.objectives.config import ClassifyConfig
+from gesso.objectives.kinds import build as build_objective
 from gesso.objectives.labelled.qa import best_spans
 from gesso.pretrain.step import StepSettings, make_train_step
 

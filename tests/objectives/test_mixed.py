@@ -13,8 +13,8 @@ from gesso import configs
 from gesso.launch.commands.pretrain import read
 from gesso.models import build as build_model
 from gesso.models.config import Seq2SeqConfig
-from gesso.objectives.base import build
 from gesso.objectives.config import DenoiseConfig, MixedConfig, MixedPart, Seq2SeqLMConfig
+from gesso.objectives.kinds import build
 from gesso.objectives.mixed import Mixed
 from gesso.partitioning.config import MeshConfig
 from gesso.partitioning.layouts import LAYOUTS

@@ -6,7 +6,7 @@ import numpy as np
 
 from gesso.data.order.pack import assemble, gather, make_plan
 from gesso.data.tokenizers.bytes import BytesTokenizer
-from gesso.objectives.base import build
+from gesso.objectives.kinds import build
 
 TOKENIZER = BytesTokenizer()
 EOS = TOKENIZER.eos

@@ -13,7 +13,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from gesso import configs
 from gesso.models import BERTConfig, EncoderDecoderConfig, GPTConfig
-from gesso.objectives.base import build as build_objective
+from gesso.objectives.kinds import build as build_objective
 from gesso.partitioning.config import MeshConfig
 from gesso.planning.plan import SEPARATOR, any_tokenizer, lay_out
 from gesso.pretrain.checks import validate

@@ -17,7 +17,7 @@ from gesso.models.count import flops_per_token
 from gesso.models.trained_count import adapter_shapes as adapter_shapes_of
 from gesso.models.trained_count import trained_flops_per_token
 from gesso.models.trees import flat
-from gesso.objectives.base import build as build_objective
+from gesso.objectives.kinds import build as build_objective
 from gesso.partitioning.config import MeshConfig
 from gesso.partitioning.layouts import LAYOUTS
 from gesso.partitioning.mesh import make_mesh

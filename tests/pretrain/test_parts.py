@@ -10,7 +10,7 @@ from gesso.models.count import flops_per_token
 from gesso.models.gpt.count import attention_flops
 from gesso.models.trained_count import trained_flops_per_token
 from gesso.models.trees import flat
-from gesso.objectives.base import build as build_objective
+from gesso.objectives.kinds import build as build_objective
 from gesso.partitioning.config import MeshConfig
 from gesso.partitioning.layouts import LAYOUTS
 from gesso.partitioning.mesh import make_mesh

@@ -9,7 +9,7 @@ from gesso import configs
 from gesso.data.config import DataConfig
 from gesso.data.tokenizers.load import load_tokenizer
 from gesso.models.adapters.config import AdapterConfig
-from gesso.objectives.base import build
+from gesso.objectives.kinds import build
 from gesso.pretrain.experiment import override
 from gesso.pretrain.open import store_of
 from gesso.pretrain.placeholders import (

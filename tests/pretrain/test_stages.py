@@ -141,7 +141,7 @@ def test_a_stage_goes_on_on_another_mesh_and_is_evaluated_whole(source, whole, t
     """Stopped on one mesh inside the first stage, continued on another that splits everything; the
     loss of held-out text in the loop is that of the checkpoint's whole parameters."""
     from gesso.evaluation.heldout.perplexity import evaluate_heldout
-    from gesso.objectives.base import build as build_objective
+    from gesso.objectives.kinds import build as build_objective
 
     asked = staged(source)
     with StopAfter(2):

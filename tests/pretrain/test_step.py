@@ -7,7 +7,7 @@ import pytest
 
 from gesso import configs
 from gesso.models import build
-from gesso.objectives.base import build as build_objective
+from gesso.objectives.kinds import build as build_objective
 from gesso.partitioning.config import MeshConfig
 from gesso.partitioning.layouts import LAYOUTS
 from gesso.partitioning.mesh import make_mesh

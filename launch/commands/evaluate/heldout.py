@@ -37,7 +37,7 @@ def figures(
     """
     from gesso.evaluation.heldout.perplexity import evaluate_heldout
     from gesso.evaluation.heldout.unigram import beside
-    from gesso.objectives.base import build
+    from gesso.objectives.kinds import build
     from gesso.pretrain.open import open_run
     from gesso.pretrain.placeholders import count_placeholders
 

@@ -31,7 +31,7 @@ def figures(
 
     from gesso.data.labelled.store import TaskStore
     from gesso.evaluation.labelled.tasks import evaluate_task
-    from gesso.objectives.base import build
+    from gesso.objectives.kinds import build
     from gesso.pretrain.open import open_run
     from gesso.records.evaluations import FOLDER
 
