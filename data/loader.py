@@ -10,7 +10,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 import jax
 import numpy as np
@@ -65,6 +65,7 @@ class Loader:
     ) -> None:
         splits = batch_splits(mesh)
         if batch < 1 or batch % splits:
+            # The nearest batches on both sides that divide.
             near = sorted({max(1, batch // splits) * splits, (batch // splits + 1) * splits})
             raise ValueError(
                 f"batch {batch} does not divide over the {splits} row splits of the mesh"
@@ -77,6 +78,7 @@ class Loader:
         self._mine = _local_rows(mesh, batch)
         self._next_row = start_row
         self._stop = threading.Event()
+        # Kept, so that asking again raises again instead of waiting for a thread that has ended.
         self._failure: BaseException | None = None
         self._ready: queue.Queue[Batch | BaseException] = queue.Queue(maxsize=max(1, prefetch))
         self._thread = None
@@ -116,9 +118,10 @@ class Loader:
         while not self._stop.is_set():
             try:
                 made = self._make()
-            except BaseException as error:
+            except BaseException as error:  # any: the consumer would wait for a dead thread
                 made = error
             while not self._stop.is_set():
+                # A put without a time limit would keep `close` waiting on a full queue.
                 try:
                     self._ready.put(made, timeout=0.1)
                     break
@@ -129,7 +132,9 @@ class Loader:
 
     def _make(self) -> Batch:
         rows = self._order.visit(self._next_row, self._batch)
+        # Skipped ranges are passed over: the next batch begins behind the last row taken.
         first, self._next_row = int(rows[0]), int(rows[-1]) + 1
+        # What is random in a transform is keyed by row number, so hosts make their rows apart.
         made = self._transform(self._order.take(rows[self._mine], stop=self._stop))
         made = made | {"row_crc": row_crc(made)}
         arrays = {name: self._place(name, array) for name, array in made.items()}
@@ -142,6 +147,7 @@ class Loader:
             )
         letters = self._letters.get(name, "BL"[: local.ndim])
         sequence = self._mesh.shape["sequence"]
+        # Before JAX refuses the shape, for it cannot name the array.
         if "L" in letters and local.shape[letters.index("L")] % sequence:
             raise ValueError(
                 f"{name!r} of length {local.shape[1]} does not divide over mesh axis"
@@ -150,8 +156,10 @@ class Loader:
         sharding = NamedSharding(self._mesh, spec(letters, _IN_FLIGHT))
 
         # Called once per local device; devices that hold the same rows get views of one array.
-        def part(index: Any) -> np.ndarray:
+        def part(index: tuple[slice, ...] | None) -> np.ndarray:
+            assert index is not None
             begin, end, _ = index[0].indices(self._batch)
+            # A device's rows are consecutive in the batch, hence also among this process's own.
             at = int(np.searchsorted(self._mine, begin))
             return local[(slice(at, at + end - begin), *index[1:])]
 
@@ -162,7 +170,8 @@ class Loader:
 def row_crc(arrays: dict[str, np.ndarray]) -> np.ndarray:
     """u32[n]: crc32 of each row of "tokens", then of each "*_weight" array in name order."""
     names = ["tokens", *sorted(name for name in arrays if name.endswith("_weight"))]
-    parts: list[Any] = [np.ascontiguousarray(arrays[name]) for name in names]
+    # crc32 reads a row's memory, which must be in one piece.
+    parts: list[np.ndarray] = [np.ascontiguousarray(arrays[name]) for name in names]
     crc = np.zeros(len(parts[0]), np.uint32)
     for row in range(len(crc)):
         value = 0

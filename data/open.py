@@ -98,7 +98,7 @@ def _not_a_store(folder: Path) -> str:
         held = sorted(path.name for path in folder.iterdir())
         below = [name for name in held if (folder / name / "meta.json").exists()]
         hint = f"did you mean {folder / below[0]}?" if below else "build it: gesso corpus build"
-        return f"{folder} is no token store: it has no meta.json; {hint}"
+        return f"{folder} is not a token store: it has no meta.json; {hint}"
     if not folder.parent.is_dir():
         return f"no token store at {folder}; its folder {folder.parent} does not exist either"
     held = sorted(path.name for path in folder.parent.iterdir())

@@ -25,8 +25,8 @@ def read_texts(
     """(component, text) of documents, the shards taken in turn, so that a limit samples them all.
 
     sources: as for a build (paths, folders, globs, NAME=PATH, tfds:NAME), or "embedded".
-    limit_bytes: stop after so many bytes of UTF-8; 0: everything. Records that are no document are
-    passed over (a build accounts for them).
+    limit_bytes: stop after so many bytes of UTF-8; 0: everything. Records without a
+    document are passed over (a build accounts for them).
     Raises SourceError for a source that is missing or damaged, or has no document at all.
     """
     names = list(sources)

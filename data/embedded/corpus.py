@@ -49,7 +49,7 @@ class Embedded:
 def parse_store(spec: str) -> Embedded | None:
     """What DataConfig.store asks for: an embedded corpus, or None for a path.
 
-    Raises ValueError for "embedded" in a form that is not known, or mistyped.
+    Raises ValueError for a mistyped "embedded" and an unknown form of it.
     """
     head, *rest = spec.split(":")
     if head not in _HOLDS:
@@ -82,7 +82,7 @@ def ensure_store(
     Safe to call at any time, from several processes at once (one makes it, the others wait), and
     after a kill at any point.
 
-    Raises ValueError for a spec that is not known, and where this Python has no sources.
+    Raises ValueError for an unknown spec, and where this Python has no sources.
     """
     asked = parse_store(spec)
     if asked is None:

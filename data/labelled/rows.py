@@ -31,8 +31,8 @@ def rows_of(
     each segment), "token_types" (1 from the second text on): i32[n, length].
     "item": i32[n, P], -1 where there is none (P: frame.per_row); "begins", "ends": i32[n, P], the
     places of each segment's first and last token (of chunks, P being frame.chunks, -1 without one).
-    classify and regress: "labels" i32 or f32[n, P]. tag: "tags" i32[n, length], -1 where nothing is
-    to be said. qa: "spans" i32[n, P, 2], places of the answer's first and last token, that of the
+    classify and regress: "labels" i32 or f32[n, P]. tag: "tags" i32[n, length], -1 where there is
+    no target. qa: "spans" i32[n, P, 2], places of the answer's first and last token, that of the
     segment's first where the window has none; "context" i32[n, length]: 1 in a context, 2 where no
     other window shows more around the token, 0 elsewhere.
     """  # fmt: skip

@@ -202,7 +202,7 @@ def _known(asked: Iterable[str], known: list[str], *, where: str) -> None:
     for name in asked:
         if name not in names:
             raise MixtureError(
-                f"{where}: {name!r} is no cluster or task of the store (it has"
+                f"{where}: {name!r} is not a cluster or task of the store (it has"
                 f" {', '.join(names[:40])}{', ...' if len(names) > 40 else ''})"
                 f"{did_you_mean(name, names)}"
             )

@@ -98,7 +98,7 @@ class Eras:
 
     def padding(self) -> dict[str, tuple[int, int]]:
         """{component: (tokens of padding, tokens in all)} of the rows counted so far. What pieces
-        keep free for the objective is no padding.
+        keep free for the objective does not count as padding.
 
         Looks at the first era if none was; empty when that is not built yet.
         """

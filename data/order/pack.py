@@ -58,11 +58,13 @@ def make_plan(
     tokens.
     """
     if packing != "best_fit":
+        # One document that is as long as all of them: windows pass over document ends.
         stream = documents.sum(keepdims=True)
         starts, lengths = pieces(stream, length=length - overhead, overlap=overlap)
         return Plan(starts, lengths.astype(np.int32), np.arange(len(starts) + 1))
     starts, lengths = pieces(documents, length=length - overhead, overlap=overlap)
     row, rows = best_fit(lengths + overhead, length=length)
+    # Stable: the pieces of a row stay in document order.
     by_row = np.argsort(row, kind="stable")
     count = np.bincount(row, minlength=rows)
     first = np.concatenate(([0], np.cumsum(count)))
@@ -87,6 +89,7 @@ def measure(
     lengths = lengths + overhead
     if packing != "best_fit":
         return len(lengths), int(lengths.sum())
+    # How many rows there are depends on how many pieces have each length, not on which ones.
     histogram = np.bincount(lengths, minlength=length + 1)
     rows = sum(move.rows for move in _moves(histogram, length) if move.capacity == length)
     return rows, int(lengths.sum())
@@ -99,6 +102,7 @@ def pieces(documents: np.ndarray, *, length: int, overlap: int) -> tuple[np.ndar
     ceil((n - overlap) / (length - overlap)) pieces, so that no piece is only overlap.
     """
     documents = np.asarray(documents, np.int64)
+    # Every piece but the last brings length - overlap new tokens; -(-a // b) rounds up.
     stride = length - overlap
     count = np.where(documents > length, -((overlap - documents) // stride), documents > 0)
     document = np.repeat(np.arange(len(documents)), count)
@@ -115,6 +119,7 @@ def best_fit(lengths: np.ndarray, *, length: int) -> tuple[np.ndarray, int]:
     """
     order = np.argsort(-lengths, kind="stable")
     row = np.empty(len(lengths), np.int64)
+    # The loop is over moves, each of many rows: there are as many as lengths meet free spaces.
     free: dict[int, list[np.ndarray]] = {}  # free tokens -> stack of arrays of rows
     placed = rows = 0
     for move in _moves(np.bincount(lengths, minlength=length + 1), length):
@@ -168,6 +173,7 @@ def assemble(
     positions restart in each (0 in padding).
     """
     n, last = len(count), np.cumsum(count)
+    # All rows have a piece, which reduceat needs: of an empty run it gives the next number.
     padding = length - np.add.reduceat(lengths, last - count)
     # Spans are the pieces with each row's padding (maybe empty) as one more span at its end.
     span = np.arange(len(lengths)) + np.repeat(np.arange(n), count)
@@ -179,6 +185,7 @@ def assemble(
     segments = np.repeat(number, size)
     positions = np.arange(n * length, dtype=np.int32) - np.repeat(begin, size)
     if padding.any():
+        # Windows of one text ("concat") fill their rows and need no copy by mask.
         used = segments > 0
         tokens = np.zeros(n * length, np.int32)
         tokens[used] = data
@@ -217,6 +224,7 @@ def _moves(histogram: np.ndarray, length: int) -> Iterator[_Move]:
         left = int(histogram[piece])
         while left:
             fitting = open_bits >> piece
+            # x & -x keeps the lowest set bit: the smallest space that still fits.
             capacity = piece + (fitting & -fitting).bit_length() - 1 if fitting else length
             fill = capacity // piece
             rows, each = (left // fill, fill) if left >= fill else (1, left)

@@ -352,11 +352,11 @@ def _check(config: BuildConfig) -> None:
         ),
         (
             config.text_split not in ("file", "blank_line", "line"),
-            f"text_split {config.text_split!r} is none of file, blank_line, line",
+            f"text_split {config.text_split!r} is not one of file, blank_line, line",
         ),
         (
             config.on_bad_input not in ("quarantine", "error"),
-            f"on_bad_input {config.on_bad_input!r} is none of quarantine, error",
+            f"on_bad_input {config.on_bad_input!r} is not one of quarantine, error",
         ),
     ):
         if wrong:

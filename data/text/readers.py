@@ -51,7 +51,7 @@ class Stream:
         self.position = 0
         self.size = file_size(path)
         if codec(path) and not self.size:
-            raise SourceError(f"{path}: an empty file is no {codec(path)} stream; copy it again")
+            raise SourceError(f"{path}: an empty file is not a {codec(path)} stream; copy it again")
         place = epath.Path(path) if is_remote(path) else Path(path)
         self._file: Any = place.open("rb")
         self._stream: Any = self._file

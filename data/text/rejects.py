@@ -1,4 +1,4 @@
-"""Records that are no documents: why one is refused, and how many are tolerated.
+"""Records that do not become documents: why one is refused, and how many are tolerated.
 
 A bad record never stops a build silently and never disappears: it is counted in its part's commit
 record and kept, with its place and its first bytes, in the part's `.rejects.jsonl`.
@@ -18,9 +18,9 @@ REASONS = {
     "oversize": "longer than max_document_bytes",
     "invalid_utf8": "not UTF-8",
     "bad_json": "not JSON",
-    "not_an_object": "JSON, but no object",
+    "not_an_object": "JSON, but not an object",
     "missing_key": "no text under text_key",
-    "wrong_type": "text or component is no string",
+    "wrong_type": "text or component is not a string",
     "lone_surrogate": "half of a UTF-16 pair, which UTF-8 cannot hold",
     "not_encodable": "the tokenizer refused the text",
 }

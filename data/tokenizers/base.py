@@ -80,7 +80,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def decode(self, ids: Sequence[int] | np.ndarray) -> str:
-        """The text of the ids. Special ids are no text; broken UTF-8 becomes U+FFFD.
+        """The text of the ids. Special ids give no text; broken UTF-8 becomes U+FFFD.
 
         Raises TokenizerError for an id outside the vocabulary.
         """

@@ -29,7 +29,7 @@ SPECIAL = ("</S>", "<S>", "<UNK>")
 EOS, BOS, UNK = range(3)
 VOCABULARY_FILE = "vocab.txt"
 SETTINGS_FILE = "words.json"
-BEYOND_FILE = "words_beyond.txt"  # of exports: words that are no classes of a softmax
+BEYOND_FILE = "words_beyond.txt"  # of exports: words beyond the softmax's classes
 # The character ids of UnicodeCharsVocabulary (https://github.com/allenai/bilm-tf, bilm/data.py).
 CHARACTERS = 50
 BEGIN_SENTENCE, END_SENTENCE, BEGIN_WORD, END_WORD, PAD = range(256, 261)
@@ -45,7 +45,7 @@ class WordTokenizer(Tokenizer):
 
     words: the table, </S>, <S>, <UNK> first. classes: so many of its first ids are what a softmax
     tells apart; a word beyond is read by its own characters, but as a target it is <UNK>. A word
-    that is not in the table is <UNK> in both ways.
+    that is not in the table is <UNK> both as input and as target.
     split: what a word is, letters and digits or one mark of punctuation, or whatever white space
     separates, as published vocabularies have it.
     spelling: u16[vocab_size, 50], the character ids of every id. truncated: how many words of the
