@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except ValueError as error:
-        if not _raised_by_us(error):
+        if not _is_ours(error):
             traceback.print_exc()
             return FAILED
         narration().print(f"gesso: {error}", markup=False)
@@ -158,8 +158,8 @@ def read(arguments: Sequence[str]) -> object:
     name, rest = _named(list(arguments))
     command = _command(name)
     if command.reader:
-        return _loaded(command.reader)(rest)
-    return _parsed(name, _loaded(command.entry), rest)
+        return _load(command.reader)(rest)
+    return _parse(name, _load(command.entry), rest)
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -176,10 +176,10 @@ def _dispatch(arguments: list[str]) -> int:
         return DONE if len(arguments) > 1 else REFUSED
     name, rest = _named(arguments)
     command = _command(name)
-    entry = _loaded(command.entry)
+    entry = _load(command.entry)
     if not isinstance(entry, type):
         return entry(rest)
-    return _parsed(name, entry, rest).run()
+    return _parse(name, entry, rest).run()
 
 
 def _is_group(name: str) -> bool:
@@ -200,13 +200,13 @@ def _command(name: str) -> Command:
     return COMMANDS[name]
 
 
-def _loaded(entry: str) -> Any:
+def _load(entry: str) -> Any:
     """The dataclass or function that "module:name" names."""
     module, _, attribute = entry.partition(":")
     return getattr(importlib.import_module(f"gesso.launch.commands.{module}"), attribute)
 
 
-def _parsed(name: str, entry: type[Runnable], arguments: list[str]) -> Runnable:
+def _parse(name: str, entry: type[Runnable], arguments: list[str]) -> Runnable:
     description = inspect.cleandoc(entry.__doc__ or COMMANDS[name].summary)
     return parse(entry, arguments, prog=f"gesso {name}", description=description)
 
@@ -227,7 +227,7 @@ def _overview(group: str) -> None:
     console.print(_STATUSES, style="dim")
 
 
-def _raised_by_us(error: BaseException) -> bool:
+def _is_ours(error: BaseException) -> bool:
     """Did our own code refuse (a message for users), or did a library trip over our arguments?"""
     trace = error.__traceback__
     while trace and trace.tb_next:

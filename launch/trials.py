@@ -48,7 +48,7 @@ def command(sweep: Sweep, choice: dict[str, Any], folder: Path) -> list[str]:
                 *parents, last = name.split(".")
                 options.append(_option(".".join([*parents, last if value else f"no_{last}"])))
         else:
-            options += [_option(name), *_spelled(value)]
+            options += [_option(name), *_spell(value)]
     return ["pretrain", sweep.experiment, "--folder", str(folder), *options]
 
 
@@ -190,7 +190,7 @@ def evaluations(folder: Path, metric: str) -> dict[int, float]:
     return found
 
 
-def _spelled(value: Any) -> list[str]:
+def _spell(value: Any) -> list[str]:
     if isinstance(value, (list, tuple)):
         return [str(each) for each in value]
     return [json.dumps(value) if isinstance(value, float) else str(value)]

@@ -117,7 +117,7 @@ def run_templates(options: Templates) -> int:
             raise Refused(f"there is no family {name!r}{did_you_mean(name, known)}")
     chosen = {name: known[name] for name in options.names or sorted(known)}
     if options.json:
-        print_json({name: _described(family) for name, family in chosen.items()})
+        print_json({name: _describe(family) for name, family in chosen.items()})
         return DONE
     console = output()
     if not options.names:
@@ -255,7 +255,7 @@ def _show_store(store: "InstructionStore") -> None:
         output().print(f"refused (see {store.folder}/rejects.jsonl): {listed}", markup=False)
 
 
-def _described(family: "Family") -> Figures:
+def _describe(family: "Family") -> Figures:
     return {
         "cluster": family.cluster,
         "fields": {f.name: f.type + "?" * f.optional for f in family.fields.values()},

@@ -90,7 +90,7 @@ def plan(arguments: list[str]) -> int:
         if not asked.json:
             _show_ranked(found[:10], tried, len(found))
         if asked.compile == "auto" and where.compiles:
-            best, made = _compiled_best(found, where, asked.finalists)
+            best, made = _compile_best(found, where, asked.finalists)
             experiment = best.experiment
         if not asked.json:
             output().print("\n".join(f"  {line}" for line in why(best, found)), markup=False)
@@ -119,7 +119,7 @@ def _check(asked: Planned) -> None:
         raise Refused("--tokens and --price cannot be negative")
 
 
-def _recommended(name: str) -> str:
+def _recommendation(name: str) -> str:
     """The options of an experiment's row in docs/pods.md; "" where there is none."""
     path = Path(__file__).parents[2] / "benchmarks/results/recommended.json"
     rows = json.loads(path.read_text()).values() if path.is_file() else ()
@@ -128,7 +128,7 @@ def _recommended(name: str) -> str:
     )
 
 
-def _compiled_best(
+def _compile_best(
     found: "list[Candidate]", where: "Topology", count: int
 ) -> tuple["Candidate", Figures]:
     """The best of a search as the compiler sees it, and its plan."""
@@ -159,7 +159,7 @@ def read(arguments: list[str]) -> tuple[Experiment, Planned]:
     name, *settings = arguments
     experiment = registry.experiment(name)
     if not request(settings) and not any(each.startswith("--topology") for each in settings):
-        known = _recommended(name)
+        known = _recommendation(name)
         raise Refused(
             f"say where: gesso plan {name} {known or '--topology v5e:4x4'}"
             + (" is recommended (docs/pods.md)" if known else "")

@@ -76,7 +76,7 @@ def read(
     name, *settings = arguments
     recorded = Path(name) / "experiment.json"
     if experiment is None:
-        experiment = _stored(Path(name)) if recorded.is_file() else registry.experiment(name)
+        experiment = _read_record(Path(name)) if recorded.is_file() else registry.experiment(name)
     folder = name if recorded.is_file() else f"runs/{experiment.name}"
     about = f"The run in {name}." if recorded.is_file() else registry.describe(name)
     run = Run(folder=folder)
@@ -97,7 +97,7 @@ def read(
     return Asked(experiment=asked.experiment, folder=Path(folder), named=named - {"folder"})
 
 
-def _stored(folder: Path) -> Experiment:
+def _read_record(folder: Path) -> Experiment:
     from gesso.pretrain.folder.claim import read_experiment
 
     return read_experiment(folder)

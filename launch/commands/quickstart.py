@@ -65,7 +65,7 @@ def teach(experiment: Experiment, folder: Path, *, as_json: bool) -> int:
     claim(folder, experiment)  # refused now rather than after the corpus was made
     console = narration()
     began = time.monotonic()
-    stage = _numbered(console, 6)
+    stage = _stage_printer(console, 6)
 
     stage("A corpus", "Python brings its own: sources, tests, docstrings, the language reference.")
     _corpus(console, experiment)
@@ -99,7 +99,7 @@ def teach(experiment: Experiment, folder: Path, *, as_json: bool) -> int:
     return DONE
 
 
-def _numbered(console: Console, count: int) -> Callable[[str, str], None]:
+def _stage_printer(console: Console, count: int) -> Callable[[str, str], None]:
     number = 0
 
     def stage(title: str, explanation: str) -> None:

@@ -148,15 +148,15 @@ def run_train(options: Train) -> int:
     )
     read = {"documents": 0, "bytes": 0, "crc32": 0}
     start = time.perf_counter()
-    texts = _counted(documents, read)
+    texts = _count(documents, read)
     settings = {each: getattr(options, each) for each in _SETTINGS}
     folder = Path(options.folder).expanduser()
     if (folder / TRAINED).is_file():
-        tokenizer = _trained_before(folder, settings, texts, read)
+        tokenizer = _reuse(folder, settings, texts, read)
         done = "already there, of the same texts and settings:"
     else:
         folder = _free_folder(options.folder)
-        tokenizer = _trained(options, texts, folder)
+        tokenizer = _train(options, texts, folder)
         write_json(folder / TRAINED, {"settings": settings, "texts": read})
         done = f"in {time.perf_counter() - start:.1f} s:"
     seconds = time.perf_counter() - start
@@ -171,7 +171,7 @@ def run_train(options: Train) -> int:
     return DONE
 
 
-def _trained(options: Train, texts: Iterator[str], folder: Path) -> "Tokenizer":
+def _train(options: Train, texts: Iterator[str], folder: Path) -> "Tokenizer":
     from gesso.data.tokenizers.load import (
         train_bpe,
         train_sentencepiece,
@@ -195,7 +195,7 @@ def _trained(options: Train, texts: Iterator[str], folder: Path) -> "Tokenizer":
         return train_sentencepiece(texts, vocab_size=options.vocab_size, kind=model, folder=folder)
 
 
-def _trained_before(
+def _reuse(
     folder: Path, settings: Figures, texts: Iterator[str], read: dict[str, int]
 ) -> "Tokenizer":
     """The tokenizer in `folder`, if it was trained so. The texts are read to see that they are the
@@ -256,7 +256,7 @@ def run_inspect(options: Inspect) -> int:
     )
     figures = {
         **_identity(tokenizer),
-        **_measured(tokenizer, documents),
+        **_measure(tokenizer, documents),
         "hard_texts": {name: _exact(tokenizer, text) for name, text in HARD_TEXTS.items()},
         "text": options.text,
         "pieces": [
@@ -288,7 +288,7 @@ def _in_use(folder: Path, other: Sequence[str] = ()) -> Refused:
     )
 
 
-def _counted(documents: Iterator[tuple[str, str]], read: dict[str, int]) -> Iterator[str]:
+def _count(documents: Iterator[tuple[str, str]], read: dict[str, int]) -> Iterator[str]:
     for _, text in documents:
         read["documents"] += 1
         read["bytes"] += len(content := text.encode())
@@ -306,7 +306,7 @@ def _identity(tokenizer: "Tokenizer") -> Figures:
     }
 
 
-def _measured(tokenizer: "Tokenizer", documents: Iterator[tuple[str, str]]) -> Figures:
+def _measure(tokenizer: "Tokenizer", documents: Iterator[tuple[str, str]]) -> Figures:
     by: dict[str, dict[str, int]] = {}
     used: set[int] = set()
     seconds = 0.0
