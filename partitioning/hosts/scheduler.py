@@ -1,4 +1,15 @@
-"""What a scheduler's environment says about the processes of a run. Pure functions, no JAX."""
+"""What a scheduler's environment says about the processes of a run. Pure functions, no JAX.
+
+jax.distributed detects clusters too (jax 0.10: Cloud TPU, Kubernetes, SLURM, MPI). What it lacks:
+- Processes meet in hosts/coordination.py before JAX starts, to compare versions and experiments, so
+  the coordinator's address is needed outside of jax.distributed.initialize.
+- On Kubernetes it asks the cluster's API: a package and a role of the service account. A JobSet's
+  own variables say the same without either.
+- Where variables are missing it tries the next kind, and may end as a single process; here the
+  missing variable is named.
+- A SLURM task with a local number gets one device there, also where it is alone on its node and
+  should have all cards.
+"""
 
 import re
 from collections.abc import Mapping
