@@ -34,7 +34,7 @@ def test_an_excerpt_is_in_its_file(file: str, text: str) -> None:
 def test_the_spine_is_nine_files() -> None:
     assert [file for file, _ in PARTS] == re.findall(r"^\| \d \| \[([^]]+)\]", PAGE, re.MULTILINE)
     assert len(PARTS) == 9
-    assert sum((CHECKOUT / file).read_text().count("\n") for file, _ in PARTS) < 1_750
+    assert sum((CHECKOUT / file).read_text().count("\n") for file, _ in PARTS) < 1_850
 
 
 def test_another_line_is_seen() -> None:
