@@ -12,8 +12,9 @@ import numpy as np
 
 from gesso.export.files.tensors import FolderError
 from gesso.export.reading import open_folder, parameters_of
-from gesso.export.tables.tables import by_path
+from gesso.export.tables.tables import Tree, by_path
 from gesso.models import build
+from gesso.models.config import ELMoConfig, ModelConfig
 from gesso.models.families import family
 from gesso.models.trees import nest
 
@@ -45,7 +46,7 @@ class Written:
     agreement: Agreement
 
 
-def compare(folder: Path, config: Any, params: Mapping[str, Any], *, dtype: str) -> Agreement:
+def compare(folder: Path, config: ModelConfig, params: Tree, *, dtype: str) -> Agreement:
     """Read `folder` again and compare its outputs on a probe with those of `params`, nested or
     Paths. One model's parameters are on the device at a time.
 
@@ -80,7 +81,9 @@ def _placed(params: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return nest({path: on_device(x) for path, x in params})
 
 
-def probe(config: Any, *, rows: int = 2, length: int = 16, seed: int = 0) -> dict[str, np.ndarray]:
+def probe(
+    config: ModelConfig, *, rows: int = 2, length: int = 16, seed: int = 0
+) -> dict[str, np.ndarray]:
     """A batch of random tokens for a model of any family; the second row ends in padding."""
     random = np.random.default_rng(seed)
     length = min(length, config.longest or length)
@@ -93,7 +96,7 @@ def probe(config: Any, *, rows: int = 2, length: int = 16, seed: int = 0) -> dic
             batch[name] = random.integers(lowest, size, (rows, length), np.int32)
         elif name == "token_types":
             batch[name] = random.integers(0, size, (rows, length), np.int32)
-        elif name == "characters":
+        elif isinstance(config, ELMoConfig):
             shape = (rows, length, config.characters)
             batch[name] = random.integers(0, size, shape, np.int32)
         elif name in ("segments", "source_segments"):
@@ -103,7 +106,7 @@ def probe(config: Any, *, rows: int = 2, length: int = 16, seed: int = 0) -> dic
 
 
 def outputs(
-    config: Any, params: Mapping[str, Any], batch: Mapping[str, np.ndarray]
+    config: ModelConfig, params: Tree, batch: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """The model's outputs in float32, at places that are not padding."""
     with jax.default_matmul_precision("highest"):
@@ -119,7 +122,7 @@ def outputs(
 
 
 @functools.lru_cache(2)
-def _applied(config: Any) -> Any:
+def _applied(config: ModelConfig) -> Any:
     """Compiled once for what is compared; what ELMo is read for are its layers, and a softmax it
     may not have."""
     return jax.jit(functools.partial(build(config).apply, hidden=config.family == "elmo"))

@@ -1,16 +1,16 @@
 """The published formats: the one of a config.json, and the one that fits a config of ours."""
 
 import importlib
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from gesso.export.families.homes import HOMES
-from gesso.export.files.tensors import FolderError
+from gesso.export.files.tensors import FolderError, Record
 from gesso.export.tables.expressible import Inexpressible, Problem
 from gesso.export.tables.format import Format
+from gesso.models.config import ModelConfig
 
 
-def format_of(record: Mapping[str, Any]) -> Format:
+def format_of(record: Record) -> Format:
     """The format of a config.json. FolderError for a model type that is not known."""
     name = record.get("model_type")
     if name not in HOMES:
@@ -25,7 +25,7 @@ def formats_of(family: str) -> Iterator[Format]:
     return (each for each in map(_load, HOMES) if each.family == family)
 
 
-def format_for(config: Any) -> Format:
+def format_for(config: ModelConfig) -> Format:
     """The first format that expresses a config of ours. Inexpressible, with the problems of the
     nearest one, where there is none; FolderError for a family that transformers does not have."""
     nearest: list[Problem] | None = None

@@ -15,6 +15,7 @@ from gesso.export.agreement import probe
 from gesso.export.files.tensors import FolderError
 from gesso.export.reading import read_folder
 from gesso.models import build
+from gesso.models.config import ModelConfig
 
 # What transformers calls the outputs of our encoders.
 _NAMES = {
@@ -83,7 +84,7 @@ def parity(
     )
 
 
-def asked(config: Any, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def asked(config: ModelConfig, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A batch of ours under the names of transformers."""
     names = {"tokens": "input_ids", "segments": "attention_mask", "token_types": "token_type_ids"}
     if "source" in batch:

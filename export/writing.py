@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,10 +13,11 @@ from gesso.export.files.weights import RECORD, exported
 from gesso.export.formats import Format, format_for
 from gesso.export.stacks.declared import with_others
 from gesso.export.tables.expressible import Inexpressible
-from gesso.export.tables.tables import Paths, Resize, by_path, places, slots
-from gesso.export.tokenizers.files import files_of
+from gesso.export.tables.tables import Paths, Resize, Tree, by_path, places, slots
+from gesso.export.tokenizers.files import GivenTokenizer, files_of
 from gesso.export.writing_weights import write_weights
 from gesso.models import build
+from gesso.models.config import ModelConfig
 from gesso.storage.files import write_json
 
 # Readers load shard by shard; 5 GB is what transformers writes.
@@ -26,9 +26,9 @@ SHARD_BYTES = 5_000_000_000
 
 def write_folder(
     path: str | os.PathLike[str],
-    config: Any,
-    params: Mapping[str, Any],
-    tokenizer: Any = None,
+    config: ModelConfig,
+    params: Tree,
+    tokenizer: GivenTokenizer = None,
     *,
     format: Literal["hf"] = "hf",
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
@@ -82,7 +82,7 @@ def write_folder(
     )
 
 
-def _read(params: Mapping[str, Any], placed: dict[str, Any], path: str) -> Any:
+def _read(params: Tree, placed: dict[str, Any], path: str) -> Any:
     """A parameter to be written, which from now on is also where the model will be run."""
     x = params[path]
     placed[path] = on_device(x)
@@ -92,8 +92,8 @@ def _read(params: Mapping[str, Any], placed: dict[str, Any], path: str) -> Any:
 def _write(
     part: Path,
     form: Format,
-    config: Any,
-    said: Any,
+    config: ModelConfig,
+    said: ModelConfig,
     given: Paths,
     dtype: str,
     max_shard_bytes: int,

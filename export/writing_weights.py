@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from gesso.export.files.weights import checksum
-from gesso.export.tables.tables import Place, write_tensors
+from gesso.export.tables.tables import Place, Tree, write_tensors
 
 TAGS = {
     "float32": ("F32", np.dtype(np.float32)),
@@ -26,7 +26,7 @@ _AT_ONCE = 1 << 28
 def write_weights(
     folder: Path,
     places: Sequence[Place],
-    params: Mapping[str, Any],
+    params: Tree,
     *,
     dtype: str,
     max_shard_bytes: int,

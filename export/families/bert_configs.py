@@ -7,8 +7,9 @@ BertForMaskedLM and holds the next-sentence head too. So `read` takes what the n
 
 import dataclasses
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import Literal
 
+from gesso.export.files.tensors import Record
 from gesso.export.tables.expressible import Expressible
 from gesso.export.tables.fields import Fields
 from gesso.models.bert.config import BERTConfig, Output
@@ -150,11 +151,11 @@ def expressible(model_type: Literal["bert", "roberta"]) -> Expressible:
     )
 
 
-def write(config: BERTConfig, *, model_type: str, role: Role = "encoder") -> dict[str, Any]:
+def write(config: BERTConfig, *, model_type: str, role: Role = "encoder") -> Record:
     """Our config to theirs."""
     roberta = model_type == "roberta"
     end = _end(config, roberta=roberta) or "Model"
-    record: dict[str, Any] = {
+    record: Record = {
         "model_type": model_type,
         "architectures": [("Roberta" if roberta else "Bert") + end],
         "vocab_size": config.vocab,

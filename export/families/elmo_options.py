@@ -6,6 +6,7 @@ https://github.com/allenai/allennlp (modules/elmo.py).
 
 from typing import Any
 
+from gesso.export.files.tensors import Record
 from gesso.export.tables.expressible import Expressible
 from gesso.export.tables.fields import Fields
 from gesso.models.elmo.config import ELMoConfig
@@ -67,9 +68,9 @@ EXPRESSES = Expressible(
 )
 
 
-def write(config: ELMoConfig) -> dict[str, Any]:
+def write(config: ELMoConfig) -> Record:
     """Our config as options."""
-    options: dict[str, Any] = {
+    options: Record = {
         "bidirectional": True,
         "dropout": config.dropout,
         "lstm": {
@@ -96,7 +97,7 @@ def write(config: ELMoConfig) -> dict[str, Any]:
     return options
 
 
-def _characters(cnn: Fields, f: Fields) -> dict[str, Any]:
+def _characters(cnn: Fields, f: Fields) -> Record:
     embedding = _inside(cnn, "embedding")
     filters = cnn.value("filters", [])
     whole = isinstance(filters, list) and all(

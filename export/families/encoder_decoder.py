@@ -7,9 +7,10 @@ cross-attention.
 import dataclasses
 import re
 from collections.abc import Collection
-from typing import Any, Literal
+from typing import Literal
 
 from gesso.export.families import bert, bert_configs, gpt, gpt_configs
+from gesso.export.files.tensors import Record
 from gesso.export.tables.expressible import Expressible
 from gesso.export.tables.fields import Fields
 from gesso.export.tables.format import Format, Tie
@@ -64,7 +65,7 @@ EXPRESSES = Expressible(
 )
 
 
-def write(config: EncoderDecoderConfig) -> dict[str, Any]:
+def write(config: EncoderDecoderConfig) -> Record:
     """Our config to theirs."""
     encoder = bert_configs.write(config.encoder, model_type=_kind(config.encoder))
     if isinstance(config.decoder, BERTConfig):

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from gesso.export.files.tensors import Record
 from gesso.export.tables.expressible import Expressible, Rule
 from gesso.export.tables.fields import Fields
 from gesso.models.gpt.config import Bias, GPTConfig
@@ -127,7 +128,7 @@ class Keys:
     residual_dropout: str = ""
 
 
-def read_shared(f: Fields, keys: Keys, *, dropout: float, tied: bool) -> dict[str, Any]:
+def read_shared(f: Fields, keys: Keys, *, dropout: float, tied: bool) -> Record:
     """The settings of a GPTConfig that every format has. dropout, tied: where it says nothing."""
     f.only("is_encoder_decoder", False)
     f.only("tie_encoder_decoder", False)

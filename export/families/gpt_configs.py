@@ -14,6 +14,7 @@ from gesso.export.families.gpt_base import (
     inner_width,
     read_shared,
 )
+from gesso.export.files.tensors import Record
 from gesso.export.tables.fields import Fields
 from gesso.models.gpt.config import GPTConfig
 
@@ -52,7 +53,7 @@ GPT_J = expressible(
 )
 
 
-def _read(f: Fields, *, dropout: float, tied: bool, cross: bool = False) -> dict[str, Any]:
+def _read(f: Fields, *, dropout: float, tied: bool, cross: bool = False) -> Record:
     """The fields that GPT-1, GPT-2 and GPT-J share."""
     decodes(f, cross=cross)
     f.harmless("n_ctx")
@@ -60,7 +61,7 @@ def _read(f: Fields, *, dropout: float, tied: bool, cross: bool = False) -> dict
     return shared | {"mlp": inner_width(f, "n_inner", shared["embed"])}
 
 
-def _write(config: GPTConfig, model_type: str, architecture: str) -> dict[str, Any]:
+def _write(config: GPTConfig, model_type: str, architecture: str) -> Record:
     return {
         "model_type": model_type,
         "architectures": [architecture],
@@ -99,7 +100,7 @@ def read_gpt2(f: Fields, *, cross: bool = False) -> GPTConfig:
     return GPTConfig(**shared, attention_scale=scale, activation=activation, residual_init="depth")
 
 
-def write_gpt2(config: GPTConfig) -> dict[str, Any]:
+def write_gpt2(config: GPTConfig) -> Record:
     by_head, by_layer = next(key for key, name in _SCALES.items() if name == config.attention_scale)
     # transformers 4's fused attention scales by the head dim whatever the config says, silently.
     plain = config.attention_scale == "head_dim"
@@ -125,7 +126,7 @@ def read_gpt1(f: Fields) -> GPTConfig:
     return GPTConfig(**shared, norm="post", padding="later", activation=activation)
 
 
-def write_gpt1(config: GPTConfig) -> dict[str, Any]:
+def write_gpt1(config: GPTConfig) -> Record:
     return _write(config, "openai-gpt", "OpenAIGPTLMHeadModel") | {
         "afn": "relu" if config.activation == "relu" else "gelu",
         **_SUMMARY,
@@ -146,7 +147,7 @@ def read_gpt_j(f: Fields) -> GPTConfig:
     )
 
 
-def write_gpt_j(config: GPTConfig) -> dict[str, Any]:
+def write_gpt_j(config: GPTConfig) -> Record:
     return _write(config, "gptj", "GPTJForCausalLM") | {
         "n_inner": inner_size(config),
         "rotary_dim": config.rotary_dims,

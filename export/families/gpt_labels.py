@@ -5,8 +5,8 @@ These have no head of a language model. Ours has one, so it must be the table of
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
 
+from gesso.export.files.tensors import Record
 from gesso.export.tables.fields import Fields
 from gesso.export.tables.tables import Row
 from gesso.models.gpt.config import GPTConfig
@@ -31,11 +31,11 @@ def reading(read: Callable[[Fields], GPTConfig]) -> Callable[[Fields], GPTConfig
 
 
 def writing(
-    write: Callable[[GPTConfig], dict[str, Any]],
-) -> Callable[[GPTConfig], dict[str, Any]]:
+    write: Callable[[GPTConfig], Record],
+) -> Callable[[GPTConfig], Record]:
     """A writer of configs that also writes those of labelled models."""
 
-    def labelled(config: GPTConfig) -> dict[str, Any]:
+    def labelled(config: GPTConfig) -> Record:
         record = write(config)
         if not config.outputs:
             return record

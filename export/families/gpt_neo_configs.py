@@ -1,7 +1,5 @@
 """config.json of GPT-Neo and GPT-NeoX to GPTConfig and back, as EleutherAI spelled it."""
 
-from typing import Any
-
 from gesso.export.families.gpt_base import (
     ACTIVATIONS,
     ALL_BIASES,
@@ -14,6 +12,7 @@ from gesso.export.families.gpt_base import (
     inner_width,
     read_shared,
 )
+from gesso.export.files.tensors import Record
 from gesso.export.tables.fields import Fields
 from gesso.models.gpt.config import AttentionKind, GPTConfig
 
@@ -88,7 +87,7 @@ def _expand(f: Fields, layers: int) -> tuple[AttentionKind, ...]:
     return tuple(found)
 
 
-def write_gpt_neo(config: GPTConfig) -> dict[str, Any]:
+def write_gpt_neo(config: GPTConfig) -> Record:
     period = list(config.period)
     return {
         "model_type": "gpt_neo",
@@ -160,7 +159,7 @@ def _rotary(f: Fields) -> tuple[float, float]:
     return found
 
 
-def write_gpt_neox(config: GPTConfig) -> dict[str, Any]:
+def write_gpt_neox(config: GPTConfig) -> Record:
     return {
         "model_type": "gpt_neox",
         "architectures": ["GPTNeoXForCausalLM"],

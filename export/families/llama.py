@@ -2,7 +2,6 @@
 (https://arxiv.org/abs/2310.06825) as published: config.json, names and layouts."""
 
 import re
-from typing import Any
 
 from gesso.export.families import gpt_labels
 from gesso.export.families.gpt_base import (
@@ -16,6 +15,7 @@ from gesso.export.families.gpt_base import (
     read_shared,
 )
 from gesso.export.families.linear import linear, norm
+from gesso.export.files.tensors import Record
 from gesso.export.tables.expressible import Expressible
 from gesso.export.tables.fields import Fields
 from gesso.export.tables.format import Format, Tie
@@ -111,7 +111,7 @@ def _base(f: Fields) -> float:
     return found
 
 
-def write(config: GPTConfig, expresses: Expressible) -> dict[str, Any]:
+def write(config: GPTConfig, expresses: Expressible) -> Record:
     """The config.json of a config that Llama or Mistral expresses."""
     mistral = expresses is MISTRAL
     biases = {"attention_bias": "qkv" in config.biases, "mlp_bias": "mlp" in config.biases}

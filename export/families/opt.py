@@ -1,7 +1,5 @@
 """OPT (https://arxiv.org/abs/2205.01068) as published: config.json, names and layouts."""
 
-from typing import Any
-
 from gesso.export.families import gpt_labels
 from gesso.export.families.gpt_base import (
     ACTIVATIONS,
@@ -14,6 +12,7 @@ from gesso.export.families.gpt_base import (
     read_shared,
 )
 from gesso.export.families.linear import linear, norm
+from gesso.export.files.tensors import Record
 from gesso.export.tables.fields import Fields
 from gesso.export.tables.format import Format, Tie
 from gesso.export.tables.tables import Row
@@ -52,7 +51,7 @@ def read(f: Fields) -> GPTConfig:
     )
 
 
-def write(config: GPTConfig) -> dict[str, Any]:
+def write(config: GPTConfig) -> Record:
     """The config.json of a config that OPT expresses."""
     return {
         "model_type": "opt",

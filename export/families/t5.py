@@ -8,6 +8,7 @@ embed^-0.5 is scale_decoder_outputs, and in files of before it, tie_word_embeddi
 import re
 from typing import Any
 
+from gesso.export.files.tensors import Record
 from gesso.export.tables.expressible import Expressible
 from gesso.export.tables.fields import Fields
 from gesso.export.tables.format import Format, Tie
@@ -131,7 +132,7 @@ EXPRESSES = Expressible(
 )
 
 
-def write(config: Seq2SeqConfig) -> dict[str, Any]:
+def write(config: Seq2SeqConfig) -> Record:
     """Our config to theirs."""
     tied = config.head == "tied"
     spelled = {ours: theirs for theirs, ours in _ACTIVATIONS.items()}[config.activation]

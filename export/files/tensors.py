@@ -28,6 +28,8 @@ DTYPES: dict[str, np.dtype] = {
     "U8": np.dtype(np.uint8),
     "BOOL": np.dtype(np.bool_),
 }
+# A JSON object.
+Record = dict[str, Any]
 FLOATS = tuple(DTYPES[name] for name in ("F64", "F32", "F16", "BF16"))
 # The format's own limit on the JSON header.
 _HEADER_LIMIT = 100_000_000

@@ -4,11 +4,17 @@ import json
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from gesso.export.files.tensors import FolderError, SafetensorsFile, Tensors, TensorSpec, some
+from gesso.export.files.tensors import (
+    FolderError,
+    Record,
+    SafetensorsFile,
+    Tensors,
+    TensorSpec,
+    some,
+)
 from gesso.export.files.torch import TorchFile
 
 # In the order they are looked for: safetensors first, as every reader does.
@@ -71,13 +77,13 @@ def checksum(x: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data)
 
 
-def exported(folder: Path) -> dict[str, Any]:
+def exported(folder: Path) -> Record:
     """The record an export of ours left in `folder`; empty where it is nobody's or another's."""
     path = folder / RECORD
     return read_json(path) if path.is_file() else {}
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> Record:
     """A file's JSON object. FolderError for anything else."""
     try:
         found = json.loads(path.read_bytes())

@@ -2,11 +2,11 @@
 
 import importlib
 from collections.abc import Iterator
-from typing import Any
 
 from gesso.export.formats import formats_of
 from gesso.export.stacks.homes import HOMES
 from gesso.export.tables.expressible import Declared, Inexpressible
+from gesso.models.config import ModelConfig
 
 
 def declarations(family: str) -> Iterator[tuple[str, Declared]]:
@@ -19,7 +19,7 @@ def declarations(family: str) -> Iterator[tuple[str, Declared]]:
             yield name, declared
 
 
-def with_others(error: Inexpressible, config: Any) -> Inexpressible:
+def with_others(error: Inexpressible, config: ModelConfig) -> Inexpressible:
     """The same refusal, with the formats that can express each of its settings."""
     able: dict[str, list[str]] = {problem.field: [] for problem in error.problems}
     for name, declared in declarations(config.family):

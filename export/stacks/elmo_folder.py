@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,8 +13,10 @@ from gesso.export.files.hdf5 import h5py, write_hdf5
 from gesso.export.files.tensors import FolderError
 from gesso.export.stacks.shared import finished, fits, new_export
 from gesso.export.tables.expressible import Declared, refuse
-from gesso.export.tables.tables import places, slots, write_tensors
+from gesso.export.tables.tables import Tree, places, slots, write_tensors
+from gesso.export.tokenizers.files import GivenTokenizer
 from gesso.models import build
+from gesso.models.config import ELMoConfig, ModelConfig
 from gesso.models.trees import flat
 
 WORDS, BEYOND = "vocab.txt", "words_beyond.txt"
@@ -28,10 +29,10 @@ def declared(family: str) -> Declared | None:
 
 def write(
     folder: str | Path,
-    config: Any,
-    params: Mapping[str, Any],
+    config: ModelConfig,
+    params: Tree,
     *,
-    tokenizer: Any = None,
+    tokenizer: GivenTokenizer = None,
     dtype: str = "float32",
 ) -> Written:
     """Write options.json, weights.hdf5, softmax.hdf5 and vocab.txt into a new folder.
@@ -40,7 +41,7 @@ def write(
     None. What was written is read back and must give the outputs of `params`. Raises FolderError
     as export.write_folder does, and for a dtype that readers of these files do not have.
     """
-    if config.family != "elmo":
+    if not isinstance(config, ELMoConfig):
         raise FolderError(f"options.json and HDF5 are ELMo's files; this is a {config.family}")
     if dtype != "float32":
         raise FolderError(f"ELMo's files are read as float32 and written so, not as {dtype}")
@@ -66,7 +67,7 @@ def write(
         )
 
 
-def words_of(tokenizer: Any, config: Any) -> dict[str, bytes]:
+def words_of(tokenizer: GivenTokenizer, config: ELMoConfig) -> dict[str, bytes]:
     """vocab.txt, a word per line, those of the softmax; and, for our own reading again, what a word
     is and the words that are only read by their letters."""
     if tokenizer is None or isinstance(tokenizer, Mapping):

@@ -9,7 +9,6 @@
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +27,10 @@ from gesso.export.stacks.shared import (
     write_tokenizer,
 )
 from gesso.export.tables.expressible import Declared, EveryField
+from gesso.export.tables.tables import Tree
+from gesso.export.tokenizers.files import GivenTokenizer
 from gesso.models import build
+from gesso.models.config import ELMoConfig, ModelConfig
 from gesso.models.trees import flat, nest
 
 DTYPES = {
@@ -47,10 +49,10 @@ def declared(family: str) -> Declared | None:
 
 def write(
     folder: str | Path,
-    config: Any,
-    params: Mapping[str, Any],
+    config: ModelConfig,
+    params: Tree,
     *,
-    tokenizer: Any = None,
+    tokenizer: GivenTokenizer = None,
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
 ) -> Written:
     """Write params, config.json and the tokenizer's files into a new folder.
@@ -68,7 +70,7 @@ def write(
             checkpointer.save((part / "params").absolute(), kept)
             checkpointer.wait_until_finished()
             again = flat(checkpointer.restore((part / "params").absolute()))
-        if config.family == "elmo":  # its vocabulary may be larger than its softmax
+        if isinstance(config, ELMoConfig):  # its vocabulary may be larger than its softmax
             for name, content in words_of(tokenizer, config).items():
                 (part / name).write_bytes(content)
         else:

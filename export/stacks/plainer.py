@@ -5,20 +5,19 @@ ours, so that any of our functions can show that nothing changed.
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from gesso.export.files.tensors import FolderError
-from gesso.export.tables.tables import slots
+from gesso.export.tables.tables import Tree, slots
 from gesso.models import build
 from gesso.models.bert.config import BERTConfig, Output
 from gesso.models.gpt.config import GPTConfig
 from gesso.models.layers.settings import Bias
+from gesso.models.model import Params
 from gesso.models.trees import flat, nest
 
-Model = tuple[GPTConfig, dict[str, Any]]
+Model = tuple[GPTConfig, Params]
 _QUERIES = ("blocks/attention/q", "blocks/attention/q_bias")
 _TURNING = (*_QUERIES, "blocks/attention/k", "blocks/attention/k_bias")
 
@@ -34,7 +33,7 @@ def narrower(config: GPTConfig) -> str:
     )
 
 
-def global_attention(config: GPTConfig, params: Mapping[str, Any]) -> Model:
+def global_attention(config: GPTConfig, params: Tree) -> Model:
     """Local layers as global ones, which they are where the window holds the longest row.
 
     Raises FolderError where it does not.
@@ -44,7 +43,7 @@ def global_attention(config: GPTConfig, params: Mapping[str, Any]) -> Model:
     return dataclasses.replace(config, pattern=("global",), window=0), dict(params)
 
 
-def scaled_by_head_dim(config: GPTConfig, params: Mapping[str, Any]) -> Model:
+def scaled_by_head_dim(config: GPTConfig, params: Tree) -> Model:
     """q.k divided by sqrt(head dim), and the rest of what it was divided by in the queries."""
     if config.attention_scale == "head_dim":
         return config, dict(params)
@@ -61,7 +60,7 @@ def scaled_by_head_dim(config: GPTConfig, params: Mapping[str, Any]) -> Model:
     return dataclasses.replace(config, attention_scale="head_dim"), nest(changed)
 
 
-def turned_by_halves(config: GPTConfig, params: Mapping[str, Any]) -> Model:
+def turned_by_halves(config: GPTConfig, params: Tree) -> Model:
     """Rotary pairs i and i + half instead of 2i and 2i + 1: the dims of every head in that order,
     in queries and keys alike, whose products do not change."""
     if config.position_encoding != "rotary" or config.rotation == "half":
@@ -76,7 +75,7 @@ def turned_by_halves(config: GPTConfig, params: Mapping[str, Any]) -> Model:
     return dataclasses.replace(config, rotation="half"), nest(changed)
 
 
-def with_biases(config: GPTConfig, params: Mapping[str, Any], biases: tuple[Bias, ...]) -> Model:
+def with_biases(config: GPTConfig, params: Tree, biases: tuple[Bias, ...]) -> Model:
     """Biases of 0 where the model has none of these."""
     absent = tuple(each for each in biases if each not in config.biases)
     more = dataclasses.replace(config, biases=(*config.biases, *absent))
@@ -87,7 +86,7 @@ def with_biases(config: GPTConfig, params: Mapping[str, Any], biases: tuple[Bias
     return more, nest(changed)
 
 
-def with_own_head(config: GPTConfig, params: Mapping[str, Any]) -> Model:
+def with_own_head(config: GPTConfig, params: Tree) -> Model:
     """The head's table on its own, the same values where it was tied."""
     changed = flat(params)
     changed.setdefault("head_table", changed["embed"])
@@ -95,8 +94,8 @@ def with_own_head(config: GPTConfig, params: Mapping[str, Any]) -> Model:
 
 
 def encoder_alone(
-    config: BERTConfig, params: Mapping[str, Any], *, keep: tuple[Output, ...] = ()
-) -> tuple[BERTConfig, dict[str, Any]]:
+    config: BERTConfig, params: Tree, *, keep: tuple[Output, ...] = ()
+) -> tuple[BERTConfig, Params]:
     """The features, and the pooler where there is one to `keep`. RoBERTa's first rows of positions,
     which no token has, are cut off."""
     outputs: tuple[Output, ...] = ("pooler",) if "pooler" in keep and config.pools else ()

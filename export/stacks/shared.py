@@ -5,17 +5,17 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from gesso.export.agreement import Agreement, Written
 from gesso.export.files.folder import new_folder
-from gesso.export.files.tensors import FolderError
+from gesso.export.files.tensors import FolderError, Record
 from gesso.export.files.weights import RECORD, exported
-from gesso.export.tables.tables import Place, Row, places, slots
-from gesso.export.tokenizers.files import files_of
+from gesso.export.tables.tables import Place, Row, Tree, places, slots
+from gesso.export.tokenizers.files import GivenTokenizer, files_of
 from gesso.export.writing_weights import write_weights
+from gesso.models.config import ModelConfig
 from gesso.models.model import Model
 from gesso.models.trees import flat
 
@@ -41,7 +41,7 @@ def finished(
 ) -> Written:
     """Leave the record that makes the folder an export of ours; what was written. tensors: their
     checksums, where we read the folder again."""
-    about: dict[str, Any] = {"format": 1, "model_type": model_type, "dtype": dtype}
+    about: Record = {"format": 1, "model_type": model_type, "dtype": dtype}
     about |= {"tensors": dict(tensors)} if tensors else {}
     (part / RECORD).write_text(json.dumps(about, indent=1) + "\n")
     files = {
@@ -83,9 +83,7 @@ def own_places(model: Model) -> list[Place]:
     return places(table, shapes)
 
 
-def write_own_weights(
-    part: Path, model: Model, params: Mapping[str, Any], *, dtype: str
-) -> dict[str, int]:
+def write_own_weights(part: Path, model: Model, params: Tree, *, dtype: str) -> dict[str, int]:
     """model.safetensors with our own names and shapes; {name: crc32}.
 
     Raises FolderError for params that are not the model's, or not finite in `dtype`.
@@ -95,7 +93,7 @@ def write_own_weights(
     return write_weights(part, found, flat(params), dtype=dtype, max_shard_bytes=WHOLE, copies={})
 
 
-def fits(found: list[Place], params: Mapping[str, Any]) -> None:
+def fits(found: list[Place], params: Tree) -> None:
     """Raise FolderError unless `params` are those that a table names, in these shapes."""
     given = flat(params)
     wanted = {
@@ -109,7 +107,9 @@ def fits(found: list[Place], params: Mapping[str, Any]) -> None:
             raise FolderError(f"{path} has shape {list(given[path].shape)}, and not {slot}")
 
 
-def write_tokenizer(part: Path, tokenizer: Any, config: Any, *, model_type: str) -> dict[str, int]:
+def write_tokenizer(
+    part: Path, tokenizer: GivenTokenizer, config: ModelConfig, *, model_type: str
+) -> dict[str, int]:
     """The tokenizer's published files, where there is one; the special ids it has."""
     made = files_of(tokenizer, model_type=model_type, vocab=config.vocab, longest=config.longest)
     for name, content in made.files.items():
@@ -117,6 +117,6 @@ def write_tokenizer(part: Path, tokenizer: Any, config: Any, *, model_type: str)
     return made.ids
 
 
-def record_of(config: Any) -> dict[str, Any]:
+def record_of(config: ModelConfig) -> Record:
     """A config's fields as JSON has them, the family first."""
     return dataclasses.asdict(config)

@@ -32,8 +32,10 @@ from gesso.export.stacks.shared import (
     write_tokenizer,
 )
 from gesso.export.tables.expressible import Declared, EveryField, refuse
-from gesso.export.tables.tables import slots
+from gesso.export.tables.tables import Tree, slots
+from gesso.export.tokenizers.files import GivenTokenizer
 from gesso.models import build
+from gesso.models.config import ELMoConfig, ModelConfig
 from gesso.models.families import family
 from gesso.models.model import Model
 from gesso.models.trees import flat, nest
@@ -42,7 +44,7 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 Dtype = Literal["float32", "float16", "bfloat16"]
 
 
-def _recurrent(config: Any) -> str:
+def _recurrent(config: ModelConfig) -> str:
     if not getattr(config, "recurrent", False):
         return ""
     return (
@@ -63,10 +65,10 @@ def declared(family: str) -> Declared | None:
 
 def write(
     folder: str | Path,
-    config: Any,
-    params: Mapping[str, Any],
+    config: ModelConfig,
+    params: Tree,
     *,
-    tokenizer: Any = None,
+    tokenizer: GivenTokenizer = None,
     dtype: Dtype = "float32",
     platforms: tuple[str, ...] = PLATFORMS,
 ) -> Written:
@@ -136,7 +138,7 @@ def weights_of(model: Model, dtype: str) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
-def batch_of(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
+def batch_of(config: ModelConfig) -> dict[str, jax.ShapeDtypeStruct]:
     """What the model reads, its rows `b` and lengths `l` (of a source `s`) left open."""
     leaves, longest = family(config.family).network().inputs(config), config.longest
     letters = "bls" if "source" in leaves else "bl"
@@ -146,13 +148,13 @@ def batch_of(config: Any) -> dict[str, jax.ShapeDtypeStruct]:
     shapes = {}
     for name in leaves:
         shape = (sizes["b"], sizes["s" if name.startswith("source") else "l"])
-        if name == "characters":
+        if name == "characters" and isinstance(config, ELMoConfig):
             shape = (*shape, config.characters)
         shapes[name] = jax.ShapeDtypeStruct(shape, jnp.int32)
     return shapes
 
 
-def whole_batch(config: Any, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def whole_batch(config: ModelConfig, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A batch with every leaf the program reads; what `Model.apply` would take where absent."""
     made = dict(batch)
     for name in family(config.family).network().inputs(config):
@@ -162,7 +164,7 @@ def whole_batch(config: Any, batch: Mapping[str, np.ndarray]) -> dict[str, np.nd
     return made
 
 
-def _check(part: Path, config: Any, params: Mapping[str, Any], *, dtype: str) -> Any:
+def _check(part: Path, config: ModelConfig, params: Tree, *, dtype: str) -> Any:
     from safetensors.numpy import load_file
 
     loaded = jax_export.deserialize(bytearray((part / "program.stablehlo").read_bytes()))

@@ -3,17 +3,20 @@
 import dataclasses
 import importlib
 import os
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
 from gesso.export.agreement import Written
-from gesso.export.files.tensors import FolderError
+from gesso.export.files.tensors import FolderError, Record
 from gesso.export.stacks.declared import with_others
 from gesso.export.stacks.homes import HOMES, Stack
 from gesso.export.tables.expressible import Inexpressible
+from gesso.export.tables.tables import Tree
+from gesso.export.tokenizers.files import GivenTokenizer
 from gesso.models import build
+from gesso.models.config import ModelConfig
+from gesso.models.model import Params
 from gesso.models.trees import flat, nest
 
 STACKS: tuple[Stack, ...] = get_args(Stack)
@@ -21,9 +24,9 @@ STACKS: tuple[Stack, ...] = get_args(Stack)
 
 def write_stack(
     path: str | os.PathLike[str],
-    config: Any,
-    params: Mapping[str, Any],
-    tokenizer: Any = None,
+    config: ModelConfig,
+    params: Tree,
+    tokenizer: GivenTokenizer = None,
     *,
     format: Stack,
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
@@ -37,7 +40,7 @@ def write_stack(
     """
     if format not in HOMES:
         raise FolderError(f"there is no format {format!r}; these are: {', '.join(HOMES)}")
-    options: dict[str, Any] = {"dtype": dtype}
+    options: Record = {"dtype": dtype}
     if format == "onnx":
         if dtype != "float32":
             raise FolderError(
@@ -53,7 +56,7 @@ def write_stack(
         raise with_others(error, config) from None
 
 
-def cropped(config: Any, params: Mapping[str, Any], *, vocab: int) -> tuple[Any, dict[str, Any]]:
+def cropped(config: ModelConfig, params: Tree, *, vocab: int) -> tuple[ModelConfig, Params]:
     """The model with the first `vocab` rows of its vocabulary. FolderError where it has fewer, or
     a vocabulary for each side."""
     if "vocab" not in {field.name for field in dataclasses.fields(config)}:

@@ -6,7 +6,7 @@ Nothing is passed over in silence: what no family's reader has asked for is refu
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from gesso.export.files.tensors import FolderError
+from gesso.export.files.tensors import FolderError, Record
 
 # What transformers writes into every config.json and no forward pass depends on.
 _NAMES = """
@@ -34,7 +34,7 @@ class Fields:
 
     def __init__(
         self,
-        record: Mapping[str, Any],
+        record: Record,
         *,
         source: str = "config.json",
         of: str = "this model",

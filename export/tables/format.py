@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from gesso.export.files.tensors import Record
 from gesso.export.tables.expressible import Expressible
 from gesso.export.tables.fields import Fields
 from gesso.export.tables.tables import Row
@@ -39,7 +40,7 @@ class Format:
     family: str
     expresses: Expressible
     read: Callable[[Fields], Any]
-    write: Callable[[Any], dict[str, Any]]
+    write: Callable[[Any], Record]
     table: Callable[[Any], list[Row]]
     canonical: Callable[[str], str | None]
     ties: Callable[[Any], list[Tie]] = lambda config: []

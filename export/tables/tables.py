@@ -22,6 +22,9 @@ from gesso.models.trees import flat
 
 # In a layout, the dim that holds the several parameters of a row with braces in `ours`.
 FUSED = "*"
+Array = np.ndarray | jax.Array
+# Parameters: nested mappings of arrays, or Paths.
+Tree = Mapping[str, Any]
 
 
 @dataclass(frozen=True)

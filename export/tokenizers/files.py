@@ -7,9 +7,11 @@ of `data` is imported here. What was written is loaded with `tokenizers` and com
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-from gesso.export.files.tensors import FolderError
+import numpy as np
+
+from gesso.export.files.tensors import FolderError, Record
 from gesso.export.tokenizers.sentencepiece import definition_of
 
 END_OF_TEXT = "<|endoftext|>"
@@ -31,7 +33,30 @@ class TokenizerFiles:
     ids: dict[str, int] = field(default_factory=dict)
 
 
-def files_of(tokenizer: Any, *, model_type: str, vocab: int, longest: int | None) -> TokenizerFiles:
+class Tokenizer(Protocol):
+    """What is read of a tokenizer of ours (data/tokenizers/base.py)."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def eos(self) -> int: ...
+    @property
+    def classes(self) -> int: ...
+    @property
+    def special(self) -> Mapping[str, int]: ...
+    def encode(self, text: str) -> np.ndarray: ...
+    def payload(self) -> Mapping[str, bytes]: ...
+
+
+# Ours, the files of an imported one, or none.
+GivenTokenizer = Tokenizer | Mapping[str, bytes] | None
+
+
+def files_of(
+    tokenizer: GivenTokenizer, *, model_type: str, vocab: int, longest: int | None
+) -> TokenizerFiles:
     """The files of a tokenizer of ours; of {name: content} just those; of None none.
 
     longest: the most tokens the model reads. Raises FolderError for a tokenizer with more ids than
@@ -67,11 +92,11 @@ def files_of(tokenizer: Any, *, model_type: str, vocab: int, longest: int | None
 _Made = tuple[dict[str, Any], dict[str, Any], dict[str, bytes], dict[str, int]]
 
 
-def _bpe(tokenizer: Any, model_type: str) -> _Made:
+def _bpe(tokenizer: Tokenizer, model_type: str) -> _Made:
     return _byte_level(json.loads(tokenizer.payload()["tokenizer.json"]), tokenizer)
 
 
-def _bytes(tokenizer: Any, model_type: str) -> _Made:
+def _bytes(tokenizer: Tokenizer, model_type: str) -> _Made:
     """Byte-level BPE without a merge: every byte is its own id."""
     vocab = {letter: byte for byte, letter in enumerate(_byte_letters())}
     level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
@@ -99,7 +124,7 @@ def _bytes(tokenizer: Any, model_type: str) -> _Made:
     return _byte_level(definition, tokenizer)
 
 
-def _byte_level(definition: dict[str, Any], tokenizer: Any) -> _Made:
+def _byte_level(definition: Record, tokenizer: Tokenizer) -> _Made:
     if not definition.get("decoder"):  # encoding does not need it; readers of the files do
         level = {"add_prefix_space": False, "trim_offsets": True, "use_regex": True}
         definition = {**definition, "decoder": {"type": "ByteLevel", **level}}
@@ -131,7 +156,7 @@ def _byte_level(definition: dict[str, Any], tokenizer: Any) -> _Made:
     )
 
 
-def _wordpiece(tokenizer: Any, model_type: str) -> _Made:
+def _wordpiece(tokenizer: Tokenizer, model_type: str) -> _Made:
     definition = json.loads(tokenizer.payload()["tokenizer.json"])
     vocab = {each["content"]: each["id"] for each in definition["added_tokens"]}
     vocab |= definition["model"]["vocab"]
@@ -165,7 +190,7 @@ def _wordpiece(tokenizer: Any, model_type: str) -> _Made:
     return definition, settings, files, ids
 
 
-def _sentencepiece(tokenizer: Any, model_type: str) -> _Made:
+def _sentencepiece(tokenizer: Tokenizer, model_type: str) -> _Made:
     content = tokenizer.payload()["sentencepiece.model"]
     end = tokenizer.eos if model_type == "t5" else None
     definition, special = definition_of(content, end=end)
@@ -184,7 +209,7 @@ def _sentencepiece(tokenizer: Any, model_type: str) -> _Made:
     return definition, settings, {"spiece.model": content}, ids
 
 
-def _compare(definition: dict[str, Any], tokenizer: Any) -> None:
+def _compare(definition: Record, tokenizer: Tokenizer) -> None:
     """Raise FolderError where the written tokenizer.json gives other ids than the tokenizer."""
     from tokenizers import Tokenizer
 
@@ -200,15 +225,15 @@ def _compare(definition: dict[str, Any], tokenizer: Any) -> None:
             )
 
 
-def _token(text: str, kind: int) -> dict[str, Any]:
+def _token(text: str, kind: int) -> Record:
     return {"SpecialToken": {"id": text, "type_id": kind}}
 
 
-def _sequence(name: str, kind: int) -> dict[str, Any]:
+def _sequence(name: str, kind: int) -> Record:
     return {"Sequence": {"id": name, "type_id": kind}}
 
 
-def _added(text: str, index: int) -> dict[str, Any]:
+def _added(text: str, index: int) -> Record:
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     return {"id": index, "content": text, **flags, "special": True}
 

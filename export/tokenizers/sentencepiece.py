@@ -11,9 +11,11 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from gesso.export.files.tensors import FolderError
+from gesso.export.files.tensors import FolderError, Record
 
 _UNIGRAM, _BPE = 1, 2
+# A message by its field numbers.
+Message = dict[int, Any]
 _NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED, _BYTE = range(1, 7)
 SPACE = "\u2581"
 
@@ -39,7 +41,7 @@ def definition_of(
         for text in spelled:
             if text in names and pieces[names.index(text)][2] == _CONTROL:
                 special[role] = (text, names.index(text))
-    whole: dict[str, Any] = {
+    whole: Record = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
@@ -60,7 +62,7 @@ def definition_of(
     return whole, special
 
 
-def _unigram(pieces: list[tuple[str, float, int]], unknown: int, fallback: bool) -> dict[str, Any]:
+def _unigram(pieces: list[tuple[str, float, int]], unknown: int, fallback: bool) -> Record:
     return {
         "type": "Unigram",
         "unk_id": unknown,
@@ -69,7 +71,7 @@ def _unigram(pieces: list[tuple[str, float, int]], unknown: int, fallback: bool)
     }
 
 
-def _bpe(pieces: list[tuple[str, float, int]], unknown: str, fallback: bool) -> dict[str, Any]:
+def _bpe(pieces: list[tuple[str, float, int]], unknown: str, fallback: bool) -> Record:
     """Sentencepiece merges any two neighbours whose union is a piece, the best score first."""
     scores = {piece: score for piece, score, kind in pieces if kind == _NORMAL}
     ids = {piece: index for index, (piece, _, _) in enumerate(pieces)}
@@ -93,8 +95,8 @@ def _bpe(pieces: list[tuple[str, float, int]], unknown: str, fallback: bool) -> 
     }
 
 
-def _normalizer(normal: dict[int, Any]) -> dict[str, Any]:
-    steps: list[dict[str, Any]] = []
+def _normalizer(normal: Message) -> Record:
+    steps: list[Record] = []
     if charsmap := normal.get(2):
         encoded = base64.b64encode(charsmap).decode()
         steps.append({"type": "Precompiled", "precompiled_charsmap": encoded})
@@ -107,8 +109,8 @@ def _normalizer(normal: dict[int, Any]) -> dict[str, Any]:
     return {"type": "Sequence", "normalizers": steps}
 
 
-def _decoder(*, dummy: bool) -> dict[str, Any]:
-    steps: list[dict[str, Any]] = [
+def _decoder(*, dummy: bool) -> Record:
+    steps: list[Record] = [
         {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
         {"type": "ByteFallback"},
         {"type": "Fuse"},
@@ -118,7 +120,7 @@ def _decoder(*, dummy: bool) -> dict[str, Any]:
     return {"type": "Sequence", "decoders": steps}
 
 
-def _ending(piece: str, index: int) -> dict[str, Any]:
+def _ending(piece: str, index: int) -> Record:
     one = {"SpecialToken": {"id": piece, "type_id": 0}}
     first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
     return {
@@ -129,12 +131,12 @@ def _ending(piece: str, index: int) -> dict[str, Any]:
     }
 
 
-def _added(text: str, index: int) -> dict[str, Any]:
+def _added(text: str, index: int) -> Record:
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     return {"id": index, "content": text, **flags, "special": True}
 
 
-def parse(model: bytes) -> tuple[list[tuple[str, float, int]], dict[int, Any], dict[int, Any]]:
+def parse(model: bytes) -> tuple[list[tuple[str, float, int]], Message, Message]:
     """(pieces as (text, score, type), trainer settings, normaliser settings) by field number."""
     pieces, trainer, normal = [], {}, {}
     try:

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from gesso.export.files.folder import new_folder
-from gesso.export.files.tensors import FolderError, SafetensorsFile
+from gesso.export.files.tensors import FolderError, Record, SafetensorsFile
 from gesso.export.tables.expressible import Expressible, refuse
 from gesso.export.tables.fields import Fields
-from gesso.export.tables.tables import slots
+from gesso.export.tables.tables import Tree, slots
 from gesso.finetune.adapters.peft_layout import Module, modules_of, ours, theirs
 from gesso.models.adapters.adapters import adapted, targets
 from gesso.models.adapters.config import AdapterConfig
@@ -101,7 +101,7 @@ def write_adapter(
     path: str | os.PathLike[str],
     model: Any,
     config: AdapterConfig,
-    adapter: Mapping[str, Any],
+    adapter: Tree,
     *,
     base: str = "",
 ) -> dict[str, int]:
@@ -152,7 +152,7 @@ def read_adapter(path: str | os.PathLike[str], model: Any) -> Folder:
     return _read_lora(model, fields, tensors, folder)
 
 
-def _lora(model: Any, config: AdapterConfig, adapter: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def _lora(model: Any, config: AdapterConfig, adapter: Any) -> tuple[Record, Record]:
     arrays = {name: np.asarray(x) for name, x in flat(adapter).items()}
     modules = modules_of(model, dict.fromkeys(adapted(adapter)))
     tensors, ranks = {}, {}
@@ -186,9 +186,7 @@ def _lora(model: Any, config: AdapterConfig, adapter: Any) -> tuple[dict[str, An
     return record, tensors
 
 
-def _prompt(
-    model: Any, config: AdapterConfig, adapter: Any
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def _prompt(model: Any, config: AdapterConfig, adapter: Any) -> tuple[Record, Record]:
     """What the virtual tokens are in the end; the network that made them is not kept."""
     tokens = np.asarray(virtual(config, adapter), np.float32)
     record = {
@@ -279,7 +277,7 @@ def _stacked(
     return {f"{name}/a": np.stack(a_all), f"{name}/b": np.stack(b_all)}
 
 
-def _scale(record: Mapping[str, Any], module: str, rank: int) -> float:
+def _scale(record: Record, module: str, rank: int) -> float:
     """What peft multiplies a module's B A by."""
     patterns = record.get("alpha_pattern") or {}
     alpha = next((patterns[key] for key in patterns if _fits(key, module)), record["lora_alpha"])

@@ -11,13 +11,13 @@ import math
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 
 from gesso.export.agreement import BOUNDS, Agreement, Written, outputs, probe
 from gesso.export.families import bert_configs, gpt_base, t5
-from gesso.export.files.tensors import FolderError
+from gesso.export.files.tensors import FolderError, Record
 from gesso.export.stacks import plainer
 from gesso.export.stacks.shared import apart, checked, finished, fits, new_export
 from gesso.export.stacks.to_ctranslate2 import table as ctranslate2_table
@@ -27,17 +27,19 @@ from gesso.export.tables.expressible import Declared, Expressible, refuse
 from gesso.export.tables.tables import (
     Place,
     Row,
+    Tree,
     check,
     places,
     read_parameters,
     slots,
     write_tensors,
 )
-from gesso.export.tokenizers.files import files_of
+from gesso.export.tokenizers.files import GivenTokenizer, files_of
 from gesso.export.tokenizers.vocabulary import pieces_of, special_of
 from gesso.export.writing_weights import TAGS
 from gesso.models import build
 from gesso.models.bert.config import BERTConfig
+from gesso.models.config import ModelConfig
 from gesso.models.gpt.config import GPTConfig
 from gesso.models.seq2seq.config import Seq2SeqConfig
 from gesso.models.trees import flat, nest
@@ -98,19 +100,19 @@ class Spec:
 
     name: str
     revision: int
-    config: Any
-    params: Mapping[str, Any]
+    config: ctranslate2_table.Computed
+    params: Tree
     rows: list[Row]
-    settings: Mapping[str, Any]
+    settings: Record
     aliases: Mapping[str, str]
 
 
 def write(
     folder: str | Path,
-    config: Any,
-    params: Mapping[str, Any],
+    config: ModelConfig,
+    params: Tree,
     *,
-    tokenizer: Any = None,
+    tokenizer: GivenTokenizer = None,
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
 ) -> Written:
     """Write model.bin, config.json, the vocabulary and the tokenizer's files into a new folder.
@@ -132,7 +134,7 @@ def write(
             (part / name).write_bytes(content)
         vocabulary = "shared_vocabulary" if config.family == "seq2seq" else "vocabulary"
         (part / f"{vocabulary}.json").write_text(json.dumps(pieces, indent=1) + "\n")
-        about = _config(config, special_of(made.files), pieces)
+        about = _config(spec.config, special_of(made.files), pieces)
         (part / "config.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
         with (part / "model.bin").open("wb") as f:
             _write(f, spec, found, dtype)
@@ -141,7 +143,7 @@ def write(
         return finished(part, folder, model_type=kind, dtype=dtype, agreement=agreement)
 
 
-def spec_of(config: Any, params: Mapping[str, Any]) -> Spec:
+def spec_of(config: ModelConfig, params: Tree) -> Spec:
     """The specification that expresses a model. Inexpressible, or FolderError for a family that
     has none."""
     makers: dict[str, Callable[..., Spec]] = {
@@ -156,7 +158,7 @@ def spec_of(config: Any, params: Mapping[str, Any]) -> Spec:
     return makers[config.family](config, params)
 
 
-def _decoder(config: GPTConfig, params: Mapping[str, Any]) -> Spec:
+def _decoder(config: GPTConfig, params: Tree) -> Spec:
     config, said = plainer.global_attention(config, params)
     config, said = plainer.scaled_by_head_dim(config, said)
     config, said = plainer.turned_by_halves(config, said)
@@ -173,7 +175,7 @@ def _decoder(config: GPTConfig, params: Mapping[str, Any]) -> Spec:
     )
 
 
-def _encoder(config: BERTConfig, params: Mapping[str, Any]) -> Spec:
+def _encoder(config: BERTConfig, params: Tree) -> Spec:
     plain, said = plainer.encoder_alone(config, params, keep=("pooler",))
     rows, settings = ctranslate2_table.encoder(plain)
     return Spec(
@@ -187,7 +189,7 @@ def _encoder(config: BERTConfig, params: Mapping[str, Any]) -> Spec:
     )
 
 
-def _encoder_decoder(config: Seq2SeqConfig, params: Mapping[str, Any]) -> Spec:
+def _encoder_decoder(config: Seq2SeqConfig, params: Tree) -> Spec:
     rows, settings = ctranslate2_table.encoder_decoder(config)
     words = "encoder/embeddings_0/weight"
     aliases = {"decoder/embeddings/weight": words}
@@ -209,16 +211,18 @@ def _encoder_decoder(config: Seq2SeqConfig, params: Mapping[str, Any]) -> Spec:
     )
 
 
-def _config(config: Any, special: Mapping[str, str], pieces: list[str]) -> dict[str, Any]:
+def _config(
+    config: ctranslate2_table.Computed, special: Mapping[str, str], pieces: list[str]
+) -> Record:
     end = special.get("eos_token", special.get("sep_token", pieces[0]))
-    about: dict[str, Any] = {
+    about: Record = {
         "bos_token": special.get("bos_token", special.get("cls_token", end)),
         "eos_token": end,
         "unk_token": special.get("unk_token", end),
         "layer_norm_epsilon": config.epsilon,
         "multi_query_attention": False,
     }
-    if config.family == "seq2seq":
+    if isinstance(config, Seq2SeqConfig):
         about |= {
             "bos_token": pieces[config.start],
             "decoder_start_token": pieces[config.start],
@@ -243,9 +247,7 @@ def _write(f: BinaryIO, spec: Spec, found: list[Place], dtype: str) -> None:
         write_word(f, name)
 
 
-def _weights(
-    found: list[Place], params: Mapping[str, Any], dtype: str
-) -> Iterator[tuple[str, np.ndarray]]:
+def _weights(found: list[Place], params: Tree, dtype: str) -> Iterator[tuple[str, np.ndarray]]:
     _, kind = TAGS[dtype]
     for place in found:
         if math.prod(place.shape) * kind.itemsize >= 1 << 32:
@@ -253,9 +255,7 @@ def _weights(
         yield from write_tensors([place], params, dtype=kind)
 
 
-def _check(
-    folder: Path, spec: Spec, config: Any, params: Mapping[str, Any], dtype: str
-) -> Agreement:
+def _check(folder: Path, spec: Spec, config: ModelConfig, params: Tree, dtype: str) -> Agreement:
     """Run what the folder says, config and weights, beside ours."""
     file = CTranslate2File(folder / "model.bin")
     theirs = config_of(folder, file, spec.config)

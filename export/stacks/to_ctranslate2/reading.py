@@ -6,12 +6,12 @@ positions says it, are those of `like`.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gesso.export.files.tensors import FolderError
+from gesso.export.files.tensors import FolderError, Record
 from gesso.export.stacks.to_ctranslate2 import table
 from gesso.export.stacks.to_ctranslate2.file import CTranslate2File
 from gesso.export.tables.tables import Row
@@ -22,17 +22,17 @@ from gesso.models.seq2seq.config import Seq2SeqConfig
 TANH = 5  # of the pooler, in CTranslate2's numbering of activations
 
 
-def config_of(folder: Path, file: CTranslate2File, like: Any) -> Any:
+def config_of(folder: Path, file: CTranslate2File, like: table.Computed) -> table.Computed:
     """Our config of the model in a folder. Raises FolderError for settings that no config of ours
     has, or that contradict one another."""
     about = json.loads((folder / "config.json").read_text())
-    read = {
+    read: dict[str, Callable[..., table.Computed]] = {
         "TransformerDecoderSpec": _decoder,
         "TransformerEncoderSpec": _encoder,
         "TransformerSpec": _encoder_decoder,
     }
     config = read[file.name](file, about, like)
-    if file.name == "TransformerSpec":
+    if isinstance(config, Seq2SeqConfig):
         pieces = json.loads((folder / "shared_vocabulary.json").read_text())
         config = replace(config, start=pieces.index(about["decoder_start_token"]))
     _, settings = table_of(config)
@@ -46,7 +46,7 @@ def config_of(folder: Path, file: CTranslate2File, like: Any) -> Any:
     return config
 
 
-def table_of(config: Any) -> tuple[list[Row], table.Settings]:
+def table_of(config: table.Computed) -> tuple[list[Row], table.Settings]:
     """The rows and settings of a config that CTranslate2 computes."""
     if isinstance(config, GPTConfig):
         return table.decoder(config)
@@ -55,7 +55,7 @@ def table_of(config: Any) -> tuple[list[Row], table.Settings]:
     return table.encoder_decoder(config)
 
 
-def _decoder(file: CTranslate2File, about: Any, like: GPTConfig) -> GPTConfig:
+def _decoder(file: CTranslate2File, about: Record, like: GPTConfig) -> GPTConfig:
     layer = "decoder/layer_0"
     vocab, embed = file.specs["decoder/embeddings/weight"].shape
     learned = file.specs.get("decoder/position_encodings/encodings")
@@ -98,7 +98,7 @@ def _decoder(file: CTranslate2File, about: Any, like: GPTConfig) -> GPTConfig:
     )
 
 
-def _encoder(file: CTranslate2File, about: Any, like: BERTConfig) -> BERTConfig:
+def _encoder(file: CTranslate2File, about: Record, like: BERTConfig) -> BERTConfig:
     types = file.specs.get("encoder/embeddings_1/weight")
     vocab, embed = file.specs["encoder/embeddings_0/weight"].shape
     return BERTConfig(
@@ -115,7 +115,7 @@ def _encoder(file: CTranslate2File, about: Any, like: BERTConfig) -> BERTConfig:
     )
 
 
-def _encoder_decoder(file: CTranslate2File, about: Any, like: Seq2SeqConfig) -> Seq2SeqConfig:
+def _encoder_decoder(file: CTranslate2File, about: Record, like: Seq2SeqConfig) -> Seq2SeqConfig:
     attention = "encoder/layer_0/self_attention"
     vocab, embed = file.specs["encoder/embeddings_0/weight"].shape
     heads = int(file.settings["encoder/num_heads"])

@@ -5,17 +5,18 @@ are those of CTranslate2's specifications (https://github.com/OpenNMT/CTranslate
 python/ctranslate2/specs), which the tests compare.
 """
 
-from typing import Any
-
 import numpy as np
 
 from gesso.export.tables.tables import Row
 from gesso.models.bert.config import BERTConfig
 from gesso.models.gpt.config import GPTConfig
+from gesso.models.layers.settings import Activation
 from gesso.models.seq2seq.config import Seq2SeqConfig
 
-ACTIVATIONS = {"relu": 0, "gelu_tanh": 1, "silu": 2, "gelu": 3}
-Settings = dict[str, Any]
+ACTIVATIONS: dict[Activation, int] = {"relu": 0, "gelu_tanh": 1, "silu": 2, "gelu": 3}
+Settings = dict[str, np.generic]
+# The configs that CTranslate2 computes.
+Computed = GPTConfig | BERTConfig | Seq2SeqConfig
 
 
 def decoder(config: GPTConfig) -> tuple[list[Row], Settings]:
@@ -135,7 +136,7 @@ def encoder_decoder(config: Seq2SeqConfig) -> tuple[list[Row], Settings]:
     return rows, settings
 
 
-def _decoder_settings(heads: int, activation: str, *, pre: bool) -> Settings:
+def _decoder_settings(heads: int, activation: Activation, *, pre: bool) -> Settings:
     return {
         "decoder/num_heads": np.int16(heads),
         "decoder/pre_norm": np.int8(pre),

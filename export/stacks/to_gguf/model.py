@@ -11,7 +11,7 @@ head) with two more biases, which are 0 here, and rotary pairs in another order
 # pyright: reportMissingImports=false
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,15 +30,17 @@ from gesso.export.tables.expressible import Declared, Expressible, refuse
 from gesso.export.tables.tables import (
     Place,
     Row,
+    Tree,
     check,
     places,
     read_parameters,
     slots,
     write_tensors,
 )
-from gesso.export.tokenizers.files import files_of
+from gesso.export.tokenizers.files import GivenTokenizer, files_of
 from gesso.models import build
 from gesso.models.bert.config import BERTConfig
+from gesso.models.config import ModelConfig
 from gesso.models.gpt.config import GPTConfig
 from gesso.models.trees import flat, nest
 
@@ -143,17 +145,17 @@ class Graph:
     """What is written: llama.cpp's architecture, and a model of ours that it computes."""
 
     architecture: str
-    config: Any
-    params: Mapping[str, Any]
+    config: GPTConfig | BERTConfig
+    params: Tree
     table: list[Row]
 
 
 def write(
     folder: str | Path,
-    config: Any,
-    params: Mapping[str, Any],
+    config: ModelConfig,
+    params: Tree,
     *,
-    tokenizer: Any = None,
+    tokenizer: GivenTokenizer = None,
     dtype: Literal["float32", "float16", "bfloat16"] = "float32",
     pooling: Pooling = "mean",
     name: str = "",
@@ -189,7 +191,7 @@ def write(
         return finished(part, folder, model_type=kind, dtype=dtype, agreement=agreement)
 
 
-def graph_of(config: Any, params: Mapping[str, Any]) -> Graph:
+def graph_of(config: ModelConfig, params: Tree) -> Graph:
     """The architecture of llama.cpp that computes a model. Inexpressible, or FolderError for a
     family that has none."""
     makers: dict[str, Callable[..., Graph]] = {"gpt": _decoder, "bert": _encoder}
@@ -201,7 +203,7 @@ def graph_of(config: Any, params: Mapping[str, Any]) -> Graph:
     return makers[config.family](config, params)
 
 
-def _decoder(config: GPTConfig, params: Mapping[str, Any]) -> Graph:
+def _decoder(config: GPTConfig, params: Tree) -> Graph:
     shared, learned = config.block == "parallel_shared_norm", config.position_encoding == "learned"
     config, said = plainer.global_attention(config, params)
     config, said = plainer.scaled_by_head_dim(config, said)
@@ -216,7 +218,7 @@ def _decoder(config: GPTConfig, params: Mapping[str, Any]) -> Graph:
     return Graph(architecture=architecture, config=config, params=said, table=rows)
 
 
-def _encoder(config: BERTConfig, params: Mapping[str, Any]) -> Graph:
+def _encoder(config: BERTConfig, params: Tree) -> Graph:
     plain, said = plainer.encoder_alone(config, params)
     return Graph(architecture="bert", config=plain, params=said, table=table_of("bert", plain))
 
@@ -248,7 +250,7 @@ def _add_sizes(writer: Any, graph: Graph, pooling: Pooling) -> None:
     writer.add_head_count_kv(c.heads)
     writer.add_layer_norm_eps(c.epsilon)
     writer.add_vocab_size(c.vocab)
-    if graph.architecture == "bert":
+    if isinstance(c, BERTConfig):
         writer.add_causal_attention(False)
         writer.add_pooling_type(gguf.PoolingType[pooling.upper()])
         writer.add_token_type_count(max(1, c.token_types))
@@ -260,7 +262,7 @@ def _add_sizes(writer: Any, graph: Graph, pooling: Pooling) -> None:
         writer.add_parallel_residual(c.block == "parallel")
 
 
-def _write_tensors(writer: Any, found: list[Place], params: Mapping[str, Any], dtype: str) -> None:
+def _write_tensors(writer: Any, found: list[Place], params: Tree, dtype: str) -> None:
     import gguf
 
     small = {
@@ -289,9 +291,7 @@ def _write_tensors(writer: Any, found: list[Place], params: Mapping[str, Any], d
     writer.close()
 
 
-def _check(
-    path: Path, graph: Graph, config: Any, params: Mapping[str, Any], dtype: str
-) -> Agreement:
+def _check(path: Path, graph: Graph, config: ModelConfig, params: Tree, dtype: str) -> Agreement:
     """Run what the file says, config and weights, beside ours."""
     file = GGUFFile(path)
     theirs = config_of(file, activation=graph.config.activation)

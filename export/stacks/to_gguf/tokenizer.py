@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from gesso.export.files.tensors import FolderError
+from gesso.export.files.tensors import FolderError, Record
 from gesso.export.tokenizers.sentencepiece import parse
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER, _UNUSED = 1, 2, 3, 4, 5
@@ -44,7 +44,7 @@ def add_tokenizer(
         )
 
 
-def _bpe(writer: Any, definition: dict[str, Any], settings: Mapping[str, Any], vocab: int) -> None:
+def _bpe(writer: Any, definition: Record, settings: Record, vocab: int) -> None:
     splitting = definition.get("pre_tokenizer") or {}
     plain = (
         splitting.get("type") == "ByteLevel"
@@ -79,9 +79,7 @@ def _bpe(writer: Any, definition: dict[str, Any], settings: Mapping[str, Any], v
     writer.add_add_eos_token(False)
 
 
-def _wordpiece(
-    writer: Any, definition: dict[str, Any], settings: Mapping[str, Any], vocab: int
-) -> None:
+def _wordpiece(writer: Any, definition: Record, settings: Record, vocab: int) -> None:
     normal = definition.get("normalizer") or {}
     prefix = definition["model"].get("continuing_subword_prefix", "##")
     kinds = [normal.get("type"), (definition.get("pre_tokenizer") or {}).get("type")]
@@ -132,7 +130,7 @@ def _wordpiece(
 
 
 def _sentencepiece(
-    writer: Any, model: bytes, settings: Mapping[str, Any], ids: Mapping[str, int], vocab: int
+    writer: Any, model: bytes, settings: Record, ids: Mapping[str, int], vocab: int
 ) -> None:
     found, trainer, normal = parse(model)
     unigram = trainer.get(3, _UNIGRAM) == _UNIGRAM

@@ -38,7 +38,10 @@ from gesso.export.stacks.to_onnx.graph import Graph
 from gesso.export.stacks.to_onnx.program import add_program
 from gesso.export.stacks.to_onnx.shapes import dims_of
 from gesso.export.tables.expressible import Declared, EveryField, refuse
+from gesso.export.tables.tables import Tree
+from gesso.export.tokenizers.files import GivenTokenizer
 from gesso.models import build
+from gesso.models.config import ModelConfig
 from gesso.models.trees import flat
 
 # onnxruntime's kernels sum in another order than XLA's.
@@ -66,7 +69,7 @@ OUTPUTS = {
 }
 
 
-def _recurrent(config: Any) -> str:
+def _recurrent(config: ModelConfig) -> str:
     if not getattr(config, "recurrent", False):
         return ""
     return f"{config.family} models read their rows in a loop, which is not written as ONNX"
@@ -84,10 +87,10 @@ def declared(family: str) -> Declared | None:
 
 def write(
     folder: str | Path,
-    config: Any,
-    params: Mapping[str, Any],
+    config: ModelConfig,
+    params: Tree,
     *,
-    tokenizer: Any = None,
+    tokenizer: GivenTokenizer = None,
 ) -> Written:
     """Write the graph and its weights, in float32, and the tokenizer's files into a new folder.
 
@@ -113,7 +116,7 @@ def write(
         return finished(part, folder, model_type="onnx", dtype="float32", agreement=agreement)
 
 
-def names_of(config: Any) -> dict[str, str]:
+def names_of(config: ModelConfig) -> dict[str, str]:
     """{our leaf: the input that carries it}. Positions have none: they are counted."""
     leaves = batch_of(config)
     named = TWO_SIDED if "source" in leaves else INPUTS
@@ -126,7 +129,7 @@ def renamed(output: str, among: Mapping[str, Any]) -> str:
     return output if theirs != output and theirs in among else theirs
 
 
-def _trace(graph: Graph, model: Any, params: Mapping[str, Any]) -> None:
+def _trace(graph: Graph, model: Any, params: Tree) -> None:
     names = names_of(model.config)
     leaves = {leaf: each for leaf, each in batch_of(model.config).items() if leaf in names}
     traced = jax.jit(program(model, dtype="float32")).trace(weights_of(model, "float32"), leaves)
@@ -141,7 +144,7 @@ def _trace(graph: Graph, model: Any, params: Mapping[str, Any]) -> None:
         graph.output(renamed(name, infos), graph.whole(value, dims_of(info.shape)))
 
 
-def _published(part: Path, config: Any) -> str:
+def _published(part: Path, config: ModelConfig) -> str:
     """Write config.json where a published format says the model; its model type or our family."""
     try:
         form = format_for(config)
@@ -158,7 +161,7 @@ def _finite(path: str, x: Any) -> np.ndarray:
     return array
 
 
-def _apart(part: Path, config: Any, params: Mapping[str, Any]) -> dict[str, float]:
+def _apart(part: Path, config: ModelConfig, params: Tree) -> dict[str, float]:
     if importlib.util.find_spec("onnxruntime") is None:
         return {"graph": 0.0}
     import onnxruntime
