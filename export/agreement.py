@@ -14,7 +14,7 @@ from gesso.export.files.tensors import FolderError
 from gesso.export.reading import open_folder, parameters_of
 from gesso.export.tables.tables import Tree, by_path
 from gesso.models import build
-from gesso.models.config import ELMoConfig, ModelConfig
+from gesso.models.config import BERTConfig, ELMoConfig, EncoderDecoderConfig, GPTConfig, ModelConfig
 from gesso.models.families import family
 from gesso.models.trees import nest
 
@@ -22,6 +22,7 @@ from gesso.models.trees import nest
 # dtype (2^-11 and 2^-8 each), grown by a stack of layers; in float32 only the shape of a cropped
 # head may change a sum's order.
 BOUNDS = {"float32": 1e-5, "float16": 2e-2, "bfloat16": 1e-1}
+_OFFSET = (BERTConfig, GPTConfig)  # these may count positions from another row than the first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +55,8 @@ def compare(folder: Path, config: ModelConfig, params: Tree, *, dtype: str) -> A
     """
     again = open_folder(folder)
     batch = probe(again.config)
-    ours = outputs(config, _placed(by_path(params).items()), batch)
-    theirs = outputs(again.config, _placed(parameters_of(again)), batch)
+    ours = outputs(config, _place(by_path(params).items()), batch)
+    theirs = outputs(again.config, _place(parameters_of(again)), batch)
     apart = {}
     for name, x in theirs.items():
         y = ours[name][..., : x.shape[-1]] if ours[name].shape != x.shape else ours[name]
@@ -77,7 +78,7 @@ def on_device(x: Any) -> jax.Array:
     return jax.block_until_ready(jax.device_put(x))
 
 
-def _placed(params: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+def _place(params: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return nest({path: on_device(x) for path, x in params})
 
 
@@ -88,8 +89,9 @@ def probe(
     random = np.random.default_rng(seed)
     length = min(length, config.longest or length)
     # transformers counts RoBERTa's positions over tokens that are not its padding id.
-    sides = (config, getattr(config, "encoder", None), getattr(config, "decoder", None))
-    lowest = max(getattr(side, "first_position", 0) for side in sides)
+    both = isinstance(config, EncoderDecoderConfig)
+    sides = (config.encoder, config.decoder) if both else (config,)
+    lowest = max(each.first_position if isinstance(each, _OFFSET) else 0 for each in sides)
     batch: dict[str, np.ndarray] = {}
     for name, size in family(config.family).network().inputs(config).items():
         if name in ("tokens", "source"):
@@ -110,7 +112,7 @@ def outputs(
 ) -> dict[str, np.ndarray]:
     """The model's outputs in float32, at places that are not padding."""
     with jax.default_matmul_precision("highest"):
-        made = _applied(config)(dict(params), batch)
+        made = _compile(config)(dict(params), batch)
     mask = batch.get("segments", np.ones_like(next(iter(batch.values())))) != 0
     return {
         name: np.asarray(x, np.float32)[mask]
@@ -122,7 +124,7 @@ def outputs(
 
 
 @functools.lru_cache(2)
-def _applied(config: ModelConfig) -> Any:
+def _compile(config: ModelConfig) -> Any:
     """Compiled once for what is compared; what ELMo is read for are its layers, and a softmax it
     may not have."""
     return jax.jit(functools.partial(build(config).apply, hidden=config.family == "elmo"))

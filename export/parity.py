@@ -69,7 +69,7 @@ def parity(
     batch = probe(imported.config)
     theirs = run_theirs(
         folder,
-        asked(imported.config, batch) | ({"texts": np.array(list(texts))} if texts else {}),
+        their_batch(imported.config, batch) | ({"texts": np.array(list(texts))} if texts else {}),
         python=python,
         environment=environment,
         timeout_seconds=timeout_seconds,
@@ -84,7 +84,7 @@ def parity(
     )
 
 
-def asked(config: ModelConfig, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def their_batch(config: ModelConfig, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """A batch of ours under the names of transformers."""
     names = {"tokens": "input_ids", "segments": "attention_mask", "token_types": "token_type_ids"}
     if "source" in batch:

@@ -119,7 +119,7 @@ def open_folder(
     form, fields = kind.format, kind.fields
     config = form.read(fields)
     fields.close()
-    named, buffers = _named(kind.weights(config), form)
+    named, buffers = _rename_tensors(kind.weights(config), form)
     drawn = {row.theirs for row in form.table(config) if _matches(row.ours, fresh)}
     settled = form.settle(config, named.specs.keys() | drawn)
     config, tied, unread = _settle_ties(settled, form, named)
@@ -149,7 +149,7 @@ def parameters_of(opened: Opened, *, seed: int = 0) -> Iterator[tuple[str, np.nd
     no number."""
     places = sorted(opened.places, key=lambda place: -math.prod(place.slots[0].shape))
     yield from read_parameters(places, opened.source, resized=opened.resized)
-    yield from _drawn(opened.model, opened.fresh, seed).items()
+    yield from _draw(opened.model, opened.fresh, seed).items()
 
 
 def tokenizer_files(folder: Path) -> dict[str, bytes]:
@@ -178,7 +178,7 @@ class _Renamed:
         del self._names[name], self.specs[name]
 
 
-def _named(source: Tensors, form: Format) -> tuple[_Renamed, tuple[str, ...]]:
+def _rename_tensors(source: Tensors, form: Format) -> tuple[_Renamed, tuple[str, ...]]:
     """The tensors as the table spells them, and the names of those that are no weights."""
     names: dict[str, str] = {}
     buffers = []
@@ -236,10 +236,11 @@ def _resize(config: Any, *, vocab: int, positions: int) -> tuple[Any, dict[str, 
         ("vocab", "V", vocab, "mean"),
         ("positions", "S", positions, "repeat"),
     ):
-        published = getattr(config, name, 0)
+        fields = {each.name for each in dataclasses.fields(config)}
+        published = getattr(config, name) if name in fields else 0
         if not asked or asked == published:
             continue
-        if not published or name not in {each.name for each in dataclasses.fields(config)}:
+        if not published:
             raise FolderError(f"a model of the family {config.family} has no {name} to resize")
         resized[letter] = Resize(published, fill)
         config = dataclasses.replace(config, **{name: asked})
@@ -265,7 +266,7 @@ def _matches(path: str, patterns: Sequence[str]) -> bool:
     return any(fnmatch.fnmatch(path, pattern) for pattern in patterns)
 
 
-def _drawn(model: Model, paths: Sequence[str], seed: int) -> dict[str, np.ndarray]:
+def _draw(model: Model, paths: Sequence[str], seed: int) -> dict[str, np.ndarray]:
     if not paths:
         return {}
 
@@ -297,7 +298,7 @@ def report_of(opened: Opened) -> tuple[Parameter, ...]:
     return tuple(rows)
 
 
-def told(report: Sequence[Parameter]) -> str:
+def summary(report: Sequence[Parameter]) -> str:
     """A line per origin: how many parameters, and the first of those that were not just loaded."""
     lines = []
     for origin in ("loaded", "resized", "tied", "fresh"):

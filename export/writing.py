@@ -9,7 +9,7 @@ from typing import Any, Literal
 from gesso.export.agreement import Written, compare, on_device
 from gesso.export.files.folder import new_folder
 from gesso.export.files.tensors import FolderError
-from gesso.export.files.weights import RECORD, exported
+from gesso.export.files.weights import RECORD, export_record
 from gesso.export.formats import Format, format_for
 from gesso.export.stacks.declared import with_others
 from gesso.export.tables.expressible import Inexpressible
@@ -58,7 +58,7 @@ def write_folder(
     if vocab > config.vocab:
         raise FolderError(f"vocab {vocab} is more than the model's {config.vocab} rows")
     made = files_of(tokenizer, model_type=form.model_type, vocab=said.vocab, longest=config.longest)
-    with new_folder(Path(path), mine=lambda folder: bool(exported(folder))) as part:
+    with new_folder(Path(path), mine=lambda folder: bool(export_record(folder))) as part:
         placed: dict[str, Any] = {}
         given = Paths(by_path(params), functools.partial(_read, by_path(params), placed))
         checksums = _write(part, form, config, said, given, dtype, max_shard_bytes)

@@ -11,7 +11,7 @@ from benchmarks.stacks.case import gesso
 from benchmarks.stacks.checkpoints import Checkpoint
 from benchmarks.stacks.figure import Figure, figure
 from benchmarks.stacks.processes import run_client
-from gesso.export.stacks.to_onnx.model import names_of, renamed
+from gesso.export.stacks.to_onnx.model import names_of, their_name
 from gesso.finetune.adapters.peft_folder import write_adapter
 from gesso.models import build
 from gesso.models.adapters.adapters import bind, init
@@ -46,7 +46,7 @@ def measure(c: Checkpoint, folder: Path) -> Figure:
     made = run_client("lora.py", folder, asked, client="peft")
     params = bind(c.params, lora(c), CONFIG)
     ours = outputs_of(c.config, params, {leaf: batch[leaf] for leaf in names})
-    theirs = {name: made[renamed(name, ours)] for name in ours if renamed(name, ours) in made}
+    theirs = {name: made[their_name(name, ours)] for name in ours if their_name(name, ours) in made}
     if PREDICTIONS in made:
         theirs["logits"] = made[PREDICTIONS]
     return figure(ours, theirs, bound=BOUND, versions=str(made["versions"][0]))

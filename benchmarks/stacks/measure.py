@@ -19,7 +19,7 @@ from benchmarks.stacks.processes import run_client
 from benchmarks.stacks.venvs import NoClient
 from gesso.export import FolderError
 from gesso.export.stacks.stablehlo import whole_batch
-from gesso.export.stacks.to_onnx.model import names_of, renamed
+from gesso.export.stacks.to_onnx.model import names_of, their_name
 from gesso.models.trees import flat
 
 # float32 sums in another order: what the reference packs allow logits and hidden values.
@@ -56,7 +56,7 @@ def onnx(c: Checkpoint, folder: Path) -> Figure:
     asked = {theirs: batch[leaf].astype(np.int64) for leaf, theirs in names.items()}
     made = run_client("ort.py", folder, asked, client="onnxruntime")
     ours = outputs_of(c.config, c.params, {leaf: batch[leaf] for leaf in names})
-    theirs = {name: made[renamed(name, ours)] for name in ours}
+    theirs = {name: made[their_name(name, ours)] for name in ours}
     return figure(ours, theirs, bound=BOUND, versions=str(made["versions"][0]))
 
 

@@ -55,7 +55,7 @@ def encoder(ours: str, theirs: str, config: BERTConfig) -> list[Row]:
     ]
 
 
-def masked(ours: str, theirs: str, config: BERTConfig, *, roberta: bool) -> list[Row]:
+def masked_head(ours: str, theirs: str, config: BERTConfig, *, roberta: bool) -> list[Row]:
     """The head of masked tokens. theirs: "cls.predictions" or "lm_head"."""
     transform, its_norm = (
         ("dense", "layer_norm") if roberta else ("transform.dense", "transform.LayerNorm")
@@ -80,7 +80,7 @@ def table(config: BERTConfig, *, roberta: bool) -> list[Row]:
         own = roberta and "classify" in outputs
         rows += dense("pooler", "classifier.dense" if own else f"{base}pooler.dense", "FD")
     if "mlm" in outputs:
-        rows += masked("", head, config, roberta=roberta)
+        rows += masked_head("", head, config, roberta=roberta)
     if "nsp" in outputs:
         rows += dense("nsp", "cls.seq_relationship", "YD")
     if "classify" in outputs:

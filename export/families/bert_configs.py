@@ -46,7 +46,7 @@ def read(
     """Their config to ours. outputs: None takes what `architectures` promises, and without any, as
     in the first release, what BERT is pretrained with."""
     roberta = f.record.get("model_type") in ROBERTAS
-    outputs = _promised(f) if outputs is None else outputs
+    outputs = _promise(f) if outputs is None else outputs
     dropout = f.number("hidden_dropout_prob", 0.1)
     labelled = bool({"classify", "tag"} & set(outputs))
     f.only("position_embedding_type", "absolute")
@@ -185,7 +185,7 @@ def write(config: BERTConfig, *, model_type: str, role: Role = "encoder") -> Rec
     return record
 
 
-def _promised(f: Fields) -> tuple[Output, ...]:
+def _promise(f: Fields) -> tuple[Output, ...]:
     asked = f.record.get("architectures") or ["BertForPreTraining"]
     for prefix in _PREFIXES:
         if str(asked[0]).startswith(prefix) and asked[0][len(prefix) :] in PROMISED:

@@ -13,7 +13,7 @@ from pathlib import Path
 from gesso.export.families import elmo_options
 from gesso.export.files.hdf5 import Hdf5File
 from gesso.export.files.tensors import FolderError
-from gesso.export.files.weights import Weights, exported, read_json
+from gesso.export.files.weights import Weights, export_record, read_json
 from gesso.export.tables.fields import Fields
 from gesso.export.tables.format import Format
 from gesso.export.tables.tables import Row
@@ -94,4 +94,4 @@ def weights_in(folder: Path) -> Weights:
             f"{folder} holds {len(found)} files *{WEIGHTS}, and a model is one; there are {there}"
         )
     files = [Hdf5File(path) for path in (*found, *sorted(folder.glob(f"*{SOFTMAX}")))]
-    return Weights([*files], exported(folder).get("tensors", {}))
+    return Weights([*files], export_record(folder).get("tensors", {}))

@@ -95,7 +95,7 @@ def table(config: EncoderDecoderConfig) -> list[Row]:
         roberta, base, head = _names(decoder)
         cross = f"{base}encoder.layer.{{Z}}.crossattention"
         rows += bert.encoder("decoder/", base, decoder)
-        rows += bert.masked("decoder/", head, decoder, roberta=roberta)
+        rows += bert.masked_head("decoder/", head, decoder, roberta=roberta)
         rows += bert.attention("source/attention", cross)
         rows += bert.norm("source/norm", f"{cross}.output.LayerNorm")
     else:

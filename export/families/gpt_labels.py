@@ -15,7 +15,7 @@ END = "ForSequenceClassification"
 ROW = Row("classifier/weight", "score.weight", "YD")
 
 
-def reading(read: Callable[[Fields], GPTConfig]) -> Callable[[Fields], GPTConfig]:
+def label_reader(read: Callable[[Fields], GPTConfig]) -> Callable[[Fields], GPTConfig]:
     """A reader of configs that also reads those of labelled models."""
 
     def labelled(f: Fields) -> GPTConfig:
@@ -30,7 +30,7 @@ def reading(read: Callable[[Fields], GPTConfig]) -> Callable[[Fields], GPTConfig
     return labelled
 
 
-def writing(
+def label_writer(
     write: Callable[[GPTConfig], Record],
 ) -> Callable[[GPTConfig], Record]:
     """A writer of configs that also writes those of labelled models."""

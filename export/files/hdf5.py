@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gesso.export.files.tensors import FolderError, TensorSpec, damaged
+from gesso.export.files.tensors import FolderError, TensorSpec, damage
 from gesso.export.files.weights import checksum
 
 
@@ -19,7 +19,7 @@ class Hdf5File:
     def __init__(self, path: Path) -> None:
         self._path = path
         self.specs: dict[str, TensorSpec] = {}
-        with self._opened() as file:
+        with self._open() as file:
             # What a callback raises is lost in the C library: it only notes names.
             names: list[str] = []
             file.visit_links(names.append)
@@ -27,7 +27,7 @@ class Hdf5File:
                 self._note(name, file)
 
     def read(self, name: str) -> np.ndarray:
-        with self._opened(name) as file:
+        with self._open(name) as file:
             x = np.empty(self.specs[name].shape, self.specs[name].dtype)
             if x.size:
                 file[name].read_direct(x)
@@ -49,7 +49,7 @@ class Hdf5File:
         self.specs[name] = TensorSpec(dtype, tuple(found.shape), self._path.name)
 
     @contextlib.contextmanager
-    def _opened(self, name: str = "") -> Iterator[Any]:
+    def _open(self, name: str = "") -> Iterator[Any]:
         """Whatever damaged bytes make h5py raise, as one kind of error."""
         try:
             with h5py().File(self._path, "r") as file:
@@ -60,8 +60,8 @@ class Hdf5File:
             with self._path.open("rb") as f:
                 if f.read(8) == b"version ":
                     told = "it is a Git LFS pointer, not the file (`git lfs pull` gets it)"
-                    raise damaged(self._path, [told]) from None
-            raise damaged(self._path, [f"{name}: {error}" if name else str(error)]) from None
+                    raise damage(self._path, [told]) from None
+            raise damage(self._path, [f"{name}: {error}" if name else str(error)]) from None
 
 
 def write_hdf5(path: Path, tensors: Iterable[tuple[str, np.ndarray]]) -> dict[str, int]:

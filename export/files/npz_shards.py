@@ -16,7 +16,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from gesso.export.files.tensors import FolderError, TensorSpec, damaged
+from gesso.export.files.tensors import FolderError, TensorSpec, damage
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 # How the shards of a leaf make the whole: parts of a dim, the first alone (all hold the same), or
@@ -118,7 +118,7 @@ def _parts(shard: Path) -> list[_Part]:
                     size, whole = math.prod(shape) * dtype.itemsize, info.file_size - f.tell()
                 if size != whole:
                     told = f"{info.filename} is {dtype}{list(shape)}, {size} bytes, but has {whole}"
-                    raise damaged(path, [told])
+                    raise damage(path, [told])
                 parts.append(_Part(path, info.filename, dtype, shape))
     return parts
 
@@ -130,7 +130,7 @@ def _header(path: Path, f: Any) -> tuple[tuple[int, ...], np.dtype]:
         (2, 0): np.lib.format.read_array_header_2_0,
     }
     if version not in read:
-        raise damaged(path, [f"an array of version {version}"])
+        raise damage(path, [f"an array of version {version}"])
     shape, by_columns, dtype = read[version](f)
     if dtype.hasobject:
         raise FolderError(f"{path} holds Python objects, which are never loaded")
@@ -157,7 +157,7 @@ def _reading(path: Path) -> Iterator[None]:
         *(zipfile.BadZipFile, OSError, EOFError, RuntimeError, ValueError, SyntaxError),
         *(LookupError, TypeError, OverflowError, NotImplementedError, UnicodeError),
     ) as error:
-        raise damaged(path, [f"{_place(path)}: {error}"]) from None
+        raise damage(path, [f"{_place(path)}: {error}"]) from None
 
 
 def _place(path: Path) -> str:

@@ -84,18 +84,18 @@ class SafetensorsFile:
                 f"the tensors up to {last} need {start + at} bytes, the file has {whole}"
             )
         if problems:
-            raise damaged(path, problems)
+            raise damage(path, problems)
 
     def read(self, name: str) -> np.ndarray:
         spec = self.specs[name]
         count = math.prod(spec.shape)
         x = np.fromfile(self._path, spec.dtype, count=count, offset=self._offsets[name])
         if x.size != count:
-            raise damaged(self._path, [f"{name} ends after {x.size} of {count} values"])
+            raise damage(self._path, [f"{name} ends after {x.size} of {count} values"])
         return x.reshape(spec.shape)
 
 
-def damaged(path: Path, problems: Iterable[str]) -> FolderError:
+def damage(path: Path, problems: Iterable[str]) -> FolderError:
     """The error for a file whose bytes cannot be what was written."""
     return FolderError(f"{path} is cut off or damaged: {some(problems)}; copy or download it again")
 
@@ -118,16 +118,16 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
                 told = f"a header of {length} bytes in a file of {size}"
                 if first.startswith(b"version "):
                     told = "it is a Git LFS pointer, not the file (`git lfs pull` gets it)"
-                raise damaged(path, [told])
+                raise damage(path, [told])
             header = json.loads(f.read(length), object_pairs_hook=_unique)
     except OSError as error:
         raise FolderError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         if isinstance(error, FolderError):
             raise
-        raise damaged(path, [f"its header is not readable ({error})"]) from None
+        raise damage(path, [f"its header is not readable ({error})"]) from None
     if not isinstance(header, dict):
-        raise damaged(path, ["its header is no JSON object"])
+        raise damage(path, ["its header is no JSON object"])
     return header, 8 + length
 
 
@@ -153,7 +153,7 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[TensorSpec, int, int]:
     except (TypeError, KeyError, ValueError):
         whole, dtype = False, ""
     if not whole or not isinstance(dtype, str):
-        raise damaged(path, [f"{name} has no dtype, shape and place that make sense: {entry}"])
+        raise damage(path, [f"{name} has no dtype, shape and place that make sense: {entry}"])
     if dtype not in DTYPES:
         known = ", ".join(DTYPES)
         raise FolderError(f"{path}: {name} is of type {dtype}; what can be read: {known}")

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from gesso.export.files.tensors import FolderError, TensorSpec, damaged
-from gesso.export.files.torch_pickle import Stored, described
+from gesso.export.files.tensors import FolderError, TensorSpec, damage
+from gesso.export.files.torch_pickle import Stored, describe
 
 # A description of tensors, not their values: 100 MB would be millions of tensors.
 _DESCRIPTION_LIMIT = 100_000_000
@@ -62,7 +62,7 @@ class TorchFile:
             if f"{top}/byteorder" in entries and self._zip.read(f"{top}/byteorder") != b"little":
                 raise FolderError(f"{self._path}: its bytes are in big-endian order")
             self._data = f"{top}/data"
-            return described(self._zip.read(found[0]), source=str(self._path))
+            return describe(self._zip.read(found[0]), source=str(self._path))
 
     def _check(self, name: str, stored: Stored) -> None:
         storage = stored.storage
@@ -70,16 +70,16 @@ class TorchFile:
         try:
             bytes_there = self._zip.getinfo(entry).file_size
         except KeyError:
-            raise damaged(self._path, [f"{name}: {entry} is missing"]) from None
+            raise damage(self._path, [f"{name}: {entry} is missing"]) from None
         if bytes_there != storage.count * storage.dtype.itemsize:
             told = f"{entry} has {bytes_there} bytes for {storage.count} {storage.dtype}"
-            raise damaged(self._path, [f"{name}: {told}"])
+            raise damage(self._path, [f"{name}: {told}"])
         reach = stored.offset + sum(
             (n - 1) * step for n, step in zip(stored.shape, stored.strides, strict=True)
         )
         if 0 not in stored.shape and reach >= storage.count:
             told = f"reaches value {reach} of {storage.count}"
-            raise damaged(self._path, [f"{name} {self.specs[name]} {told}"])
+            raise damage(self._path, [f"{name} {self.specs[name]} {told}"])
 
 
 @contextlib.contextmanager
@@ -93,7 +93,7 @@ def _reading(path: Path, what: str) -> Iterator[None]:
         *(zipfile.BadZipFile, EOFError, OSError, RuntimeError, struct.error, OverflowError),
         *(AttributeError, TypeError, LookupError, ValueError, StopIteration, RecursionError),
     ) as error:
-        raise damaged(path, [f"{what}: {error}"]) from None
+        raise damage(path, [f"{what}: {error}"]) from None
 
 
 def _tensors(path: Path, found: Any) -> dict[str, Stored]:

@@ -48,7 +48,7 @@ class Stored:
     strides: tuple[int, ...]
 
 
-def described(program: bytes, *, source: str) -> Any:
+def describe(program: bytes, *, source: str) -> Any:
     """What data.pkl describes: nested dicts and lists of `Stored`, numbers and strings.
 
     Raises FolderError where it names anything that is no tensor, ValueError (of several kinds)

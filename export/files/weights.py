@@ -61,7 +61,7 @@ def open_weights(folder: Path) -> Weights:
         path = folder / name
         if not path.is_file():
             continue
-        checksums = exported(folder).get("tensors", {})
+        checksums = export_record(folder).get("tensors", {})
         if path.suffix == ".json":
             return Weights(_shards(folder, path, reader), checksums)
         return Weights([reader(path)], checksums)
@@ -77,7 +77,7 @@ def checksum(x: np.ndarray) -> int:
     return zlib.crc32(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data)
 
 
-def exported(folder: Path) -> Record:
+def export_record(folder: Path) -> Record:
     """The record an export of ours left in `folder`; empty where it is nobody's or another's."""
     path = folder / RECORD
     return read_json(path) if path.is_file() else {}

@@ -14,7 +14,7 @@ def declarations(family: str) -> Iterator[tuple[str, Declared]]:
     for form in formats_of(family):
         yield f"hf ({form.model_type})", form.expresses
     for name, module in HOMES.items():
-        declared: Declared | None = importlib.import_module(module).declared(family)
+        declared: Declared | None = importlib.import_module(module).declaration(family)
         if declared is not None:
             yield name, declared
 

@@ -11,7 +11,7 @@ from gesso.export.families import elmo_options
 from gesso.export.families.elmo import OPTIONS, SOFTMAX, WEIGHTS, table
 from gesso.export.files.hdf5 import h5py, write_hdf5
 from gesso.export.files.tensors import FolderError
-from gesso.export.stacks.shared import finished, fits, new_export
+from gesso.export.stacks.shared import finish, fits, new_export
 from gesso.export.tables.expressible import Declared, refuse
 from gesso.export.tables.tables import Tree, places, slots, write_tensors
 from gesso.export.tokenizers.files import GivenTokenizer
@@ -22,7 +22,7 @@ from gesso.models.trees import flat
 WORDS, BEYOND = "vocab.txt", "words_beyond.txt"
 
 
-def declared(family: str) -> Declared | None:
+def declaration(family: str) -> Declared | None:
     """What ELMo's files express of a family's config."""
     return elmo_options.EXPRESSES if family == "elmo" else None
 
@@ -62,7 +62,7 @@ def write(
         for name, content in words.items():
             (part / name).write_bytes(content)
         agreement = compare(part, config, params, dtype=dtype)
-        return finished(
+        return finish(
             part, folder, model_type="elmo", dtype=dtype, agreement=agreement, tensors=sums
         )
 

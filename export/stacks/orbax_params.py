@@ -19,7 +19,7 @@ from gesso.export.agreement import Agreement, Written
 from gesso.export.files.tensors import FolderError
 from gesso.export.stacks.elmo_folder import words_of
 from gesso.export.stacks.shared import (
-    finished,
+    finish,
     fits,
     new_export,
     own_places,
@@ -42,7 +42,7 @@ DTYPES = {
 EXPRESSES = EveryField(format="orbax-params", why="config.json is our own config, whole")
 
 
-def declared(family: str) -> Declared | None:
+def declaration(family: str) -> Declared | None:
     """What this format expresses of a family's config."""
     return EXPRESSES
 
@@ -82,7 +82,7 @@ def write(
                 raise FolderError(f"{path} is not what was written when it is read back")
         agreement = Agreement(apart=0.0, bound=0.0, outputs=("params",))
         kind = "orbax-params"
-        return finished(part, folder, model_type=kind, dtype=dtype, agreement=agreement)
+        return finish(part, folder, model_type=kind, dtype=dtype, agreement=agreement)
 
 
 def _cast(path: str, x: Any, dtype: np.dtype) -> np.ndarray:

@@ -43,7 +43,7 @@ def global_attention(config: GPTConfig, params: Tree) -> Model:
     return dataclasses.replace(config, pattern=("global",), window=0), dict(params)
 
 
-def scaled_by_head_dim(config: GPTConfig, params: Tree) -> Model:
+def scale_by_head_dim(config: GPTConfig, params: Tree) -> Model:
     """q.k divided by sqrt(head dim), and the rest of what it was divided by in the queries."""
     if config.attention_scale == "head_dim":
         return config, dict(params)
@@ -60,7 +60,7 @@ def scaled_by_head_dim(config: GPTConfig, params: Tree) -> Model:
     return dataclasses.replace(config, attention_scale="head_dim"), nest(changed)
 
 
-def turned_by_halves(config: GPTConfig, params: Tree) -> Model:
+def turn_by_halves(config: GPTConfig, params: Tree) -> Model:
     """Rotary pairs i and i + half instead of 2i and 2i + 1: the dims of every head in that order,
     in queries and keys alike, whose products do not change."""
     if config.position_encoding != "rotary" or config.rotation == "half":

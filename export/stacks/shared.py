@@ -11,7 +11,7 @@ import numpy as np
 from gesso.export.agreement import Agreement, Written
 from gesso.export.files.folder import new_folder
 from gesso.export.files.tensors import FolderError, Record
-from gesso.export.files.weights import RECORD, exported
+from gesso.export.files.weights import RECORD, export_record
 from gesso.export.tables.tables import Place, Row, Tree, places, slots
 from gesso.export.tokenizers.files import GivenTokenizer, files_of
 from gesso.export.writing_weights import write_weights
@@ -26,11 +26,11 @@ WHOLE = 1 << 62
 @contextlib.contextmanager
 def new_export(folder: str | Path) -> Iterator[Path]:
     """A folder that takes its name when all of it is written; an earlier export gives way."""
-    with new_folder(Path(folder), mine=lambda path: bool(exported(path))) as part:
+    with new_folder(Path(folder), mine=lambda path: bool(export_record(path))) as part:
         yield part
 
 
-def finished(
+def finish(
     part: Path,
     folder: str | Path,
     *,
@@ -54,12 +54,15 @@ def finished(
     )
 
 
-def checked(apart: Mapping[str, float], *, bound: float, where: str) -> Agreement:
+def check_agreement(apart: Mapping[str, float], *, bound: float, where: str) -> Agreement:
     """The agreement of outputs that are `apart` by a share of their largest value.
 
     Raises FolderError where one of them is further apart than `bound`, or not a number.
     """
-    worst = max(apart, key=lambda name: float("inf") if apart[name] != apart[name] else apart[name])
+    worst = max(
+        apart,
+        key=lambda name: float("inf") if apart[name] != apart[name] else apart[name],
+    )
     if not apart[worst] <= bound:
         raise FolderError(
             f"what was written does not give the model's outputs in {where}: {worst} differ by"
@@ -68,7 +71,7 @@ def checked(apart: Mapping[str, float], *, bound: float, where: str) -> Agreemen
     return Agreement(apart=apart[worst], bound=bound, outputs=tuple(sorted(apart)))
 
 
-def apart(theirs: Mapping[str, np.ndarray], ours: Mapping[str, np.ndarray]) -> dict[str, float]:
+def distances(theirs: Mapping[str, np.ndarray], ours: Mapping[str, np.ndarray]) -> dict[str, float]:
     """How far each of their outputs is from ours, as a share of ours' largest value."""
     return {
         name: float(np.abs(x - ours[name]).max() / np.abs(ours[name]).max())

@@ -24,8 +24,8 @@ from jax import export as jax_export
 from gesso.export.agreement import BOUNDS, Written, outputs, probe
 from gesso.export.files.tensors import FolderError
 from gesso.export.stacks.shared import (
-    checked,
-    finished,
+    check_agreement,
+    finish,
     new_export,
     record_of,
     write_own_weights,
@@ -45,7 +45,7 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 
 
 def _recurrent(config: ModelConfig) -> str:
-    if not getattr(config, "recurrent", False):
+    if not (isinstance(config, ELMoConfig) and config.recurrent):
         return ""
     return (
         f"{config.family} models read their rows in a loop whose length a StableHLO program"
@@ -58,7 +58,7 @@ EXPRESSES = EveryField(
 )
 
 
-def declared(family: str) -> Declared | None:
+def declaration(family: str) -> Declared | None:
     """What this format expresses of a family's config."""
     return EXPRESSES
 
@@ -100,7 +100,7 @@ def write(
         }
         (part / "program.json").write_text(json.dumps(about, indent=1) + "\n")
         agreement = _check(part, config, params, dtype=dtype)
-        return finished(part, folder, model_type="stablehlo", dtype=dtype, agreement=agreement)
+        return finish(part, folder, model_type="stablehlo", dtype=dtype, agreement=agreement)
 
 
 def portable(config: Any) -> Any:
@@ -177,4 +177,4 @@ def _check(part: Path, config: ModelConfig, params: Tree, *, dtype: str) -> Any:
         x = np.asarray(theirs[name])
         x = x[mask] if x.shape[:2] == mask.shape else x
         apart[name] = float(np.abs(x - y).max() / max(1e-30, np.abs(y).max()))
-    return checked(apart, bound=BOUNDS[dtype], where="the program read back")
+    return check_agreement(apart, bound=BOUNDS[dtype], where="the program read back")

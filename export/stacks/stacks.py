@@ -48,7 +48,7 @@ def write_stack(
             )
         options = {}
     if vocab:
-        config, params = cropped(config, params, vocab=vocab)
+        config, params = crop(config, params, vocab=vocab)
     writer = importlib.import_module(HOMES[format])
     try:
         return writer.write(path, config, params, tokenizer=tokenizer, **options)
@@ -56,7 +56,7 @@ def write_stack(
         raise with_others(error, config) from None
 
 
-def cropped(config: ModelConfig, params: Tree, *, vocab: int) -> tuple[ModelConfig, Params]:
+def crop(config: ModelConfig, params: Tree, *, vocab: int) -> tuple[ModelConfig, Params]:
     """The model with the first `vocab` rows of its vocabulary. FolderError where it has fewer, or
     a vocabulary for each side."""
     if "vocab" not in {field.name for field in dataclasses.fields(config)}:

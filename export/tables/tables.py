@@ -173,7 +173,7 @@ def read_parameters(
     that is not finite, which no trained weight is: the file is damaged.
     """
     for place in found:
-        arrays = _filled(place, source)
+        arrays = _fill_arrays(place, source)
         for path, slot in zip(place.ours, place.slots, strict=True):
             for letter, resize in (resized or {}).items():
                 if letter in slot.letters and letter not in place.index:
@@ -181,7 +181,7 @@ def read_parameters(
             yield path, arrays.pop(0)  # not held here: whoever takes it may be done with it
 
 
-def _filled(place: Place, source: Tensors) -> list[np.ndarray]:
+def _fill_arrays(place: Place, source: Tensors) -> list[np.ndarray]:
     arrays = [np.empty(slot.shape, np.float32) for slot in place.slots]
     for at, name in place.tensors.items():
         theirs = source.read(name)
@@ -208,13 +208,13 @@ def write_tensors(
     Raises FolderError for a value that is not finite, or not finite in `dtype`.
     """
     for place in found:
-        for name, x in _written(place, params, dtype):
+        for name, x in _write_place(place, params, dtype):
             yield name, x
             if copies and name in copies:
                 yield copies[name], x
 
 
-def _written(
+def _write_place(
     place: Place, params: Mapping[str, Any], dtype: np.dtype
 ) -> Iterator[tuple[str, np.ndarray]]:
     # A function of its own: when it ends nothing holds its parameters, before others are read.

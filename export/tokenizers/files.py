@@ -104,7 +104,7 @@ def _bytes(tokenizer: Tokenizer, model_type: str) -> _Made:
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [_added(END_OF_TEXT, tokenizer.eos)],
+        "added_tokens": [_added_token(END_OF_TEXT, tokenizer.eos)],
         "normalizer": None,
         "pre_tokenizer": {**level, "use_regex": True},
         "post_processor": None,
@@ -233,7 +233,7 @@ def _sequence(name: str, kind: int) -> Record:
     return {"Sequence": {"id": name, "type_id": kind}}
 
 
-def _added(text: str, index: int) -> Record:
+def _added_token(text: str, index: int) -> Record:
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     return {"id": index, "content": text, **flags, "special": True}
 

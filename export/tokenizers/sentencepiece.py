@@ -46,7 +46,7 @@ def definition_of(
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            _added(name, i)
+            _added_token(name, i)
             for i, (name, _, each) in enumerate(pieces)
             if each in (_CONTROL, _UNKNOWN, _USER)
         ],
@@ -131,7 +131,7 @@ def _ending(piece: str, index: int) -> Record:
     }
 
 
-def _added(text: str, index: int) -> Record:
+def _added_token(text: str, index: int) -> Record:
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
     return {"id": index, "content": text, **flags, "special": True}
 

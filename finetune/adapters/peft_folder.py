@@ -252,11 +252,11 @@ def _read_lora(model: Any, f: Fields, tensors: Mapping[str, np.ndarray], folder:
     )  # fmt: skip
     made, shapes = {}, slots(model)
     for name, layers in parts.items():
-        made |= _stacked(name, layers, shapes[name].shape[0], config)
+        made |= _stack(name, layers, shapes[name].shape[0], config)
     return Folder(config=config, adapter=nest(made))
 
 
-def _stacked(
+def _stack(
     name: str,
     layers: Mapping[int | None, tuple[Any, Any, float]],
     count: int,

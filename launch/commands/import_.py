@@ -70,7 +70,7 @@ def take_over(options: Import, run_folder: Path) -> Figures:
     """Make the run folder; returns what was done. Nothing is left where it fails."""
     from gesso.data.tokenizers.load import save_tokenizer
     from gesso.export.files.folder import new_folder
-    from gesso.export.reading import open_folder, report_of, told
+    from gesso.export.reading import open_folder, report_of, summary
     from gesso.models.count import parameters
     from gesso.pretrain.experiment import to_json
     from gesso.pretrain.folder.claim import environment
@@ -106,7 +106,7 @@ def take_over(options: Import, run_folder: Path) -> Figures:
         "writes": opened.model.writes,
         "parameters": parameters(config)["total"],
         "tokenizer": {"kind": tokenizer.kind, "vocab_size": tokenizer.vocab_size},
-        "told": told(origins),
+        "told": summary(origins),
         "buffers": list(opened.buffers),
         "report": report,
     }

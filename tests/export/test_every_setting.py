@@ -19,7 +19,7 @@ from gesso.export.families import elmo
 from gesso.export.formats import formats_of
 from gesso.export.stacks import stablehlo
 from gesso.export.stacks.declared import declarations
-from gesso.export.stacks.elmo_folder import declared as elmo_declared
+from gesso.export.stacks.elmo_folder import declaration as elmo_declared
 from gesso.export.stacks.shared import record_of
 from gesso.export.stacks.stacks import write_stack
 from gesso.export.stacks.to_ctranslate2 import model as ctranslate2_model

@@ -100,7 +100,7 @@ def test_a_file_that_computes_something_else_is_refused(tmp_path, monkeypatch):
     def not_turned(config, params):
         return dataclasses.replace(config, rotation="half"), dict(params)
 
-    monkeypatch.setattr(plainer, "turned_by_halves", not_turned)
+    monkeypatch.setattr(plainer, "turn_by_halves", not_turned)
     with pytest.raises(FolderError, match="does not give the model's outputs in the file read"):
         gguf_model.write(tmp_path / "out", config, params)
     assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from gesso.export.agreement import probe
-from gesso.export.parity import SCRIPT, _differences, asked
+from gesso.export.parity import SCRIPT, _differences, their_batch
 from gesso.export.reading import read_folder
 from gesso.launch import cli
 from gesso.pretrain.exits import DONE
@@ -269,7 +269,7 @@ def made(tmp_path_factory):
         assert cli.main(["export", run, out]) == DONE, name
         config = read_folder(out).config
         for each in (folder / name, Path(out)):
-            np.savez(each / "asked.npz", **asked(config, probe(config)))
+            np.savez(each / "asked.npz", **their_batch(config, probe(config)))
             folders.append(each)
     theirs("run", SCRIPT, *folders)
     return folder

@@ -69,7 +69,7 @@ def test_onnxruntime_gives_the_same_outputs_at_other_sizes(name, tmp_path):
         ours = jax.jit(model.apply)(params, whole_batch(config, batch))
     seen = batch["segments"] != 0
     for output, y in ours.items():
-        x, y = made[onnx_model.renamed(output, ours)], np.asarray(y)
+        x, y = made[onnx_model.their_name(output, ours)], np.asarray(y)
         if x.shape[:2] == seen.shape:
             x, y = x[seen], y[seen]
         assert np.abs(x - y).max() <= 1e-5 * np.abs(y).max(), output

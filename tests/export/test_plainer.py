@@ -28,8 +28,8 @@ EVERYTHING = GPTConfig(
 def test_every_change_together_leaves_the_outputs_alone():
     params = random_params(EVERYTHING)
     config, said = plainer.global_attention(EVERYTHING, params)
-    config, said = plainer.scaled_by_head_dim(config, said)
-    config, said = plainer.turned_by_halves(config, said)
+    config, said = plainer.scale_by_head_dim(config, said)
+    config, said = plainer.turn_by_halves(config, said)
     config, said = plainer.with_biases(config, said, ("mlp", "qkv", "attention_out", "head"))
     config, said = plainer.with_own_head(config, said)
     assert config == dataclasses.replace(
@@ -50,7 +50,7 @@ def test_every_change_together_leaves_the_outputs_alone():
 def test_queries_hold_what_the_scale_was(scale):
     config = dataclasses.replace(CONFIGS["gpt2"], attention_scale=scale)
     params = random_params(config)
-    plain, said = plainer.scaled_by_head_dim(config, params)
+    plain, said = plainer.scale_by_head_dim(config, params)
     assert plain.attention_scale == "head_dim"
     divided = np.array([1.0, 2.0]) if "layer" in scale else np.ones(2)
     grown = 1.0 if scale == "head_dim_and_layer" else 2.0  # sqrt of the head dim, 4
@@ -63,7 +63,7 @@ def test_queries_hold_what_the_scale_was(scale):
 
 def test_what_is_plain_stays_the_same_arrays():
     config, params = CONFIGS["gpt2"], random_params(CONFIGS["gpt2"])
-    for change in (plainer.global_attention, plainer.scaled_by_head_dim, plainer.turned_by_halves):
+    for change in (plainer.global_attention, plainer.scale_by_head_dim, plainer.turn_by_halves):
         plain, said = change(config, params)
         assert plain == config
         same = jax.tree.map(lambda x, y: x is y, params, said)

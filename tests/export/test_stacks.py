@@ -5,7 +5,7 @@ import pytest
 from foreign_folders import CONFIGS, random_params
 
 from gesso.export import FolderError
-from gesso.export.stacks.stacks import STACKS, cropped, write_stack
+from gesso.export.stacks.stacks import STACKS, crop, write_stack
 from gesso.models import build
 
 
@@ -30,17 +30,17 @@ def test_every_format_has_a_writer_that_leaves_an_export(tmp_path):
 
 def test_a_padded_vocabulary_is_cut_before_anything_else():
     config, params = CONFIGS["gpt_j"], random_params(CONFIGS["gpt_j"])
-    small, kept = cropped(config, params, vocab=30)
+    small, kept = crop(config, params, vocab=30)
     assert small.vocab == 30
     assert kept["embed"].shape == (30, 12) and kept["head_bias"].shape == (30,)
     tokens = {"tokens": np.arange(8, dtype=np.int32)[None]}
     ours, theirs = build(config).apply(params, tokens), build(small).apply(kept, tokens)
     assert np.abs(ours["logits"][..., :30] - theirs["logits"]).max() < 1e-5
     with pytest.raises(FolderError, match="vocab 38 is more than the model's 37 rows"):
-        cropped(config, params, vocab=38)
+        crop(config, params, vocab=38)
     joined = CONFIGS["bert2bert"]
     with pytest.raises(FolderError, match="encoder_decoder models have no vocabulary of their own"):
-        cropped(joined, random_params(joined), vocab=3)
+        crop(joined, random_params(joined), vocab=3)
 
 
 def test_requests_that_cannot_be_met_are_refused(tmp_path):

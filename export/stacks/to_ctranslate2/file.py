@@ -12,7 +12,7 @@ from typing import BinaryIO
 import ml_dtypes
 import numpy as np
 
-from gesso.export.files.tensors import FolderError, TensorSpec, damaged
+from gesso.export.files.tensors import FolderError, TensorSpec, damage
 
 # By their number in the file.
 DTYPES = [
@@ -49,14 +49,14 @@ class CTranslate2File:
             with path.open("rb") as f:
                 self._read(f)
         except (struct.error, IndexError, UnicodeDecodeError) as error:
-            raise damaged(path, [f"it is no model.bin ({error})"]) from None
+            raise damage(path, [f"it is no model.bin ({error})"]) from None
 
     def read(self, name: str) -> np.ndarray:
         spec = self.specs[name]
         count = math.prod(spec.shape)
         x = np.fromfile(self._path, spec.dtype, count=count, offset=self._offsets[name])
         if x.size != count:
-            raise damaged(self._path, [f"{name} ends after {x.size} of {count} values"])
+            raise damage(self._path, [f"{name} ends after {x.size} of {count} values"])
         return x.reshape(spec.shape)
 
     def _read(self, f: BinaryIO) -> None:

@@ -19,7 +19,7 @@ from gesso.export.agreement import BOUNDS, Agreement, Written, outputs, probe
 from gesso.export.families import bert_configs, gpt_base, t5
 from gesso.export.files.tensors import FolderError, Record
 from gesso.export.stacks import plainer
-from gesso.export.stacks.shared import apart, checked, finished, fits, new_export
+from gesso.export.stacks.shared import check_agreement, distances, finish, fits, new_export
 from gesso.export.stacks.to_ctranslate2 import table as ctranslate2_table
 from gesso.export.stacks.to_ctranslate2.file import CTranslate2File, write_variable, write_word
 from gesso.export.stacks.to_ctranslate2.reading import config_of, table_of
@@ -86,7 +86,7 @@ EXPRESSES = {
 }
 
 
-def declared(family: str) -> Declared | None:
+def declaration(family: str) -> Declared | None:
     """What this format expresses of a family's config."""
     return EXPRESSES.get(family)
 
@@ -140,7 +140,7 @@ def write(
             _write(f, spec, found, dtype)
         agreement = _check(part, spec, config, params, dtype)
         kind = f"ctranslate2 {spec.name}"
-        return finished(part, folder, model_type=kind, dtype=dtype, agreement=agreement)
+        return finish(part, folder, model_type=kind, dtype=dtype, agreement=agreement)
 
 
 def spec_of(config: ModelConfig, params: Tree) -> Spec:
@@ -160,8 +160,8 @@ def spec_of(config: ModelConfig, params: Tree) -> Spec:
 
 def _decoder(config: GPTConfig, params: Tree) -> Spec:
     config, said = plainer.global_attention(config, params)
-    config, said = plainer.scaled_by_head_dim(config, said)
-    config, said = plainer.turned_by_halves(config, said)
+    config, said = plainer.scale_by_head_dim(config, said)
+    config, said = plainer.turn_by_halves(config, said)
     rows, settings = ctranslate2_table.decoder(config)
     tied = {"decoder/projection/weight": "decoder/embeddings/weight"}
     return Spec(
@@ -264,8 +264,8 @@ def _check(folder: Path, spec: Spec, config: ModelConfig, params: Tree, dtype: s
     check(found, file)
     batch = probe(config)
     read = nest(dict(read_parameters(found, file)))
-    return checked(
-        apart(outputs(theirs, read, batch), outputs(config, params, batch)),
+    return check_agreement(
+        distances(outputs(theirs, read, batch), outputs(config, params, batch)),
         bound=BOUNDS[dtype],
         where="the file read back",
     )

@@ -23,7 +23,7 @@ from gesso.export.families import bert_configs, gpt_base
 from gesso.export.families.bert import norm
 from gesso.export.files.tensors import FolderError
 from gesso.export.stacks import plainer
-from gesso.export.stacks.shared import apart, checked, finished, fits, new_export
+from gesso.export.stacks.shared import check_agreement, distances, finish, fits, new_export
 from gesso.export.stacks.to_gguf.reading import GGUFFile, config_of
 from gesso.export.stacks.to_gguf.tokenizer import add_tokenizer
 from gesso.export.tables.expressible import Declared, Expressible, refuse
@@ -135,7 +135,7 @@ EXPRESSES = {
 }
 
 
-def declared(family: str) -> Declared | None:
+def declaration(family: str) -> Declared | None:
     """What this format expresses of a family's config."""
     return EXPRESSES.get(family)
 
@@ -188,7 +188,7 @@ def write(
         _write_tensors(writer, found, flat(graph.params), dtype)
         agreement = _check(part / FILE, graph, config, params, dtype)
         kind = f"gguf {graph.architecture}"
-        return finished(part, folder, model_type=kind, dtype=dtype, agreement=agreement)
+        return finish(part, folder, model_type=kind, dtype=dtype, agreement=agreement)
 
 
 def graph_of(config: ModelConfig, params: Tree) -> Graph:
@@ -206,8 +206,8 @@ def graph_of(config: ModelConfig, params: Tree) -> Graph:
 def _decoder(config: GPTConfig, params: Tree) -> Graph:
     shared, learned = config.block == "parallel_shared_norm", config.position_encoding == "learned"
     config, said = plainer.global_attention(config, params)
-    config, said = plainer.scaled_by_head_dim(config, said)
-    config, said = plainer.turned_by_halves(config, said)
+    config, said = plainer.scale_by_head_dim(config, said)
+    config, said = plainer.turn_by_halves(config, said)
     config, said = plainer.with_biases(config, said, ("qkv", "attention_out", "mlp"))
     if shared:
         config, said = plainer.with_biases(config, said, ("head",))
@@ -299,8 +299,8 @@ def _check(path: Path, graph: Graph, config: ModelConfig, params: Tree, dtype: s
     check(found, file)
     batch = probe(config)
     read = nest(dict(read_parameters(found, file)))
-    return checked(
-        apart(outputs(theirs, read, batch), outputs(config, params, batch)),
+    return check_agreement(
+        distances(outputs(theirs, read, batch), outputs(config, params, batch)),
         bound=BOUNDS[dtype],
         where="the file read back",
     )

@@ -26,8 +26,8 @@ from gesso.export.agreement import Written, outputs, probe
 from gesso.export.files.tensors import FolderError
 from gesso.export.formats import format_for
 from gesso.export.stacks.shared import (
-    checked,
-    finished,
+    check_agreement,
+    finish,
     fits,
     new_export,
     own_places,
@@ -41,7 +41,7 @@ from gesso.export.tables.expressible import Declared, EveryField, refuse
 from gesso.export.tables.tables import Tree
 from gesso.export.tokenizers.files import GivenTokenizer
 from gesso.models import build
-from gesso.models.config import ModelConfig
+from gesso.models.config import ELMoConfig, ModelConfig
 from gesso.models.trees import flat
 
 # onnxruntime's kernels sum in another order than XLA's.
@@ -70,7 +70,7 @@ OUTPUTS = {
 
 
 def _recurrent(config: ModelConfig) -> str:
-    if not getattr(config, "recurrent", False):
+    if not (isinstance(config, ELMoConfig) and config.recurrent):
         return ""
     return f"{config.family} models read their rows in a loop, which is not written as ONNX"
 
@@ -80,7 +80,7 @@ EXPRESSES = EveryField(
 )
 
 
-def declared(family: str) -> Declared | None:
+def declaration(family: str) -> Declared | None:
     """What this format expresses of a family's config."""
     return EXPRESSES
 
@@ -110,10 +110,10 @@ def write(
             graph = Graph(weights, location="model.onnx.data")
             _trace(graph, model, flat(params))
             graph.save(part / "model.onnx", producer="gesso")
-        model_type = _published(part, config)
+        model_type = _write_published(part, config)
         write_tokenizer(part, tokenizer, config, model_type=model_type)
-        agreement = checked(_apart(part, config, params), bound=BOUND, where="onnxruntime")
-        return finished(part, folder, model_type="onnx", dtype="float32", agreement=agreement)
+        agreement = check_agreement(_apart(part, config, params), bound=BOUND, where="onnxruntime")
+        return finish(part, folder, model_type="onnx", dtype="float32", agreement=agreement)
 
 
 def names_of(config: ModelConfig) -> dict[str, str]:
@@ -123,7 +123,7 @@ def names_of(config: ModelConfig) -> dict[str, str]:
     return {leaf: named[leaf] for leaf in leaves if leaf in named}
 
 
-def renamed(output: str, among: Mapping[str, Any]) -> str:
+def their_name(output: str, among: Mapping[str, Any]) -> str:
     """An output's name in transformers; its own where that belongs to another output here."""
     theirs = OUTPUTS.get(output, output)
     return output if theirs != output and theirs in among else theirs
@@ -141,10 +141,10 @@ def _trace(graph: Graph, model: Any, params: Tree) -> None:
     made = add_program(graph, traced.jaxpr, jax.tree.leaves((weights, inputs)))
     infos: Any = traced.out_info
     for (name, info), value in zip(sorted(infos.items()), made, strict=True):
-        graph.output(renamed(name, infos), graph.whole(value, dims_of(info.shape)))
+        graph.output(their_name(name, infos), graph.whole(value, dims_of(info.shape)))
 
 
-def _published(part: Path, config: ModelConfig) -> str:
+def _write_published(part: Path, config: ModelConfig) -> str:
     """Write config.json where a published format says the model; its model type or our family."""
     try:
         form = format_for(config)
@@ -179,7 +179,7 @@ def _apart(part: Path, config: ModelConfig, params: Tree) -> dict[str, float]:
     apart = {}
     ours = outputs(config, params, batch)
     for name, y in ours.items():
-        x: Any = theirs[renamed(name, ours)]
+        x: Any = theirs[their_name(name, ours)]
         x = x[mask] if x.shape[:2] == mask.shape else x
         apart[name] = float(np.abs(x - y).max() / max(1e-30, np.abs(y).max()))
     return apart

@@ -26,8 +26,8 @@ def dot_general(graph: Graph, equation: Any, inputs: list[Value]) -> Value:
         if made is not None:
             return made
     if len(free_a) == len(free_b) == len(summed_a) == 1:
-        a = _ordered(graph, a, [*batch_a, *free_a, *summed_a])
-        b = _ordered(graph, b, [*batch_b, *summed_b, *free_b])
+        a = _order(graph, a, [*batch_a, *free_a, *summed_a])
+        b = _order(graph, b, [*batch_b, *summed_b, *free_b])
         return Value(graph.node("MatMul", a, b), shape)
     return Value(graph.node("Einsum", a, b, equation=_letters(equation)), shape)
 
@@ -63,7 +63,7 @@ def gather(graph: Graph, equation: Any, inputs: list[Value]) -> Value:
         *zip(dims.offset_dims, others, strict=True),
     ):
         order[to] = source
-    return _ordered(graph, made, order)
+    return _order(graph, made, order)
 
 
 def _run_of(graph: Graph, equation: Any, table: Value, axis: int, start: int) -> Value:
@@ -115,7 +115,7 @@ def _numbers(x: Value, axes: Any) -> list[Any]:
     return [x.shape[axis] for axis in axes]
 
 
-def _ordered(graph: Graph, x: Value, order: list[int]) -> Value:
+def _order(graph: Graph, x: Value, order: list[int]) -> Value:
     if order == sorted(order):
         return x
     return Value(graph.node("Transpose", x, perm=order), tuple(x.shape[axis] for axis in order))

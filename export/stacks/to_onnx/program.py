@@ -105,13 +105,13 @@ def _equation(graph: Graph, equation: Any, inputs: list[Value]) -> list[Value]:
         isinstance(each.what, np.ndarray) and each.shape == shape
         for each, shape in zip(inputs, shapes, strict=True)
     ) and not any(isinstance(d, str) for d in dims_of(equation.outvars[0].aval.shape)):
-        return [_constant(np.asarray(_computed(equation, inputs)))]
+        return [_constant(np.asarray(_compute(equation, inputs)))]
     if name not in RULES:
         raise FolderError(f"the ONNX writer has no rule for {name!r} of JAX, which this model uses")
     return [RULES[name](graph, equation, inputs)]
 
 
-def _computed(equation: Any, inputs: Sequence[Value]) -> Any:
+def _compute(equation: Any, inputs: Sequence[Value]) -> Any:
     """What needs no input of the graph is computed here."""
     return equation.primitive.bind(*(each.what for each in inputs), **equation.params)
 
