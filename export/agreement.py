@@ -98,7 +98,7 @@ def probe(
             batch[name] = random.integers(lowest, size, (rows, length), np.int32)
         elif name == "token_types":
             batch[name] = random.integers(0, size, (rows, length), np.int32)
-        elif isinstance(config, ELMoConfig):
+        elif name == "characters" and isinstance(config, ELMoConfig):
             shape = (rows, length, config.characters)
             batch[name] = random.integers(0, size, shape, np.int32)
         elif name in ("segments", "source_segments"):

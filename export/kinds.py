@@ -44,6 +44,6 @@ def kind_of(folder: Path) -> Kind:
         return Kind(fields, elmo.FORMAT, lambda config: elmo.weights_in(folder))
     there = ", ".join(sorted(each.name for each in folder.iterdir())[:8]) or "no files"
     raise FolderError(
-        f"{folder} is no checkpoint that is known: it has no {CONFIG} (transformers),"
+        f"{folder} is not a known checkpoint: it has no {CONFIG} (transformers),"
         f" *{elmo.OPTIONS} (ELMo) or shard_0 (mesh-transformer-jax); there are {there}"
     )

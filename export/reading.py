@@ -52,7 +52,7 @@ class Parameter:
 @dataclass(frozen=True, kw_only=True)
 class Imported:
     """What `read_folder` found. params: nested dicts of float32 numpy arrays. tokenizer: its files
-    by name. report: every parameter's origin. buffers: tensors that are no weights, by name."""
+    by name. report: every parameter's origin. buffers: non-weight tensors, by name."""
 
     config: Any
     params: Params

@@ -77,7 +77,7 @@ def read(f: Fields) -> GPTConfig:
         f.problem(f"sliding_window: {window!r} must be a number of tokens or null")
         window = None
     if f.record.get("model_type") == "llama" and window is not None:
-        f.problem(f"sliding_window: {window} is no field of llama")
+        f.problem(f"sliding_window: {window} is not a field of llama")
     return GPTConfig(
         **shared,
         key_heads=0 if keys in (None, heads) else f.integer("num_key_value_heads"),

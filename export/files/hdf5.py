@@ -44,7 +44,7 @@ class Hdf5File:
         if found.external or found.is_virtual:
             raise FolderError(f"{self._path}: the values of {name} are in another file")
         if found.shape is None or found.dtype.hasobject:
-            raise FolderError(f"{self._path}: {name} is no array of numbers ({found.dtype})")
+            raise FolderError(f"{self._path}: {name} is not an array of numbers ({found.dtype})")
         dtype = found.dtype.newbyteorder("=")
         self.specs[name] = TensorSpec(dtype, tuple(found.shape), self._path.name)
 

@@ -127,7 +127,7 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
             raise
         raise damage(path, [f"its header is not readable ({error})"]) from None
     if not isinstance(header, dict):
-        raise damage(path, ["its header is no JSON object"])
+        raise damage(path, ["its header is not a JSON object"])
     return header, 8 + length
 
 

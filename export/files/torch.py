@@ -52,7 +52,7 @@ class TorchFile:
         entries = {info.filename: info for info in self._zip.infolist()}
         found = [name for name in entries if name.split("/")[1:] == ["data.pkl"]]
         if len(found) != 1:
-            raise FolderError(f"{self._path}: a zip without a data.pkl is no PyTorch checkpoint")
+            raise FolderError(f"{self._path}: a zip without a data.pkl is not a PyTorch checkpoint")
         if entries[found[0]].file_size > _DESCRIPTION_LIMIT:
             raise FolderError(f"{self._path}: {found[0]} is too large for a list of tensors")
         if any(info.compress_type != zipfile.ZIP_STORED for info in entries.values()):
@@ -118,4 +118,4 @@ def _not_a_zip(path: Path) -> str:
         )
     if first.startswith(b"version "):
         return f"{path} is a Git LFS pointer, not the file; `git lfs pull` gets it"
-    return f"{path} is no PyTorch checkpoint, or one that is cut off; copy or download it again"
+    return f"{path} is not a PyTorch checkpoint, or one that is cut off; copy or download it again"

@@ -150,7 +150,7 @@ def _refusal(source: str, what: str) -> FolderError:
 def _storage(reference: Any) -> Storage:
     kind, dtype, key, _, count = reference
     if kind != "storage" or not isinstance(dtype, np.dtype) or not isinstance(key, str):
-        raise ValueError(f"a reference to {kind!r} that is no storage")
+        raise ValueError(f"a reference to {kind!r} that is not a storage")
     return Storage(dtype, key, _natural(count))
 
 

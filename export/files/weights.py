@@ -78,7 +78,7 @@ def checksum(x: np.ndarray) -> int:
 
 
 def export_record(folder: Path) -> Record:
-    """The record an export of ours left in `folder`; empty where it is nobody's or another's."""
+    """The record an export of ours left in `folder`; {} if it has none, or another tool's."""
     path = folder / RECORD
     return read_json(path) if path.is_file() else {}
 

@@ -89,5 +89,5 @@ def _cast(path: str, x: Any, dtype: np.dtype) -> np.ndarray:
     with np.errstate(over="ignore"):
         cast = np.asarray(x).astype(dtype)
     if not np.isfinite(cast).all():
-        raise FolderError(f"{path} holds values that are no finite number in {dtype}")
+        raise FolderError(f"{path} holds NaN or infinite values in {dtype}")
     return cast

@@ -155,7 +155,7 @@ def check(found: Sequence[Place], source: Tensors) -> None:
             elif specs[name].dtype not in FLOATS:
                 problems.append(f"{name} is {specs[name].dtype}, and a weight is a float")
     problems += [
-        f"{name} {specs[name]} in {specs[name].file} is no parameter of this model"
+        f"{name} {specs[name]} in {specs[name].file} is not a parameter of this model"
         for name in sorted(specs.keys() - wanted)
     ]
     if problems:
@@ -284,7 +284,7 @@ def _finite(name: str, x: np.ndarray) -> None:
     slices = [x] if not x.ndim else (x[i : i + step] for i in range(0, len(x), step))
     if bad := sum(0 if (f := np.isfinite(each)).all() else int((~f).sum()) for each in slices):
         raise FolderError(
-            f"tensor {name} {x.dtype}{list(x.shape)} holds {bad} values that are no finite number"
+            f"tensor {name} {x.dtype}{list(x.shape)} holds {bad} NaN or infinite values"
         )
 
 

@@ -1,4 +1,4 @@
-"""Changes of values that no layout can say, each with its inverse, both keeping the shape; and
+"""Changes of values that no layout expresses, each with its inverse, both keeping the shape; and
 copies from one layout to another."""
 
 import math

@@ -58,7 +58,7 @@ def modules_of(model: Any, adapted: Mapping[str, Any]) -> list[Module]:
         if not chosen:
             continue
         if len(place.groups) != 2 or place.row.transform != "same":
-            raise FolderError(f"{chosen[0]} is no matrix in {place.row.theirs}")
+            raise FolderError(f"{chosen[0]} is not a matrix in {place.row.theirs}")
         for at, tensor in place.tensors.items():
             layer = at[0] if at else None
             name = tensor.removeprefix(bare).removesuffix(".weight")

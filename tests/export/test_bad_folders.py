@@ -52,7 +52,7 @@ def test_a_missing_tensor(folder):
 
 def test_an_extra_tensor(folder):
     change(folder, **{"more.weight": np.ones((2, 12), np.float32)})
-    refused(folder, "transformer.more.weight float32[2,12]", "is no parameter of this model")
+    refused(folder, "transformer.more.weight float32[2,12]", "is not a parameter of this model")
 
 
 def test_a_misshapen_tensor(folder):
@@ -69,7 +69,7 @@ def test_a_tensor_that_is_no_number(folder):
     x = load_file(folder / "model.safetensors")[NAME].copy()
     x[3, 7] = np.nan
     change(folder, **{NAME: x})
-    refused(folder, f"tensor {NAME} float32[12, 48] holds 1 values that are no finite number")
+    refused(folder, f"tensor {NAME} float32[12, 48] holds 1 NaN or infinite values")
 
 
 @pytest.mark.parametrize("left", [0, 4, 8, 300, -4])

@@ -184,7 +184,7 @@ def test_tensors_that_do_not_fit(folder):
     refused(folder, "CNN/W_cnn_1 is int32, and a weight is a float")
     with h5py.File(folder / "softmax.hdf5", "r+") as f:
         f["softmax/W2"] = np.ones(3, np.float32)
-    refused(folder, "softmax/W2 float32[3] in softmax.hdf5 is no parameter of this model")
+    refused(folder, "softmax/W2 float32[3] in softmax.hdf5 is not a parameter of this model")
 
 
 def test_float16_and_the_other_byte_order_are_read(folder):
@@ -264,7 +264,7 @@ def test_options_that_cannot_be_honoured(folder, changes, told):
         ({"filters": [[1, 4], [30, 5]]}, "widths are from 1 to the 9 characters"),
         ({"activation": "gelu"}, "activation: 'gelu' is not supported"),
         ({"embedding": {"dim": 3, "trained": True}}, "trained"),
-        ({"n_highway": 1}, "CNN_high_1/W_carry float32[9,9] in weights.hdf5 is no parameter"),
+        ({"n_highway": 1}, "CNN_high_1/W_carry float32[9,9] in weights.hdf5 is not a parameter"),
     ],
 )
 def test_characters_that_cannot_be_read(folder, changes, told):
@@ -276,7 +276,7 @@ def test_characters_that_cannot_be_read(folder, changes, told):
 
 def test_a_folder_of_two_models_or_none(folder, tmp_path):
     (tmp_path / "empty").mkdir()
-    refused(tmp_path / "empty", "no checkpoint that is known", "options.json (ELMo)")
+    refused(tmp_path / "empty", "not a known checkpoint", "options.json (ELMo)")
     (folder / "other_options.json").write_text("{}")
     refused(folder, "2 options files")
     (folder / "other_options.json").unlink()

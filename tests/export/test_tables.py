@@ -82,7 +82,7 @@ def test_every_misfit_is_named_with_both_shapes():
     told = str(raised.value)
     assert "h.0.w has shape [6, 36], but q and k and v of this config needs [36, 6]" in told
     assert "h.1.w [36, 6] (q and k and v) is missing" in told
-    assert "extra float32[5,2] in memory is no parameter of this model" in told
+    assert "extra float32[5,2] in memory is not a parameter of this model" in told
 
 
 def test_a_weight_is_a_float():

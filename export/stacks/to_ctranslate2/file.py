@@ -49,7 +49,7 @@ class CTranslate2File:
             with path.open("rb") as f:
                 self._read(f)
         except (struct.error, IndexError, UnicodeDecodeError) as error:
-            raise damage(path, [f"it is no model.bin ({error})"]) from None
+            raise damage(path, [f"it is not a model.bin ({error})"]) from None
 
     def read(self, name: str) -> np.ndarray:
         spec = self.specs[name]

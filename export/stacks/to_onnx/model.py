@@ -157,7 +157,7 @@ def _write_published(part: Path, config: ModelConfig) -> str:
 def _finite(path: str, x: Any) -> np.ndarray:
     array = np.asarray(x, np.float32)
     if not np.isfinite(array).all():
-        raise FolderError(f"{path} holds values that are no finite number")
+        raise FolderError(f"{path} holds NaN or infinite values")
     return array
 
 
