@@ -1,7 +1,7 @@
 """Byte-level BPE as GPT-2, GPT-Neo, GPT-J and GPT-NeoX use it.
 
 Two engines give the same ids. tiktoken's is about five times as fast and takes over where it is
-proven equal (`tokenizer_merges.tiktoken_ranks`) and agrees with `tokenizers` on a probe set; any
+proven equal (`tiktoken_ranks` in merges.py) and agrees with `tokenizers` on a probe set; any
 other file (a normaliser, added tokens that are text, other splitting) goes to `tokenizers`.
 """
 
