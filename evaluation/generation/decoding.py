@@ -107,10 +107,10 @@ class OverRows:
             return tree
         split = NamedSharding(self.mesh, P(BATCH_AXES))
 
-        def placed(leaf: Any) -> jax.Array:
+        def put(leaf: Any) -> jax.Array:
             return jax.make_array_from_callback(leaf.shape, split, lambda at: leaf[at])
 
-        return jax.tree.map(placed, tree)
+        return jax.tree.map(put, tree)
 
 
 def over_rows(params: Any) -> OverRows:

@@ -146,7 +146,7 @@ class _Reader:
         options = [prompt[len(body) :] + option for option in options]
         given = self._ids(body)
         wholes = [self._ids(body + option) for option in options]
-        borders = [_shared_prefix(given, whole) for whole in wholes]
+        borders = [_common_prefix(given, whole) for whole in wholes]
         shared = min(borders)
         before, source = given[:shared] or [eos], []
         if self._framing is not None:
@@ -195,7 +195,7 @@ def _check(number: int, question: Question) -> None:
         )
 
 
-def _shared_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
     count = 0
     for one, other in zip(first, second, strict=False):
         if one != other:
