@@ -14,8 +14,14 @@ PACKAGES = tuple(
         if path.parent.name not in {"tests", "benchmarks"}
     )
 )
-# Words that end like a participle and are none.
+# Words that end like a participle and are none, and participles that do not end like one.
 _VERBS_AND_NOUNS = {"embed", "feed", "seed", "need", "speed", "proceed", "exceed", "shed", "bed"}
+_IRREGULAR = {
+    "begun", "bent", "born", "bought", "bound", "broken", "brought", "built", "caught", "chosen",
+    "done", "drawn", "found", "frozen", "given", "gone", "grown", "held", "hidden", "kept", "known",
+    "laid", "left", "lent", "lost", "made", "meant", "paid", "said", "seen", "sent", "shown",
+    "sought", "spent", "spoken", "taken", "taught", "thrown", "told", "torn", "worn", "written",
+}  # fmt: skip
 
 
 def dotted(path: Path) -> str:
@@ -149,7 +155,7 @@ def counts(text: str, file: str) -> Counts:
 def is_participle(function: str) -> bool:
     """Whether a function's name begins with a past participle: `restored`, `_saved_state`."""
     word = function.strip("_").split("_")[0]
-    return word.endswith("ed") and word not in _VERBS_AND_NOUNS
+    return word in _IRREGULAR or (word.endswith("ed") and word not in _VERBS_AND_NOUNS)
 
 
 def everywhere() -> Counts:

@@ -10,10 +10,10 @@ import numpy as np
 from gesso.data.labelled.store import TaskStore
 from gesso.data.tokenizers.base import Tokenizer
 from gesso.objectives.base import Term
-from gesso.objectives.config import ClassifyConfig, RegressConfig
 from gesso.objectives.cross_entropy import cross_entropy
 from gesso.objectives.given import ModelSettings, Module
 from gesso.objectives.labelled.base import Labelled, negative_log
+from gesso.objectives.labelled.config import ClassifyConfig, RegressConfig
 
 Leaves = dict[str, np.ndarray]
 

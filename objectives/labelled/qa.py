@@ -10,9 +10,9 @@ import numpy as np
 from gesso.data.labelled.store import TaskStore
 from gesso.data.tokenizers.base import Tokenizer
 from gesso.objectives.base import Term
-from gesso.objectives.config import QAConfig
 from gesso.objectives.given import ModelSettings, Module
 from gesso.objectives.labelled.base import Labelled
+from gesso.objectives.labelled.config import QAConfig
 
 
 class QA(Labelled):
