@@ -190,7 +190,9 @@ def _show(made: Figures) -> None:
             f"  {each['origin']:8}{each['path']:32} {shape:18} {each['tensors']}", markup=False
         )
     if made["buffers"]:
-        console.print(f"  {len(made['buffers'])} buffers in the files are no weights", style="dim")
+        console.print(
+            f"  {len(made['buffers'])} non-weight buffers in the files are ignored", style="dim"
+        )
     console.print(made["told"], markup=False)
     generate = f'gesso generate {made["run"]} --prompt "..."\n' if made["writes"] else ""
     console.print(
