@@ -44,6 +44,14 @@ class Facts:
     characters: int = 0
     attention: Way = "dense"
     remat: Remat = "none"
+    unroll: int = 1
+    encoder_layers: int = 0
+    decoder_layers: int = 0
+
+    @property
+    def period(self) -> tuple[str, ...]:
+        """The kinds of attention of its layers in turn, as often as the pattern needs."""
+        return ("all",)
 
     @property
     def longest(self) -> int | None:

@@ -44,6 +44,8 @@ class Objective(Protocol):
     companions: whether rows come with rows of other documents ("other_tokens", ...), as next
     sentence prediction needs. framing: how labelled examples become rows, of TASKS alone (None of
     others); these also have `scored`, which gives what `__call__` does and what is predicted.
+    whole_texts: whether every token of a document but its first is a target of the first term; None
+    means that it is so where rows overlap.
     """
 
     terms: Mapping[str, Term]
@@ -53,6 +55,7 @@ class Objective(Protocol):
     companions: bool
     carry: Mapping[str, str] = {}
     framing: FrameConfig | None = None
+    whole_texts: bool | None = None
 
     def check(self, take: Take) -> None:
         """Raise ValueError where a corpus is not what the objective needs (a separator in every

@@ -22,7 +22,8 @@ def make_mesh(config: MeshConfig, *, devices: Sequence[Any] | None = None) -> Me
     devices = list(jax.devices() if devices is None else devices)
     sizes = config.sizes(len(devices))
     shape = tuple(sizes[axis] for axis in AXES)
-    slices = {getattr(device, "slice_index", 0) for device in devices}
+    # Only TPUs have slices.
+    slices = {device.slice_index if hasattr(device, "slice_index") else 0 for device in devices}
     if len(slices) > 1 and sizes["replica"] % len(slices) == 0:
         across = (len(slices), 1, 1, 1, 1)
         within = (sizes["replica"] // len(slices), *shape[1:])

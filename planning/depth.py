@@ -19,8 +19,9 @@ SHALLOW = (2, 4)
 def depths_of(e: Experiment) -> dict[str, int]:
     """{setting of the model: layers} of all its stacks; empty where they cannot be cut."""
     names = ("layers", "encoder_layers", "decoder_layers")
-    found = {name: getattr(e.model, name) for name in names if hasattr(e.model, name)}
-    return {} if getattr(e.model, "recurrent", False) else found
+    own = {each.name for each in dataclasses.fields(e.model)}
+    found = {name: getattr(e.model, name) for name in names if name in own}
+    return {} if e.model.reads_in_turn else found
 
 
 def can_be_cut(e: Experiment) -> bool:
@@ -33,7 +34,7 @@ def can_be_cut(e: Experiment) -> bool:
 
 def is_written_out(e: Experiment) -> bool:
     """Whether the layers stand one after another in the program, rather than in a loop."""
-    return getattr(e.model, "unroll", 1) >= _periods(e) > 1
+    return e.model.unroll >= _periods(e) > 1
 
 
 def cut(e: Experiment, *, turns: int) -> Experiment:
@@ -81,7 +82,7 @@ def turns_of(e: Experiment) -> float:
 
 def _turn(e: Experiment) -> int:
     """Layers of one turn."""
-    return _period(e) * (1 if is_written_out(e) else getattr(e.model, "unroll", 1))
+    return _period(e) * (1 if is_written_out(e) else e.model.unroll)
 
 
 def _periods(e: Experiment) -> int:
@@ -89,7 +90,7 @@ def _periods(e: Experiment) -> int:
 
 
 def _period(e: Experiment) -> int:
-    return len(getattr(e.model, "period", ("all",)))
+    return len(e.model.period)
 
 
 def _by_kind(found: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, Any]]:

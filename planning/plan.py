@@ -82,7 +82,7 @@ def estimate(experiment: Experiment, where: Topology) -> dict[str, Any]:
         "save_attention": 0.3,
         "dots": 0.05,
         "save_qkv_attention_mlp": 0.03,
-    }.get(getattr(e.model, "remat", "none"), 0.0)
+    }.get(e.model.remat, 0.0)
     forward_and_back = flops_per_token(e.model, e.length) * program["tokens_per_step"]
     program["executed_flops"] = program["model_flops"] + again * forward_and_back
     whole = program["parameters"]["total"] * BYTES[e.precision.params]
@@ -147,7 +147,7 @@ def _execution(e: Experiment, traced: Any, devices: Any) -> tuple[float, float]:
     from gesso.planning.program_flops import count_flops
 
     executed = count_flops(traced.jaxpr)
-    if getattr(e.model, "attention", "") != "splash":
+    if e.model.attention != "splash":
         return executed, 0.0
     plain = dataclasses.replace(e, model=dataclasses.replace(e.model, attention="blocks"))
     whole = count_flops(lay_out(plain, devices).trace().jaxpr)

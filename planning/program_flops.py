@@ -6,7 +6,7 @@ from typing import Any
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 
-def count_flops(jaxpr: Any) -> float:
+def count_flops(jaxpr: ClosedJaxpr | Jaxpr) -> float:
     """FLOPs of all matrix products of a (closed) jaxpr: 2 per multiply-add, loops multiplied out.
 
     Of a program for many devices, those of all devices together. Of a conditional, the dearest
@@ -14,7 +14,8 @@ def count_flops(jaxpr: Any) -> float:
     a Pallas kernel does: its program does not say how much of its grid it skips.
     """
     total = 0.0
-    for each in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+    program = jaxpr.jaxpr if isinstance(jaxpr, ClosedJaxpr) else jaxpr
+    for each in program.eqns:
         if each.primitive.name == "dot_general":
             total += _product(each)
             continue

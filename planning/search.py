@@ -107,7 +107,8 @@ def why(best: Candidate, others: list[Candidate]) -> list[str]:
 
 def remat_of(experiment: Experiment) -> str:
     """The model's remat policy; empty for a family that has none."""
-    return getattr(experiment.model, "remat", "")
+    own = {each.name for each in dataclasses.fields(experiment.model)}
+    return experiment.model.remat if "remat" in own else ""
 
 
 def _remats(experiment: Experiment) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from gesso.models.layers.settings import FUSED
+from gesso.objectives.labelled.config import LabelledConfig
 from gesso.partitioning.config import OPTIMIZER_OVER, PARAMETERS_OVER
 from gesso.planning.topology import Topology
 from gesso.pretrain.experiment import Experiment
@@ -79,7 +80,8 @@ def memory_of(e: Experiment, found: dict[str, Any]) -> dict[str, Any]:
     tokens = rows * e.length / sizes["sequence"]
     width = BYTES[e.precision.compute]
     letters, layers = e.model.sizes, _layers(e)
-    chunk = getattr(e.objective, "chunk_tokens", 0) or e.batch * e.length / e.microbatches
+    own = 0 if isinstance(e.objective, LabelledConfig) else e.objective.chunk_tokens
+    chunk = own or e.batch * e.length / e.microbatches
     logit_tokens = min(tokens, chunk / sizes["rows"] / sizes["sequence"])
     trained = memory["trained"]
     estimates = {
@@ -216,8 +218,8 @@ def _layer_bytes(found: dict[str, Any], layers: int, width: int) -> float:
 
 def _layers(e: Experiment) -> int:
     """Of all stacks together."""
-    sides = [getattr(e.model, name, 0) for name in ("encoder_layers", "decoder_layers")]
-    return max(1, e.model.sizes.get("Z", 0), sum(sides))
+    sides = e.model.encoder_layers + e.model.decoder_layers
+    return max(1, e.model.sizes.get("Z", 0), sides)
 
 
 def _weights_bytes(e: Experiment) -> float:

@@ -168,7 +168,7 @@ def _compile(config: Any, sizes: tuple[int, int, int], everywhere: NamedSharding
 
     def start(params: Any) -> Sums:
         batch = {name: jnp.ones((1, 2), jnp.int32) for name in ("tokens", "source")}
-        if getattr(config, "reads", "") == "characters":
+        if config.reads == "characters":
             batch["characters"] = jnp.zeros((1, 2, config.characters), jnp.int32)
         shape = jax.eval_shape(layers_of, params, batch)
         depth, width = shape.shape[0], shape.shape[-1]
@@ -225,7 +225,7 @@ def _read(
     if model.has_encoder:
         start = np.zeros((len(tokens), 1), np.int32)
         return {"source": tokens, "source_segments": segments, "tokens": start}
-    if getattr(model.config, "reads", "") != "characters":
+    if model.config.reads != "characters":
         return {"tokens": tokens, "segments": segments}
     from gesso.data.tokenizers.words import shorten
 

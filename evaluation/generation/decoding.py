@@ -56,7 +56,7 @@ def take_rows(cache: Any, rows_R: jax.Array, *, source: Literal["take", "keep"])
     is taken too, or is already that of these rows."""
 
     def taken(path: Any, leaf: jax.Array) -> jax.Array:
-        names = [str(getattr(key, "name", getattr(key, "key", key))) for key in path]
+        names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
         letters = names[-1].rpartition("_")[2]
         if not letters.isupper() or "B" not in letters or (source == "keep" and "source" in names):
             return leaf
@@ -86,7 +86,8 @@ def until(ids: list[int], end: int) -> list[int]:
 
 def replication(params: Any) -> NamedSharding | None:
     """Where params are split over a mesh, the placement in which every host sees all tokens."""
-    placed = getattr(jax.tree.leaves(params)[0], "sharding", None)
+    first = jax.tree.leaves(params)[0]
+    placed = first.sharding if isinstance(first, jax.Array) else None
     return NamedSharding(placed.mesh, P()) if isinstance(placed, NamedSharding) else None
 
 

@@ -3,7 +3,16 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
+
+from gesso.data.tokenizers.base import Tokenizer
+from gesso.models.config import ModelConfig
+from gesso.objectives.config import (
+    DenoiseConfig,
+    MixedConfig,
+    ObjectiveConfig,
+    Seq2SeqLMConfig,
+)
 
 # A text, or the ids that it is to the model.
 Prompt = str | Sequence[int]
@@ -23,7 +32,7 @@ class Sentinels:
     first: int
     count: int
 
-    def encode(self, text: str, tokenizer: Any) -> list[int]:
+    def encode(self, text: str, tokenizer: Tokenizer) -> list[int]:
         """The tokenizer's ids, and sentinels where they are spelled out. Raises PromptError for one
         that there is not."""
         ids: list[int] = []
@@ -38,7 +47,7 @@ class Sentinels:
                 )
         return ids
 
-    def decode(self, ids: Sequence[int], tokenizer: Any) -> str:
+    def decode(self, ids: Sequence[int], tokenizer: Tokenizer) -> str:
         """The text of ids, sentinels spelled out."""
         parts, plain = [], []
         for each in ids:
@@ -66,16 +75,15 @@ class Framing:
     sentinels: Sentinels = Sentinels(first=-1, count=0)
 
 
-def framing_of(objective: Any, model: Any) -> Framing:
+def framing_of(objective: ObjectiveConfig | None, model: ModelConfig) -> Framing:
     """The framing of a run, by the configs of its objective (None: source and end) and its model.
     Of several objectives the first counts."""
-    kind = getattr(objective, "kind", "")
-    if kind == "mixed":
+    if isinstance(objective, MixedConfig):
         return framing_of(next(iter(objective.parts.values())).objective, model)
     start = model.start
-    if kind in ("seq2seq", "denoise") and objective.start >= 0:
+    if isinstance(objective, Seq2SeqLMConfig | DenoiseConfig) and objective.start >= 0:
         start = objective.start
-    if kind != "denoise":
+    if not isinstance(objective, DenoiseConfig):
         return Framing(start=start)
     if objective.form == "spans":
         first = model.vocab - 1 if objective.first_sentinel < 0 else objective.first_sentinel

@@ -140,7 +140,9 @@ def predicts_whole_texts(objective: Any) -> bool:
     """Whether every token of a document but its first is a target of the first term, so that its
     costs add up to what the text costs. An objective whose targets are not the whole text says so
     (`whole_texts`): words that are <UNK> as targets cost nothing of what they spell."""
-    return getattr(objective, "whole_texts", objective.overlap == 1)
+    if objective.whole_texts is not None:
+        return objective.whole_texts
+    return objective.overlap == 1
 
 
 def _batches(stream: Iterator[tuple[int, Rows]], objective: Any, size: int) -> Iterator[Rows]:

@@ -6,6 +6,7 @@ from gesso.data.labelled.store import TaskStore
 from gesso.data.store.base import Split
 from gesso.evaluation.labelled.metrics import task_metrics
 from gesso.evaluation.labelled.predictions import Predictions, predict_task
+from gesso.objectives.labelled.config import QAConfig
 
 
 def evaluate_task(
@@ -39,7 +40,8 @@ def evaluate_task(
         rows=rows,
         compute=compute,
     )
-    figures = task_metrics(store, found, null=getattr(objective.config, "null", 0.0))
+    null = objective.config.null if isinstance(objective.config, QAConfig) else 0.0
+    figures = task_metrics(store, found, null=null)
     terms = {
         name: {"mean": total / count if count else None, "count": round(count)}
         for name, (total, count) in found.terms.items()

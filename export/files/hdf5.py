@@ -36,7 +36,7 @@ class Hdf5File:
     def _note(self, name: str, file: Any) -> None:
         link = file.get(name, getlink=True)
         if type(link).__name__ != "HardLink":
-            to = f"{getattr(link, 'filename', '')}:{link.path}".lstrip(":")
+            to = f"{link.filename if hasattr(link, 'filename') else ''}:{link.path}".lstrip(":")
             raise FolderError(f"{self._path}: {name} is a link to {to} and no tensor of this file")
         found = file[name]
         if not hasattr(found, "shape"):

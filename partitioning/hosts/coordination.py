@@ -6,6 +6,7 @@ deadline, and it cannot say which process is missing. Messages are JSON, one lin
 
 import asyncio
 import contextlib
+import io
 import json
 import socket
 import threading
@@ -33,6 +34,13 @@ class Missing(TimeoutError):
         self.missing = missing
 
 
+class _Connection(threading.local):
+    """A thread's own connection to the service; None until its first call."""
+
+    stream: io.BufferedRWPair | None = None
+    connection: socket.socket
+
+
 class Client:
     """Calls to the service, each with a deadline. Usable from any thread: each has its own
     connection, and the service sees which ones belong to one process by their token.
@@ -42,7 +50,7 @@ class Client:
 
     def __init__(self, address: tuple[str, int], *, process: int) -> None:
         self._address, self._process, self._token = address, process, uuid.uuid4().hex
-        self._local = threading.local()
+        self._local = _Connection()
         self._open: list[tuple[socket.socket, Any]] = []
 
     def connect(self, timeout_seconds: float) -> None:
@@ -93,7 +101,8 @@ class Client:
 
     def disconnect(self) -> None:
         """Close this thread's connection; a thread that ends while others go on calls it last."""
-        if stream := self._local.__dict__.pop("stream", None):
+        if stream := self._local.stream:
+            self._local.stream = None
             self._shut(self._local.connection, stream)
 
     def close(self) -> None:
@@ -113,7 +122,7 @@ class Client:
     def _call(self, limit: float, /, **message: Any) -> dict[str, Any]:
         host, port = self._address
         try:
-            stream = getattr(self._local, "stream", None)
+            stream = self._local.stream
             if stream is None:
                 connection = socket.create_connection(self._address, timeout=min(limit, 10))
                 connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
