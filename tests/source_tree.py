@@ -16,9 +16,10 @@ PACKAGES = tuple(
 )
 # Words that end like a participle and are none, and participles that do not end like one.
 _VERBS_AND_NOUNS = {"embed", "feed", "seed", "need", "speed", "proceed", "exceed", "shed", "bed"}
+_AFTER = {"in", "out", "of", "from", "by", "at", "on", "with", "alone"}
 _IRREGULAR = {
     "begun", "bent", "born", "bought", "bound", "broken", "brought", "built", "caught", "chosen",
-    "done", "drawn", "found", "frozen", "given", "gone", "grown", "held", "hidden", "kept", "known",
+    "done", "drawn", "found", "frozen", "given", "gone", "grown", "held", "kept", "known",
     "laid", "left", "lent", "lost", "made", "meant", "paid", "said", "seen", "sent", "shown",
     "sought", "spent", "spoken", "taken", "taught", "thrown", "told", "torn", "worn", "written",
 }  # fmt: skip
@@ -153,8 +154,13 @@ def counts(text: str, file: str) -> Counts:
 
 
 def is_participle(function: str) -> bool:
-    """Whether a function's name begins with a past participle: `restored`, `_saved_state`."""
-    word = function.strip("_").split("_")[0]
+    """Whether a function is named by a past participle alone: `restored`, `_kept_in`. Before a noun
+    it is an adjective: `masked_head`."""
+    first, *rest = function.strip("_").split("_")
+    return _is_participle(first) and (not rest or rest[-1] in _AFTER or _is_participle(rest[-1]))
+
+
+def _is_participle(word: str) -> bool:
     return word in _IRREGULAR or (word.endswith("ed") and word not in _VERBS_AND_NOUNS)
 
 

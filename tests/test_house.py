@@ -96,7 +96,7 @@ def test_a_function_is_a_verb_or_a_noun() -> None:
         ("x: Any = 1", "vague"),
         ("y = getattr(config, 'mup_base', None)", "defaults"),
         ("def f():\n    import json", "inside"),
-        ("def restored_state(): ...", "participles"),
+        ("def _kept_in(): ...", "participles"),
     ],
 )
 def test_what_is_counted_is_seen(line: str, field: str) -> None:
