@@ -61,7 +61,7 @@ def _step(settings: dict[str, Any], name: str) -> tuple[Any, Any, Any]:
     rates = dict.fromkeys(RATES, 0.0 if name == "none" else RATE)
     e = experiment("bert-base", settings | rates)
     s = set_up(e, store=store_of(e))
-    drawn = bernoulli if name == "bernoulli" else dropout._drawn
+    drawn = bernoulli if name == "bernoulli" else dropout._draw
     with mock.patch.object(dropout, "_drawn", drawn):
         step = compile_step_of(s)
     with loader_of(s) as loader:

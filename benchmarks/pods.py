@@ -168,7 +168,7 @@ def _compile_here(asked: dict[str, Any]) -> dict[str, Any]:
     os.environ |= {"JAX_PLATFORMS": "cpu"}
     from importlib.metadata import version
 
-    from gesso.planning.cache import kept
+    from gesso.planning.cache import keep_plan
     from gesso.planning.plan import plan
     from gesso.pretrain.experiment import from_json
 
@@ -180,7 +180,7 @@ def _compile_here(asked: dict[str, Any]) -> dict[str, Any]:
         made["seconds"]["cpu"] = round(time.process_time() - began, 1)
         return made | {"libtpu": version("libtpu")}
 
-    made = kept(e, where, compiled)
+    made = keep_plan(e, where, compiled)
     return {"libtpu": version("libtpu")} | made
 
 

@@ -31,7 +31,7 @@ DROPOUT: dict[str, Any] = {
 }
 
 
-def _published(name: str, **settings: Any) -> Experiment:
+def _recipe(name: str, **settings: Any) -> Experiment:
     return Experiment(
         name=name,
         precision=PrecisionConfig(params="float32", compute="bfloat16"),
@@ -45,7 +45,7 @@ def _published(name: str, **settings: Any) -> Experiment:
 
 def _bert(name: str, *, layers: int, embed: int, heads: int) -> Experiment:
     """The recipe of both sizes: a million updates of 256 rows, of 128 tokens in the first 90%."""
-    return _published(
+    return _recipe(
         name,
         model=BERTConfig(
             vocab=30522,
@@ -116,7 +116,7 @@ def roberta_base() -> Experiment:
 
     Hardware: published, 1024 V100s for about a day.
     """
-    return _published(
+    return _recipe(
         "roberta-base",
         model=BERTConfig(
             vocab=50265,

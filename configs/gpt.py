@@ -9,7 +9,7 @@ attention dropout.
 
 from typing import Any
 
-from gesso.configs.recipes import MATRICES, PILE, published
+from gesso.configs.recipes import MATRICES, PILE, recipe
 from gesso.data.config import DataConfig
 from gesso.models.config import GPTConfig
 from gesso.partitioning.config import MeshConfig
@@ -20,7 +20,7 @@ from gesso.pretrain.experiment import Experiment
 def _gpt2(name: str, *, layers: int, embed: int, heads: int, **settings: Any) -> Experiment:
     """GPT-2's architecture and Megatron-LM's published recipe for it: 300,000 updates of 512 rows,
     3,000 of warmup to 1.5e-4, cosine to 1e-5, decay 0.01, clipping at 1, dropout 0.1."""
-    return published(
+    return recipe(
         name,
         model=GPTConfig(
             vocab=50257,
@@ -54,7 +54,7 @@ def _gpt2(name: str, *, layers: int, embed: int, heads: int, **settings: Any) ->
 def _gpt_neo(
     name: str, *, layers: int, embed: int, heads: int, optimizer: dict[str, Any], **settings: Any
 ) -> Experiment:
-    return published(
+    return recipe(
         name,
         model=GPTConfig(
             vocab=50257,
@@ -98,7 +98,7 @@ def gpt1_117m() -> Experiment:
 
     Hardware: one GPU of 16 GB; published: 8 GPUs for a month.
     """
-    return published(
+    return recipe(
         "gpt1-117m",
         model=GPTConfig(
             vocab=40478,
@@ -273,7 +273,7 @@ def gpt_j_6b() -> Experiment:
     Hardware: TPU v3-256 as published; v5e-256 and v5p-64 fit it. Where memory is left,
     `--model.remat save_qkv_attention_mlp` recomputes less (one H200: batch 8 fits).
     """
-    return published(
+    return recipe(
         "gpt-j-6b",
         model=GPTConfig(
             vocab=50400,
@@ -324,7 +324,7 @@ def gpt_neox_20b() -> Experiment:
     Hardware: 96 A100 40 GB as published; v5p-256 or 64 H100. `--layout fsdp_tensor --mesh.tensor 2`
     splits it as published.
     """
-    return published(
+    return recipe(
         "gpt-neox-20b",
         model=GPTConfig(
             vocab=50432,

@@ -3,7 +3,7 @@
 from typing import Any
 
 from gesso.configs.debug import SMALL, debug
-from gesso.configs.recipes import published
+from gesso.configs.recipes import recipe
 from gesso.data.config import DataConfig
 from gesso.models.config import GPTConfig
 from gesso.partitioning.config import MeshConfig
@@ -44,7 +44,7 @@ def llama_1_1b() -> Experiment:
 
     Hardware: 16 A100 of 40 GB as published, or a TPU v4-32.
     """
-    return published(
+    return recipe(
         "llama-1.1b",
         model=GPTConfig(
             vocab=32_000,

@@ -3,7 +3,7 @@
 from typing import Any
 
 from gesso.configs.debug import SMALL, debug
-from gesso.configs.recipes import MATRICES, PILE, published
+from gesso.configs.recipes import MATRICES, PILE, recipe
 from gesso.data.config import DataConfig
 from gesso.models.config import GPTConfig
 from gesso.partitioning.config import MeshConfig
@@ -28,7 +28,7 @@ def _opt(
     """Section 2 and table 1: batches of 0.5M tokens, AdamW (0.9, 0.95), decay 0.1, clipping at 1,
     warmup over 375M tokens, linear to a tenth over 300e9, dropout 0.1 but for the embeddings,
     standard deviation 0.006, by 1 / sqrt(2 layers) less in what writes to the residual."""
-    return published(
+    return recipe(
         name,
         model=GPTConfig(
             vocab=50272,

@@ -12,7 +12,7 @@ MATRICES = ("*bias", "*norm*")  # what none of these recipes decays
 PILE = "stores/pile-gpt2"
 
 
-def published(name: str, **settings: Any) -> Experiment:
+def recipe(name: str, **settings: Any) -> Experiment:
     """A decoder's experiment, in bfloat16, with checkpoints and evaluations every 1000 steps."""
     return Experiment(
         name=name,

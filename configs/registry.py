@@ -97,7 +97,7 @@ def experiment(name: str, overrides: Mapping[str, Any] | None = None) -> Experim
 
 def describe(name: str) -> str:
     """The docstring of an experiment's function: numbers, source, command, expected result."""
-    function = _ours(name) if name in _EXPERIMENTS else _loaded(_entry(name))
+    function = _ours(name) if name in _EXPERIMENTS else _load(_entry(name))
     return inspect.getdoc(function) or ""
 
 
@@ -109,7 +109,7 @@ def _ours(name: str) -> Callable[[], Experiment]:
 def _another(name: str) -> Experiment:
     """The experiment that another package offers under that name."""
     entry = _entry(name)
-    function = _loaded(entry)
+    function = _load(entry)
     try:
         made = function()
         if not isinstance(made, Experiment):
@@ -117,7 +117,7 @@ def _another(name: str) -> Experiment:
         if made.name != name:
             raise ValueError(f"it returned an experiment named {made.name!r}")
     except Exception as error:  # another's code
-        raise ExperimentError(str(entry_points.broken(entry, error))) from error
+        raise ExperimentError(str(entry_points.broken_error(entry, error))) from error
     return made
 
 
@@ -133,7 +133,7 @@ def _entry(name: str) -> EntryPoint:
     return entry
 
 
-def _loaded(entry: EntryPoint) -> Callable[..., object]:
+def _load(entry: EntryPoint) -> Callable[..., object]:
     try:
         return entry_points.load_function(entry)
     except EntryPointError as error:

@@ -24,7 +24,7 @@ from gesso.pretrain.experiment import Experiment
 _T5_DROPOUTS = ("embedding", "attention", "mlp", "residual", "final")
 
 
-def _published(name: str, **settings: Any) -> Experiment:
+def _recipe(name: str, **settings: Any) -> Experiment:
     return Experiment(
         name=name,
         precision=PrecisionConfig(params="float32", compute="bfloat16"),
@@ -58,7 +58,7 @@ def _transformer_model(*, embed: int, heads: int, mlp: int, dropout: float) -> S
 
 def _transformer(name: str, model: Seq2SeqConfig, *, steps: int) -> Experiment:
     # Section 5.3: rate = embed^-0.5 min(step^-0.5, step 4000^-1.5), whose peak is at step 4000.
-    return _published(
+    return _recipe(
         name,
         model=model,
         objective=Seq2SeqLMConfig(label_smoothing=0.1, chunk_tokens=48 * 128),
@@ -131,7 +131,7 @@ def _t5_model(*, layers: int, dropout: float, **fields: Any) -> Seq2SeqConfig:
 def _t5(name: str, model: Seq2SeqConfig) -> Experiment:
     """Span corruption as in section 3.1.4, trained as in section 3.7: a million updates of 2,048
     rows of 512; Adafactor at 0.01 for 10,000 updates, then 1 / sqrt(step)."""
-    return _published(
+    return _recipe(
         name,
         model=model,
         objective=DenoiseConfig(first_sentinel=32099, chunk_tokens=2048 * 32),

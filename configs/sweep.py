@@ -61,7 +61,7 @@ class Sweep:
             found.append("a setting has no values")
         return found
 
-    def chosen(self) -> list[dict[str, Any]] | None:
+    def choices(self) -> list[dict[str, Any]] | None:
         """The choices of every run, known before any has run: {setting or bundle: value or name}.
         None for "tpe", which decides as it goes."""
         if self.method == "tpe":
@@ -73,9 +73,7 @@ class Sweep:
         if self.method == "grid":
             return [dict(zip(names, each, strict=True)) for each in itertools.product(*lists)]
         draw = random.Random(self.seed)
-        return [
-            {name: _drawn(self.space[name], draw) for name in names} for _ in range(self.trials)
-        ]
+        return [{name: _draw(self.space[name], draw) for name in names} for _ in range(self.trials)]
 
     def settings(self, choice: Mapping[str, Any]) -> dict[str, Any]:
         """A choice as the settings of a run: bundles opened, what is fixed put first."""
@@ -86,7 +84,7 @@ class Sweep:
         return made
 
 
-def _drawn(values: Space, draw: random.Random) -> Any:
+def _draw(values: Space, draw: random.Random) -> Any:
     if not isinstance(values, Range):
         return draw.choice(list(values))
     if values.scale == "linear":

@@ -155,7 +155,7 @@ def read(arguments: Sequence[str]) -> object:
     Options are read by the command's own parser. No folder that they name is looked at. Raises
     Refused or ExperimentError for a name that there is not, SystemExit(2) for other arguments.
     """
-    name, rest = _named(list(arguments))
+    name, rest = _split(list(arguments))
     command = _command(name)
     if command.reader:
         return _load(command.reader)(rest)
@@ -174,7 +174,7 @@ def _dispatch(arguments: list[str]) -> int:
     if _is_group(arguments[0]) and (len(arguments) == 1 or arguments[1] in _HELP):
         _overview(arguments[0])
         return DONE if len(arguments) > 1 else REFUSED
-    name, rest = _named(arguments)
+    name, rest = _split(arguments)
     command = _command(name)
     entry = _load(command.entry)
     if not isinstance(entry, type):
@@ -186,7 +186,7 @@ def _is_group(name: str) -> bool:
     return name not in COMMANDS and any(each.startswith(f"{name} ") for each in COMMANDS)
 
 
-def _named(arguments: list[str]) -> tuple[str, list[str]]:
+def _split(arguments: list[str]) -> tuple[str, list[str]]:
     """("corpus build", the arguments after it)."""
     words = 2 if _is_group(arguments[0]) else 1
     return " ".join(arguments[:words]), arguments[words:]

@@ -109,11 +109,11 @@ def _options(group: Group) -> str:
     for each in group.settings:
         required = each.default == "required"
         default = "required" if required else "" if each.value is None else _code(each.default)
-        rows.append(f"| {_code(head(each))} | {default} | {_cell(_told(each))} |")
+        rows.append(f"| {_code(head(each))} | {default} | {_cell(_sentence(each))} |")
     return "\n".join(rows)
 
 
-def _told(setting: Setting) -> str:
+def _sentence(setting: Setting) -> str:
     if len(setting.choices) < 2 or all(each in setting.text for each in setting.choices):
         return setting.text
     return f"{setting.text} One of {', '.join(setting.choices)}."

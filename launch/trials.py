@@ -86,7 +86,7 @@ def open_study(sweep: Sweep, folder: Path, storage: str = "") -> optuna.Study:
             )
         return study
     study.set_user_attr("sweep", told)
-    for choice in sweep.chosen() or []:
+    for choice in sweep.choices() or []:
         study.enqueue_trial(choice)
     return study
 
@@ -95,7 +95,7 @@ def run_sweep(
     sweep: Sweep, study: optuna.Study, folder: Path, *, parallel: int, told: Callable[[str], None]
 ) -> None:
     """Run what is left of a sweep, `parallel` trials at once. told: hears of starts and ends."""
-    total = sweep.trials or len(sweep.chosen() or [])
+    total = sweep.trials or len(sweep.choices() or [])
     left = iter(_pending(sweep, study, total))
     running: list[Running] = []
     try:

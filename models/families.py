@@ -93,7 +93,9 @@ def _another(name: str) -> Family:
         raise ValueError(f"model.family {name!r} is not known{hint}")
     found = entry_points.load(entry)
     if not isinstance(found, Family):
-        raise entry_points.broken(entry, TypeError("it is not a gesso.models.families.Family"))
+        raise entry_points.broken_error(
+            entry, TypeError("it is not a gesso.models.families.Family")
+        )
     return found
 
 

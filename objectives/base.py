@@ -77,7 +77,7 @@ class Objective(Protocol):
         """{term: unreduced float32 values} of a model merged with its params."""
         ...
 
-    def carried(
+    def call_with_carry(
         self,
         module: Module,
         batch: Mapping[str, jax.Array],

@@ -130,9 +130,9 @@ class BiLM(Objective):
         """{"forward", "backward": f32[B, L]} of rows that start from nothing. No key: no dropout,
         and the softmax is full."""
         start = module.start(self.model, len(batch["tokens"]))
-        return self.carried(module, batch, key, start)[0]
+        return self.call_with_carry(module, batch, key, start)[0]
 
-    def carried(
+    def call_with_carry(
         self,
         module: Module,
         batch: Mapping[str, jax.Array],

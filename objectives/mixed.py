@@ -42,7 +42,9 @@ class Mixed(Objective):
         self.config = config
         context = {"tokenizer": tokenizer, "model": model}
         # Together they need room for what is longest of any, so all are made twice.
-        alone = {name: _built(name, part.objective, context) for name, part in config.parts.items()}
+        alone = {
+            name: _build_part(name, part.objective, context) for name, part in config.parts.items()
+        }
         room = make_room(part.costs for part in alone.values())
         self.parts: dict[str, TwoSided] = {
             name: type(part)(part.config, **context, room=room) for name, part in alone.items()
@@ -129,13 +131,13 @@ class Mixed(Objective):
                 if expected.get(leaf) != found.get(leaf):
                     raise ValueError(
                         f"parts {one} and {other} of the mix differ in the batch's {leaf!r}:"
-                        f" {_said(expected.get(leaf))} and {_said(found.get(leaf))}; parts share"
-                        " one batch and one forward pass"
+                        f" {_describe(expected.get(leaf))} and {_describe(found.get(leaf))};"
+                        " parts share one batch and one forward pass"
                     )
         return batch
 
 
-def _built(name: str, config: Any, context: dict[str, Any]) -> TwoSided:
+def _build_part(name: str, config: Any, context: dict[str, Any]) -> TwoSided:
     try:
         made = build(config, **context)
     except ValueError as error:
@@ -154,5 +156,5 @@ def _rename(batch: Mapping[str, np.ndarray], names: Mapping[str, str]) -> Batch:
     return {names.get(leaf, leaf): value for leaf, value in batch.items()}
 
 
-def _said(shape: tuple[int, ...] | None) -> str:
+def _describe(shape: tuple[int, ...] | None) -> str:
     return "no such leaf" if shape is None else f"{list(shape[1:])} a row"

@@ -161,7 +161,7 @@ def gathers() -> bool:
     return any(mesh[axis] > 1 for axes in more for axis in axes)
 
 
-def held(w: Any) -> Any:
+def value_of(w: Any) -> Any:
     """The array or Operator that `w`, maybe an nnx.Param, holds."""
     value = w.get_value() if hasattr(w, "get_value") else w
     return value if isinstance(value, Operator) else jnp.asarray(value)
@@ -211,7 +211,7 @@ def einsum(equation: str, x: jax.Array, w: Any, **options: Any) -> jax.Array:
     """
     inputs, out = equation.split("->")
     _, w_letters = inputs.split(",")
-    w = held(w)
+    w = value_of(w)
     if isinstance(w, Operator):
         return w.product(equation, x, **options)
     placed = shard(w, w_letters) if "B" in w_letters else in_use(w, w_letters)

@@ -43,14 +43,14 @@ def _backward(letters, places, shape, dtype, indices, dy):
     mesh = jax.sharding.get_abstract_mesh()
     split = None if layout is None else _Split.of(layout, letters, places)
     if layout is None or split is None or not split.divides(mesh.shape, shape, indices.shape):
-        return gradient(_added(dy, indices, shape, 0), letters), None
+        return gradient(_add_rows(dy, indices, shape, 0), letters), None
     # Vocab may be split too (tensor): each device then adds up its own rows of the table alone.
     rows = math.prod(mesh.shape[axis] for axis in split.row_axes)
 
     def on_each(dy: jax.Array, indices: jax.Array) -> jax.Array:
         local = (shape[0] // rows, *dy.shape[indices.ndim :])
         first = lax.axis_index(split.row_axes) * local[0] if split.row_axes else 0
-        dtable = _added(dy, indices, local, first)
+        dtable = _add_rows(dy, indices, local, first)
         # Scattered while summed: a psum first would move the whole table to every device.
         for dim, axes in split.scattered.items():
             dtable = lax.psum_scatter(dtable, axes, scatter_dimension=dim, tiled=True)
@@ -68,7 +68,7 @@ def _backward(letters, places, shape, dtype, indices, dy):
 _look_up.defvjp(_forward, _backward)
 
 
-def _added(dy: jax.Array, indices: jax.Array, shape: tuple[int, ...], first: Any) -> jax.Array:
+def _add_rows(dy: jax.Array, indices: jax.Array, shape: tuple[int, ...], first: Any) -> jax.Array:
     """The gradient of a table's rows from `first` on."""
     zeros = jnp.zeros(shape, dy.dtype)
     return zeros.at[indices - first].add(dy, mode="drop", wrap_negative_indices=False)

@@ -12,7 +12,7 @@ from gesso.pretrain.experiment import Experiment
 from gesso.storage.files import write_durably
 
 
-def kept(
+def keep_plan(
     experiment: Experiment,
     where: Topology,
     make: Callable[[], dict[str, Any]],

@@ -86,7 +86,7 @@ class Reporter:
 
     def _evaluate_text(self, step: int, state: State) -> Record:
         from gesso.evaluation.heldout.perplexity import evaluate_heldout
-        from gesso.evaluation.heldout.unigram import beside, spoken
+        from gesso.evaluation.heldout.unigram import beside, format_term
 
         s, e = self.setup, self.setup.experiment.evaluation
         figures = evaluate_heldout(
@@ -103,7 +103,7 @@ class Reporter:
         )
         if self._first:
             figures = beside(figures, self._unigram(step))
-            parts = [spoken(name, term) for name, term in figures["terms"].items()]
+            parts = [format_term(name, term) for name, term in figures["terms"].items()]
             if (bits := figures["bits_per_byte"]) is not None:
                 parts.append(f"{bits:.4f} bits per byte")
             LOG.info("step %d: held-out %s", step, ", ".join(parts))

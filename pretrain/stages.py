@@ -35,7 +35,7 @@ def keep_moments(fresh: optax.OptState, before: optax.OptState) -> optax.OptStat
     an array holds the uppermost."""
     known = {_place(path): leaf for path, leaf in jax.tree.leaves_with_path(before)}
 
-    def kept(path: KeyPath, new: jax.Array) -> jax.Array:
+    def keep(path: KeyPath, new: jax.Array) -> jax.Array:
         place = _place(path)
         of_a_parameter = any(isinstance(key, jax.tree_util.DictKey) for key in path)
         if not of_a_parameter or place not in known:
@@ -46,7 +46,7 @@ def keep_moments(fresh: optax.OptState, before: optax.OptState) -> optax.OptStat
         layers, had = new.shape[0], old.shape[0]
         return old[had - layers :] if had > layers else jnp.concatenate([new[: layers - had], old])
 
-    return jax.tree.map_with_path(kept, fresh)
+    return jax.tree.map_with_path(keep, fresh)
 
 
 def _place(path: KeyPath) -> str:

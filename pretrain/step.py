@@ -89,7 +89,7 @@ def make_train_step(
         if carry is None:
             losses, after = objective(module, batch, key), None
         else:
-            losses, after = objective.carried(module, batch, key, carry)
+            losses, after = objective.call_with_carry(module, batch, key, carry)
         # The one division. Denominators are the whole batch's even where `batch` is a microbatch of
         # it: sums over microbatches of these quotients are then the means over the batch.
         sums = {name: jnp.sum(losses[name] * batch[term.weight]) for name, term in terms.items()}

@@ -54,24 +54,24 @@ def load(entry: EntryPoint) -> object:
     try:
         return entry.load()
     except Exception as error:  # another's code: whatever it raises is said in one line
-        raise broken(entry, error) from error
+        raise broken_error(entry, error) from error
 
 
 def load_function(entry: EntryPoint) -> Callable[..., object]:
     """As `load`; raises EntryPointError if what it names cannot be called."""
     loaded = load(entry)
     if not callable(loaded):
-        raise EntryPointError(f"{_named(entry)} is not a function or class")
+        raise EntryPointError(f"{_name(entry)} is not a function or class")
     return loaded
 
 
-def broken(entry: EntryPoint, error: Exception) -> EntryPointError:
+def broken_error(entry: EntryPoint, error: Exception) -> EntryPointError:
     """The error to raise for one that loading or calling the entry point ended in."""
     reason = " ".join(f"{type(error).__name__}: {error}".split())
-    return EntryPointError(f"{_named(entry)} failed: {reason}")
+    return EntryPointError(f"{_name(entry)} failed: {reason}")
 
 
-def _named(entry: EntryPoint) -> str:
+def _name(entry: EntryPoint) -> str:
     return f"{entry.name!r} of {entry.group} in {_package(entry)} ({entry.value})"
 
 

@@ -66,7 +66,7 @@ def make_instructions(shards: list[Path], folder: Path) -> InstructionStore:
     tokenizer is that of the token store beside it. Examples of documents that are held out there
     are held out here, so a model that was trained on the one may be asked the other."""
     tokenizer = load_tokenizer(folder / "store" / "tokenizer")
-    chosen = {task: _chosen(shards, task) for _, task in _TEMPLATES}
+    chosen = {task: _choose(shards, task) for _, task in _TEMPLATES}
     content = json.dumps([list(_TEMPLATES.items()), chosen])
     parts = f"{INSTRUCTIONS} {VERSION} {tokenizer.fingerprint} {content}"
     made = folder / INSTRUCTIONS
@@ -123,7 +123,7 @@ def make_instructions(shards: list[Path], folder: Path) -> InstructionStore:
     return InstructionStore(made)
 
 
-def _chosen(shards: list[Path], task: str) -> Split:
+def _choose(shards: list[Path], task: str) -> Split:
     """The examples of a task, each once, the components' documents having alike many."""
     found: Split = {"train": [], "holdout": []}
     taken: Counter[tuple[str, str]] = Counter()

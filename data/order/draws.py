@@ -109,7 +109,7 @@ def tasks_to_draw(store: ExampleSource, *, without: tuple[str, ...] = ()) -> dic
     without: names of tasks or clusters. Raises MixtureError for an unknown one, with the nearest.
     """
     tasks = store.tasks
-    _known(without, [*tasks.components, *tasks.names], where="examples.without")
+    _require_known(without, [*tasks.components, *tasks.names], where="examples.without")
     kept = {
         name: index
         for index, (name, cluster) in enumerate(zip(tasks.names, tasks.components, strict=True))
@@ -141,7 +141,7 @@ def rates(
         return capped
     if kind == "temperature":
         return {name: n ** (1.0 / mixture.temperature) for name, n in capped.items()}
-    _known(values, [*clusters.values(), *counts], where="mixture.values")
+    _require_known(values, [*clusters.values(), *counts], where="mixture.values")
     made: dict[str, float] = {}
     for asked, value in values.items():
         members = [name for name in counts if asked in (name, clusters[name])]
@@ -197,7 +197,7 @@ def _check(mixture: MixtureConfig, *, cap: int) -> None:
         raise MixtureError(f'mixture kind "{kind}" needs values: {{cluster or task: {kind}}}')
 
 
-def _known(asked: Iterable[str], known: list[str], *, where: str) -> None:
+def _require_known(asked: Iterable[str], known: list[str], *, where: str) -> None:
     names = sorted(set(known))
     for name in asked:
         if name not in names:

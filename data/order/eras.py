@@ -135,7 +135,7 @@ class Eras:
         if era is None:
             self._complete = True
             return
-        known = self._counts.known(number, era.fingerprint)
+        known = self._counts.recall(number, era.fingerprint)
         for name in self.components:
             if name not in known:
                 known[name] = measure(era.lengths(name, "train"), **self.shape)

@@ -183,7 +183,7 @@ class ExampleOrder(RowOrder):
                 if stop is not None and stop.is_set():
                     raise Stopped("the reader was closed while passes were counted")
                 number = len(self._by_component)
-                known = self._counts.known(number, self._form)
+                known = self._counts.recall(number, self._form)
                 if len(known) != len(self.components):
                     known = self._count(self._pass(number))
                     self._counts.keep(number, self._form, known)

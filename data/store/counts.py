@@ -34,7 +34,7 @@ class CountsFile:
         """Where the counts are: the first of the two places that has them."""
         return next((path for path in self._paths if path.exists()), self._paths[0])
 
-    def known(self, era: int, fingerprint: str) -> dict[str, tuple[int, int]]:
+    def recall(self, era: int, fingerprint: str) -> dict[str, tuple[int, int]]:
         """{component: (rows, tokens)} of an era; empty when it was not counted or has changed."""
         try:
             entry = self._eras[str(era)]

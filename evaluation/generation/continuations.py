@@ -62,7 +62,7 @@ def likelihoods(
     found: list[list[Likelihood]] = [[Likelihood(0.0, True)] * len(each.options) for each in asked]
     for owners, options in _portions(asked, rows, model.config, rows_over.parts):
         given = [asked[owner] for owner in owners]
-        batch = rows_over.place(_given(given, model.config.longest, rows_over.parts))
+        batch = rows_over.place(_inputs(given, model.config.longest, rows_over.parts))
         follows = _options(
             [given[at] for at, _ in options], options, model.config.longest, rows_over.parts
         )
@@ -167,7 +167,7 @@ def _portions(
         yield owners, options
 
 
-def _given(asked: Sequence[Asked], longest: int | None, parts: int) -> dict[str, np.ndarray]:
+def _inputs(asked: Sequence[Asked], longest: int | None, parts: int) -> dict[str, np.ndarray]:
     """What evaluation.generation.decoding.begin reads; rows that fill it up are copies of the
     first, and belong to no option."""
     asked = [*asked, *[asked[0]] * (_pad(len(asked), parts) - len(asked))]

@@ -100,7 +100,7 @@ def generate(
             for row, text in enumerate(texts):
                 stream(row, text)
         return texts
-    batch = _left_padded([_ids(prompt, tokenizer) for prompt in prompts], _longest(model))
+    batch = _pad_left([_ids(prompt, tokenizer) for prompt in prompts], _longest(model))
     rows, length = batch["tokens"].shape
     params = jax.tree.map(lambda each: jnp.asarray(each, compute), params)
     assert isinstance(model.config, GPTConfig)  # it writes without a source
@@ -130,7 +130,7 @@ def _search(
     model: Model, params: Any, tokenizer: Tokenizer, prompts: Sequence[Prompt], **search: Any
 ) -> list[str]:
     """What beam search finds for a decoder's prompts."""
-    batch = _left_padded([_ids(prompt, tokenizer) for prompt in prompts], _longest(model))
+    batch = _pad_left([_ids(prompt, tokenizer) for prompt in prompts], _longest(model))
     room = _longest(model) - int(batch["positions"].max())
     params = jax.tree.map(lambda each: jnp.asarray(each, search["compute"]), params)
     found = beam_search(
@@ -255,7 +255,7 @@ def _longest(model: Model) -> int:
     return model.config.longest
 
 
-def _left_padded(ids: Sequence[Any], longest: int) -> dict[str, np.ndarray]:
+def _pad_left(ids: Sequence[Any], longest: int) -> dict[str, np.ndarray]:
     """Prompts that end together: tokens, segments (0 for padding), positions, i32[rows, length]."""
     for row, each in enumerate(ids):
         if len(each) >= longest:

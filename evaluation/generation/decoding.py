@@ -55,14 +55,14 @@ def take_rows(cache: Any, rows_R: jax.Array, *, source: Literal["take", "keep"])
     ("k_ZBSKH"); those without B are the same for all rows. source: whether what lies under "source"
     is taken too, or is already that of these rows."""
 
-    def taken(path: Any, leaf: jax.Array) -> jax.Array:
+    def take(path: Any, leaf: jax.Array) -> jax.Array:
         names = jax.tree_util.keystr(path, simple=True, separator="/").split("/")
         letters = names[-1].rpartition("_")[2]
         if not letters.isupper() or "B" not in letters or (source == "keep" and "source" in names):
             return leaf
         return jnp.take(leaf, rows_R, axis=letters.index("B"))
 
-    return jax.tree_util.tree_map_with_path(taken, cache)
+    return jax.tree_util.tree_map_with_path(take, cache)
 
 
 def restrict(logits_BV: jax.Array, *, top_k: int, top_p: jax.Array | float) -> jax.Array:

@@ -63,7 +63,7 @@ def samples(
             **options,
         )
         return [Sample(*pair) for pair in zip(prompts, texts, strict=True)]
-    makers = {"masked": _fill, "denoise": _written, "seq2seq": _written}
+    makers = {"masked": _fill, "denoise": _write, "seq2seq": _write}
     batch = _heldout(objective, store, length=length, rows=len(prompts))
     if kind not in makers or batch is None:
         return []
@@ -111,7 +111,7 @@ def _fill(
     return made
 
 
-def _written(
+def _write(
     model: Model,
     objective: Any,
     params: Any,

@@ -59,14 +59,14 @@ def evaluate_heldout(
     being built, the held-out documents of its first era are taken. Raises NothingHeldOut, and
     ValueError for an unknown component.
     """
-    names = _known(store, components)
+    names = _require_known(store, components)
     tokenizer = store.tokenizer()
     terms = tuple(objective.terms)
     # Of each component: bytes, words, then the sum and the count of every term.
     sums = {name: np.zeros(2 + 2 * len(terms)) for name in names}
     splits = batch_splits(mesh) if mesh is not None else 1
     size = -(-batch // splits) * splits
-    run = _compile(_Same(model), _Same(objective), mesh, _frozen(layout), compute, len(names))
+    run = _compile(_Same(model), _Same(objective), mesh, _hashable(layout), compute, len(names))
     byte_lengths = jnp.asarray(tokenizer.byte_lengths, jnp.int32)
     shape = {
         "length": objective.row_length(length),
@@ -97,7 +97,7 @@ def evaluate_heldout(
     }
 
 
-def _known(store: Store, components: Sequence[str] | None) -> tuple[str, ...]:
+def _require_known(store: Store, components: Sequence[str] | None) -> tuple[str, ...]:
     known = tuple(store.components)
     if unknown := sorted(set(components or ()) - set(known)):
         raise ValueError(f"the store has no component {unknown}; it has {', '.join(known)}")
@@ -193,7 +193,7 @@ def _words(chunk: Rows, objective: Any, tokenizer: Tokenizer) -> dict[int, int]:
     return words
 
 
-def _frozen(layout: Layout | str | None) -> tuple[Any, ...] | None:
+def _hashable(layout: Layout | str | None) -> tuple[Any, ...] | None:
     """A layout as something a cache can be keyed by."""
     if layout is None:
         return None
@@ -252,7 +252,7 @@ def _compile(
 
     if mesh is None:
         return jax.jit(sums)
-    laid_out = Layout(*(dict(table) for table in layout or _frozen("replicated") or ()))
+    laid_out = Layout(*(dict(table) for table in layout or _hashable("replicated") or ()))
     whole = NamedSharding(mesh, P())
     jitted = jax.jit(sums, out_shardings=whole)
     rows_table = LAYOUTS["replicated"].in_flight

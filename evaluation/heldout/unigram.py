@@ -60,7 +60,7 @@ def unigram(
     return measured
 
 
-def spoken(name: str, term: Mapping[str, Any]) -> str:
+def format_term(name: str, term: Mapping[str, Any]) -> str:
     """A term of `beside` in a line: "nll 3.2101 (unigram 4.8502)", "accuracy 31.2% (...)"."""
     form = ".1%" if name.endswith("accuracy") else ".4f"
     mean = "n/a" if term["mean"] is None else format(term["mean"], form)

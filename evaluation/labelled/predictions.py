@@ -157,7 +157,7 @@ def _compile(config: Any, objective: Objective, everywhere: NamedSharding | None
     model, scoring = build(config), objective
 
     def run(params: Any, batch: Any) -> Any:
-        losses, said = scoring.scored(model.merge(params), batch, None)  # pyright: ignore[reportAttributeAccessIssue]
+        losses, said = scoring.score(model.merge(params), batch, None)  # pyright: ignore[reportAttributeAccessIssue]
         totals = [
             jnp.stack([jnp.where(weight > 0, losses[name] * weight, 0).sum(), weight.sum()])
             for name, term in objective.terms.items()

@@ -87,12 +87,12 @@ def global_only(config: GPTConfig) -> str:
 def biases_only(*allowed: Sequence[str]) -> Rule:
     """The rule of a format with one of these sets of biases."""
 
-    def told(config: GPTConfig) -> str:
+    def problem(config: GPTConfig) -> str:
         if set(config.biases) in [set(each) for each in allowed]:
             return ""
         return f"it can only be {' or '.join(str(tuple(each)) for each in allowed)}"
 
-    return told
+    return problem
 
 
 def labels_of_tied(config: GPTConfig) -> str:

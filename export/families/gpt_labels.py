@@ -18,7 +18,7 @@ ROW = Row("classifier/weight", "score.weight", "YD")
 def label_reader(read: Callable[[Fields], GPTConfig]) -> Callable[[Fields], GPTConfig]:
     """A reader of configs that also reads those of labelled models."""
 
-    def labelled(f: Fields) -> GPTConfig:
+    def with_labels(f: Fields) -> GPTConfig:
         config, named = read(f), (f.record.get("architectures") or [""])[0]
         if not named.endswith(END):
             return config
@@ -27,7 +27,7 @@ def label_reader(read: Callable[[Fields], GPTConfig]) -> Callable[[Fields], GPTC
         labels = f.record.get("num_labels", len(f.record.get("id2label") or "xy"))
         return dataclasses.replace(config, outputs=("classify",), labels=labels, head="tied")
 
-    return labelled
+    return with_labels
 
 
 def label_writer(
@@ -35,7 +35,7 @@ def label_writer(
 ) -> Callable[[GPTConfig], Record]:
     """A writer of configs that also writes those of labelled models."""
 
-    def labelled(config: GPTConfig) -> Record:
+    def with_labels(config: GPTConfig) -> Record:
         record = write(config)
         if not config.outputs:
             return record
@@ -47,4 +47,4 @@ def label_writer(
             "label2id": {name: int(k) for k, name in names.items()},
         }
 
-    return labelled
+    return with_labels

@@ -86,9 +86,9 @@ def describe(program: bytes, *, source: str) -> Any:
             count = int(name[-1])
             stack[-count:] = [tuple(stack[-count:])]
         elif name == "GLOBAL":
-            stack.append(_known(argument, source))
+            stack.append(_look_up(argument, source))
         elif name == "STACK_GLOBAL":
-            stack[-2:] = [_known(f"{stack[-2]} {stack[-1]}", source)]
+            stack[-2:] = [_look_up(f"{stack[-2]} {stack[-1]}", source)]
         elif name == "BINPERSID":
             stack.append(_storage(stack.pop()))
         elif name == "REDUCE":
@@ -130,7 +130,7 @@ class _Named:
     name: str
 
 
-def _known(spelled: str, source: str) -> Any:
+def _look_up(spelled: str, source: str) -> Any:
     module, _, name = spelled.partition(" ")
     if module in ("torch", "torch.storage") and name in STORAGES:
         return STORAGES[name]

@@ -54,7 +54,7 @@ class Expressible:
             name, value = each.name, getattr(config, each.name)
             if name in self.rules:
                 if why := self.rules[name](config):
-                    found.append(Problem(name, value, self._told(name, value, f": {why}")))
+                    found.append(Problem(name, value, self._message(name, value, f": {why}")))
             elif name in self.sides:
                 for p in self.sides[name](value).problems(value):
                     told = p.told.replace("model.", f"model.{name}.", 1)
@@ -63,10 +63,12 @@ class Expressible:
                 allowed = self.only.get(name, [_default(each)])
                 if value not in allowed:
                     values = " or ".join(repr(one) for one in allowed)
-                    found.append(Problem(name, value, self._told(name, value, f", only {values}")))
+                    found.append(
+                        Problem(name, value, self._message(name, value, f", only {values}"))
+                    )
         return found
 
-    def _told(self, name: str, value: Any, why: str) -> str:
+    def _message(self, name: str, value: Any, why: str) -> str:
         return f"{self.format} has no {self.of}.{name} {value!r}{why}"
 
 

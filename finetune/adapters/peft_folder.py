@@ -19,7 +19,7 @@ from gesso.export.tables.expressible import Expressible, refuse
 from gesso.export.tables.fields import Fields
 from gesso.export.tables.tables import Tree, slots
 from gesso.finetune.adapters.peft_layout import Module, modules_of, ours, theirs
-from gesso.models.adapters.adapters import adapted, targets
+from gesso.models.adapters.adapters import adapted_names, targets
 from gesso.models.adapters.config import AdapterConfig
 from gesso.models.adapters.merge import product
 from gesso.models.adapters.virtual import virtual
@@ -154,7 +154,7 @@ def read_adapter(path: str | os.PathLike[str], model: Any) -> Folder:
 
 def _lora(model: Any, config: AdapterConfig, adapter: Any) -> tuple[Record, Record]:
     arrays = {name: np.asarray(x) for name, x in flat(adapter).items()}
-    modules = modules_of(model, dict.fromkeys(adapted(adapter)))
+    modules = modules_of(model, dict.fromkeys(adapted_names(adapter)))
     tensors, ranks = {}, {}
     for module in modules:
         a, b = theirs(module, arrays, config)
@@ -303,7 +303,7 @@ def _refuse_another(read: Folder, model: Any, config: AdapterConfig, adapter: An
     else:
         written, back, letters = flat(adapter), flat(read.adapter), flat(model.letters)
         wrong = []
-        for name in adapted(adapter):
+        for name in adapted_names(adapter):
             a, b = written[f"{name}/a"], written[f"{name}/b"]
             mine = product(a, b, letters[name], config.scale)
             its = 0 * mine

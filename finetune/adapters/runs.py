@@ -13,7 +13,7 @@ import numpy as np
 from gesso.export.files.folder import new_folder
 from gesso.finetune.adapters.peft_folder import read_adapter
 from gesso.models import build
-from gesso.models.adapters.adapters import refused
+from gesso.models.adapters.adapters import adapter_problems
 from gesso.models.adapters.config import AdapterConfig
 from gesso.models.adapters.merge import merge
 from gesso.pretrain.checkpoints.checkpoints import Checkpoints, load_params
@@ -76,7 +76,7 @@ def take_adapter(folder: Path, base: str, new: Path) -> Experiment:
     source = open_source(base, setting="--base")
     model = build(source.experiment.model)
     read = read_adapter(folder, model)
-    if problems := refused(read.config, model.config, model.letters):
+    if problems := adapter_problems(read.config, model.config, model.letters):
         raise ExperimentError(f"{folder}: {'; '.join(problems)}")
     start = StartConfig(source=str(source.folder))
     experiment = dataclasses.replace(

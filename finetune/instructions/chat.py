@@ -84,7 +84,7 @@ class ChatTemplate:
                 if text in str(message.get("content")):
                     raise FieldError("bad_chat", f"a message spells the special token {text!r}")
         marked = self._render(messages, add_generation_prompt=False)
-        borders = _find_marks(marked) if _OPEN in marked else self._found(messages, marked)
+        borders = _find_marks(marked) if _OPEN in marked else self._find_answers(messages, marked)
         whole, spans, at = marked.translate(_UNMARKED), [], 0
         for first, last in borders:
             spans += [Span(whole[at:first], False), Span(whole[first:last], True)]
@@ -114,7 +114,7 @@ class ChatTemplate:
         ]
         return np.concatenate([np.zeros(0, np.uint32), *found])
 
-    def _found(self, messages: Messages, whole: str) -> list[tuple[int, int]]:
+    def _find_answers(self, messages: Messages, whole: str) -> list[tuple[int, int]]:
         borders = []
         for k, message in enumerate(messages):
             if message["role"] != "assistant":

@@ -90,8 +90,8 @@ class Family:
         shown = dict(values)
         if self.answering in values and "answer" in template.names | {"answer"}:
             shown["answer"] = _answers(self, template, values)[values[self.answering]]
-        texts = {name: _shown(value) for name, value in shown.items()}
-        listed = "\n\nOPTIONS:\n" + _shown(options) if options else ""
+        texts = {name: _show(value) for name, value in shown.items()}
+        listed = "\n\nOPTIONS:\n" + _show(options) if options else ""
         if "{options}" in template.prompt:
             prompt = template.prompt.replace("\n{options}", "{options}").format_map(
                 texts | {"options": listed}
@@ -243,5 +243,5 @@ def _answers(family: Family, template: Template, values: Record) -> tuple[str, .
     return next(values[f.name] for f in family.fields.values() if f.type == "choices")
 
 
-def _shown(value: Any) -> str:
+def _show(value: Any) -> str:
     return "\n".join(f"- {each}" for each in value) if isinstance(value, tuple) else str(value)

@@ -103,8 +103,8 @@ def build_task(
             counts=counts,
             duplicates=1 - len(set(seen)) / len(seen) if seen else 0.0,
         ),
-        train=[_kept(each, split="train") for each in train],
-        holdout=[_kept(each, split="holdout") for each in holdout],
+        train=[_facts(each, split="train") for each in train],
+        holdout=[_facts(each, split="holdout") for each in holdout],
         tokenizer=tokenizer,
     )
 
@@ -169,7 +169,7 @@ def _read(split: Split, items: list[Item], fields: Fields, reader: Reader, *, li
         split.examples.append(Labelled(texts=made.texts, leaves=made.leaves, facts=facts))
 
 
-def _kept(example: Labelled, *, split: str) -> Labelled:
+def _facts(example: Labelled, *, split: str) -> Labelled:
     """Words are kept of what is scored in words: held-out questions."""
     names = ("place", "id") if split == "train" else ("place", "id", "context", "answers")
     facts = {name: example.facts[name] for name in names if name in example.facts}

@@ -50,7 +50,9 @@ def records_of(path: str, config: TaskConfig, shape: Shape) -> Iterator[Item]:
     elif form == "squad":
         yield from _questions(path)
     elif form in ("tsv", "csv"):
-        yield from table(existing(path), form, columns=config.columns or _known(path, form, shape))
+        yield from table(
+            existing(path), form, columns=config.columns or _own_columns(path, form, shape)
+        )
     else:
         for item in items_of(SourceConfig(path=path, format="tfds" if form == "tfds" else "jsonl")):
             yield from _flatten(item)
@@ -148,7 +150,7 @@ def _text(value: Any, name: str) -> str:
     return text
 
 
-def _known(path: str, form: str, shape: Shape) -> tuple[str, ...]:
+def _own_columns(path: str, form: str, shape: Shape) -> tuple[str, ...]:
     """The columns of a shape's own tables, for a file that is one: without a header."""
     if form != "tsv" or not shape.columns:
         return ()

@@ -74,7 +74,7 @@ class Export:
         opened = open_stored if self.format == "hf" else open_run
         run = opened(folder, step=self.step)
         with narration().status(f"writing step {run.step:,} of {folder} to {self.to}"):
-            written = self._written(run, folder)
+            written = self._write(run, folder)
         if self.json:
             print_json(written)
             return DONE
@@ -98,7 +98,7 @@ class Export:
                 " model card nor shards"
             )
 
-    def _written(self, run: "OpenRun", folder: Path) -> "Written":
+    def _write(self, run: "OpenRun", folder: Path) -> "Written":
         if self.format != "hf":
             from gesso.export.stacks.stacks import write_stack
 

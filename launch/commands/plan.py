@@ -206,15 +206,15 @@ def _plan(
         flag = f"--xla_force_host_platform_device_count={where.devices}"
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
 
-    def compiled() -> Figures:
+    def compile_plan_of() -> Figures:
         narration().print(f"compiling {experiment.name} for {where.name} ...", style="dim")
         from gesso.planning.plan import plan as compile_plan
 
         return compile_plan(experiment, where, depth=depth)
 
-    from gesso.planning.cache import kept
+    from gesso.planning.cache import keep_plan
 
-    return kept(experiment, where, compiled, depth=depth)
+    return keep_plan(experiment, where, compile_plan_of, depth=depth)
 
 
 def _budget(made: Figures, e: Experiment, *, tokens: float, price: float) -> Figures | None:

@@ -112,7 +112,7 @@ def _stage_printer(console: Console, count: int) -> Callable[[str, str], None]:
     return stage
 
 
-def _made(console: Console, what: str, where: object) -> None:
+def _say_made(console: Console, what: str, where: object) -> None:
     console.print(f"[green]made[/] {what}: {escape(str(where))}")
 
 
@@ -132,7 +132,7 @@ def _corpus(console: Console, experiment: Experiment) -> None:
     for name, counts in record["components"].items():
         table.add_row(name, f"{counts['documents']:,}", f"{counts['bytes'] / 1e6:,.1f}")
     console.print(table)
-    _made(console, f"{len(shards)} shards in The Pile's format (.jsonl.zst)", shards[0].parent)
+    _say_made(console, f"{len(shards)} shards in The Pile's format (.jsonl.zst)", shards[0].parent)
 
 
 def _store(console: Console, experiment: Experiment) -> "Store":
@@ -156,12 +156,12 @@ def _store(console: Console, experiment: Experiment) -> "Store":
         f"{short(trained['tokens'])} tokens to train on and {short(held['tokens'])} held out,"
         f" chosen by a hash of the text; {per_token:.2f} bytes a token"
     )
-    _made(
+    _say_made(
         console,
         f"a {tokenizer.kind} tokenizer, {tokenizer.vocab_size:,} ids",
         store.folder / "tokenizer",
     )
-    _made(console, "a token store", store.folder)
+    _say_made(console, "a token store", store.folder)
     return store
 
 

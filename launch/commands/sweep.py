@@ -66,7 +66,7 @@ class RunSweep:
         if self.show == "commands":
             import shlex
 
-            choices = asked.chosen()
+            choices = asked.choices()
             if choices is None:
                 raise Refused(f"{asked.method} decides as it goes: its commands are not known yet")
             for i, choice in enumerate(choices):
@@ -98,7 +98,7 @@ def _check(asked: "Sweep") -> None:
     """Every trial that is known in advance is an experiment: no run is started before all are."""
     from gesso.configs import registry
 
-    for choice in (asked.chosen() or [])[:1000]:
+    for choice in (asked.choices() or [])[:1000]:
         registry.experiment(asked.experiment, asked.settings(choice))
 
 

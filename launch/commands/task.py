@@ -98,7 +98,11 @@ def run_inspect(options: Inspect) -> int:
         if store.count[split]
     }
     shown = [
-        {"place": store.facts[k]["place"], "texts": _texts(store, tokenizer, k), **_said(store, k)}
+        {
+            "place": store.facts[k]["place"],
+            "texts": _texts(store, tokenizer, k),
+            **_target(store, k),
+        }
         for k in range(min(options.examples, store.count["train"]))
     ]
     if options.json:
@@ -177,7 +181,7 @@ def _texts(store: "TaskStore", tokenizer: "Tokenizer", example: int) -> list[str
     return [tokenizer.decode(store.read(start, size)) for start, size in pairs]
 
 
-def _said(store: "TaskStore", example: int) -> Figures:
+def _target(store: "TaskStore", example: int) -> Figures:
     if store.kind == "classify":
         return {"label": store.labels[int(store.leaves["labels"][example])]}
     if store.kind == "regress":

@@ -200,7 +200,7 @@ def pod(asked: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
     ]
     said = {"GESSO_PODS_PER_JOB": str(asked.pods), "GESSO_JOBS": str(asked.slices)}
     said |= dict(each.split("=", 1) for each in asked.env)
-    env += [{"name": name, "value": escaped(value)} for name, value in said.items()]
+    env += [{"name": name, "value": escape(value)} for name, value in said.items()]
     resources = {"cpu": asked.cpu, "memory": asked.memory}
     requests = {key: value for key, value in resources.items() if value}
     limits: dict[str, Any] = {}
@@ -218,7 +218,7 @@ def pod(asked: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
     container = {
         "name": "gesso",
         "image": asked.image,
-        "command": ["gesso", *map(escaped, command)],
+        "command": ["gesso", *map(escape, command)],
         "env": env,
         "envFrom": [{"secretRef": {"name": name}} for name in asked.secret],
         "resources": {"requests": requests | limits, "limits": limits},
@@ -245,7 +245,7 @@ def pod(asked: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
     return spec
 
 
-def escaped(word: str) -> str:
+def escape(word: str) -> str:
     """Kubernetes replaces $(NAME) in commands and variables, and reads $$ as one $."""
     return word.replace("$", "$$")
 

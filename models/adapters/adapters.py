@@ -76,7 +76,7 @@ def init(
         for number, (name, each) in enumerate(targets(config, letters).items()):
             own = jax.random.fold_in(key, number)
             sizes = dict(zip(each, arrays[name].shape, strict=True)) | {"I": config.rank}
-            drawn |= _drawn(config, name, each, sizes, own)
+            drawn |= _draw(config, name, each, sizes, own)
         return nest(drawn)
     if config.kind == "focus":
         shape = [*_focus_shape(arrays, letters)]
@@ -113,9 +113,9 @@ def bind(
     """
     params, parts = flat(base), flat(adapter)
     if config.kind in ("lora", "ia3"):
-        for number, name in enumerate(adapted(adapter)):
+        for number, name in enumerate(adapted_names(adapter)):
             own = None if key is None else jax.random.fold_in(key, number)
-            params |= _bound(config, name, params, parts, own)
+            params |= _bind(config, name, params, parts, own)
         return nest(params)
     if config.kind == "focus":
         hook = Focus(adapter["scale"], adapter["shift"], *config.marks)
@@ -134,12 +134,12 @@ def side(name: str) -> str:
     return "in" if name.rpartition("/")[2] in ("out", "down") else "out"
 
 
-def adapted(adapter: Params) -> list[str]:
+def adapted_names(adapter: Params) -> list[str]:
     """The names of the parameters that an adapter of LoRA or (IA)3 is for, in order."""
     return list(dict.fromkeys(name.rpartition("/")[0] for name in flat(adapter)))
 
 
-def refused(config: AdapterConfig, model: Facts, letters: Params) -> list[str]:
+def adapter_problems(config: AdapterConfig, model: Facts, letters: Params) -> list[str]:
     """What is wrong with an adapter for a model; its config and its tree of letters."""
     if config.kind == "none" or (found := [*config.problems(), *config.misfits(model)]):
         return config.problems() if config.kind == "none" else found
@@ -164,7 +164,7 @@ def _able(config: AdapterConfig, name: str, letters: str) -> bool:
     return letters in _PRODUCTS or (config.kind == "lora" and name in _TABLES)
 
 
-def _drawn(
+def _draw(
     config: AdapterConfig, name: str, letters: str, sizes: Mapping[str, int], key: jax.Array
 ) -> dict[str, jax.Array]:
     spelled = flat(letters_of(_only(config, name), nest({name: letters})))
@@ -183,7 +183,7 @@ def _only(config: AdapterConfig, name: str) -> AdapterConfig:
     return AdapterConfig(kind=config.kind, targets=(name,))
 
 
-def _bound(
+def _bind(
     config: AdapterConfig,
     name: str,
     params: Mapping[str, Leaf],

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from gesso.models.adapters.adapters import AdapterError, adapted, side
+from gesso.models.adapters.adapters import AdapterError, adapted_names, side
 from gesso.models.adapters.config import AdapterConfig
 from gesso.models.layers.operators import inner_outer
 from gesso.models.trees import Leaves, Params, flat, nest
@@ -44,7 +44,7 @@ def merge(
         )
     params, parts, spelled = dict(flat(base)), flat(adapter), flat(letters)
     changed, lost = {}, {}
-    for name in adapted(adapter):
+    for name in adapted_names(adapter):
         for whose, delta in _changes(config, name, params, parts, spelled[name]).items():
             was = np.asarray(params[whose])
             stored = was.astype(dtype or was.dtype)

@@ -13,7 +13,7 @@ from gesso.models.layers.block import Block
 from gesso.models.layers.dense import Dense
 from gesso.models.layers.dropout import dropout
 from gesso.models.layers.hooks import LayerHooks
-from gesso.models.layers.layers import einsum_float32, embedded, param, stack, truncated
+from gesso.models.layers.layers import einsum_float32, embed_tokens, param, stack, truncated_param
 from gesso.models.layers.norms import LayerNorm
 from gesso.models.layers.stack import run
 from gesso.models.layers.text_head import at_places
@@ -36,7 +36,7 @@ class BERT(Network):
     def __init__(self, config: BERTConfig, key: jax.Array):
         self.config = config
         sizes, std, has = config.sizes, config.init_std, config.outputs
-        draw = {"truncated": truncated, "normal": param}[config.init]
+        draw = {"truncated": truncated_param, "normal": param}[config.init]
         words, places, types, blocks, pooler, *heads = jax.random.split(key, 10)
         self.embed = draw(words, "VD", sizes=sizes, std=std)
         self.positions = draw(places, "SD", sizes=sizes, std=std)
@@ -151,7 +151,7 @@ class BERT(Network):
         positions_BL = shard(batch.get("positions", places_BL), "BL")
         positions_BL = positions_BL + c.first_position + self.hooks.front
         segments_BL = batch.get("segments")
-        x_BLD = embedded(self.embed, tokens_BL, segments_BL)
+        x_BLD = embed_tokens(self.embed, tokens_BL, segments_BL)
         if segments_BL is not None:
             # Published encoders do not train the id of padding where it is read (padding_idx).
             padding_BL1 = (segments_BL == 0)[..., None]

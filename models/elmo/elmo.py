@@ -69,10 +69,10 @@ class ELMo(Network):
             for u, direction in enumerate(DIRECTIONS):
                 made[f"{direction}_logits"] = self.logits(layers_ZUBLD[-1, u], direction)
         if hidden:
-            made["hidden"] = self.joined(x_BLD, layers_ZUBLD, segments_BL)
+            made["hidden"] = self.join(x_BLD, layers_ZUBLD, segments_BL)
         return made
 
-    def joined(
+    def join(
         self, x_BLD: jax.Array, layers_ZUBLD: jax.Array, segments_BL: jax.Array | None
     ) -> jax.Array:
         """The words and each layer's output, both directions side by side, [Z + 1, B, L, 2 D]."""

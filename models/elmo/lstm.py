@@ -273,15 +273,15 @@ def _parts(w: jax.Array, name: str) -> Pytree:
 
 
 def _weight_gradients(total, x_LBD, hidden_LBD, da, dbias, dsaid_LBD, m_LBF):
-    def grown(totals: Pytree, y_LBD: jax.Array) -> tuple[jax.Array, ...]:
+    def grow(totals: Pytree, y_LBD: jax.Array) -> tuple[jax.Array, ...]:
         return tuple(
             w_DF + _product("LBD,LBF->DF", y_LBD, da_LBF)
             for w_DF, da_LBF in zip(totals, da, strict=True)
         )
 
     return _Weights(
-        grown(total.read, x_LBD),
-        grown(total.recur, hidden_LBD),
+        grow(total.read, x_LBD),
+        grow(total.recur, hidden_LBD),
         tuple(
             b_F + da_LBF.sum((0, 1), dtype=jnp.float32)
             for b_F, da_LBF in zip(total.bias, da, strict=True)

@@ -26,7 +26,7 @@ from gesso.models.layers.layers import (
     einsum_float32,
     param,
     stack,
-    truncated,
+    truncated_param,
 )
 from gesso.models.layers.norms import make_norm
 from gesso.models.layers.stack import Reading, empty_cache, follow, run
@@ -261,7 +261,7 @@ def _decoder(config: Any, key: jax.Array) -> BERT | GPT:
 def _draw(config: EncoderDecoderConfig) -> Any:
     """How the decoder's family draws its weights."""
     drawn = config.decoder.init if isinstance(config.decoder, BERTConfig) else "normal"
-    return {"truncated": truncated, "normal": param}[drawn]
+    return {"truncated": truncated_param, "normal": param}[drawn]
 
 
 def _source(batch: Batch) -> dict[str, jax.Array]:

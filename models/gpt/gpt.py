@@ -13,7 +13,7 @@ from gesso.models.layers.hooks import LayerHooks
 from gesso.models.layers.layers import (
     constant,
     einsum_float32,
-    embedded,
+    embed_tokens,
     param,
     stack,
 )
@@ -131,7 +131,7 @@ class GPT(Network):
         before = c.first_position + self.hooks.front
         if (length := tokens_BL.shape[1]) > (room := rows - before):
             raise ValueError(f"rows of {length} tokens exceed the model's {room} positions")
-        x_BLD = embedded(self.embed, tokens_BL, segments_BL, f"V{c.word_letter}")
+        x_BLD = embed_tokens(self.embed, tokens_BL, segments_BL, f"V{c.word_letter}")
         if self.project_in is not None:
             x_BLD = einsum("BLE,ED->BLD", x_BLD, self.project_in)
         x_BLD, turns = self._place(x_BLD, self._places(batch) + before)

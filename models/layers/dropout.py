@@ -23,10 +23,10 @@ def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     dropped = round(rate * _STEPS)
     if key is None or dropped == 0:
         return x
-    return jnp.where(_drawn(key, x.shape, dropped), x / (1 - dropped / _STEPS), 0).astype(x.dtype)
+    return jnp.where(_draw(key, x.shape, dropped), x / (1 - dropped / _STEPS), 0).astype(x.dtype)
 
 
-def _drawn(key: jax.Array, shape: tuple[int, ...], dropped: int) -> jax.Array:
+def _draw(key: jax.Array, shape: tuple[int, ...], dropped: int) -> jax.Array:
     """bool: random u16 that are not below `dropped`. A hash has its four in the four quarters of
     the last axis, which hardly any layout splits."""
     *front, length = shape

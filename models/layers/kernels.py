@@ -14,7 +14,7 @@ from gesso.models.layers.dropout import dropout
 from gesso.models.layers.hooks import Prefix, in_front
 from gesso.models.layers.layers import einsum_float32
 from gesso.models.layers.settings import Logits, Padding, Way
-from gesso.models.layers.splash import fused, runs_here
+from gesso.models.layers.splash import fused_attention, runs_here
 from gesso.models.layers.visibility import Direction, blind_sees, sees
 from gesso.partitioning.axes import einsum, shard
 
@@ -184,7 +184,7 @@ def splash(
     who: dict[str, Any] = {"segments_BL": segments_BL, "window": window, "scale": scale}
     if not runs_here(q_BLNH.shape[1]):
         return blocks(q_BLNH, k_BSKH, v_BSKH, **who, **options)
-    return fused(q_BLNH, *for_every_query_head(q_BLNH, k_BSKH, v_BSKH), **who)
+    return fused_attention(q_BLNH, *for_every_query_head(q_BLNH, k_BSKH, v_BSKH), **who)
 
 
 WAYS: dict[Way, Callable[..., jax.Array]] = {

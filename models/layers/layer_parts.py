@@ -68,7 +68,7 @@ def runs(per_layer: Any, kinds: Sequence[Any]) -> list[Run]:
     return found
 
 
-def chosen(per_layer: Any, run: Run) -> Any:
+def choose(per_layer: Any, run: Run) -> Any:
     """The part of a tree that a run of layers reads, as plain arrays."""
 
     def part(each: Any) -> Any:

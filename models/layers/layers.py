@@ -9,10 +9,10 @@ import jax.extend.core
 import jax.numpy as jnp
 from flax import nnx
 
-from gesso.models.layers.layer_parts import chosen, runs
+from gesso.models.layers.layer_parts import choose, runs
 from gesso.models.layers.settings import Remat
 from gesso.models.trees import Leaf, Pytree
-from gesso.partitioning.axes import Operator, einsum, gathers, held, shard
+from gesso.partitioning.axes import Operator, einsum, gathers, shard, value_of
 from gesso.partitioning.lookup import look_up
 
 M = TypeVar("M", bound=nnx.Module)
@@ -40,7 +40,9 @@ def param(key: jax.Array, letters: str, *, sizes: Mapping[str, int], std: float)
     return nnx.Param(std * jax.random.normal(key, [sizes[each] for each in letters]), axes=letters)
 
 
-def truncated(key: jax.Array, letters: str, *, sizes: Mapping[str, int], std: float) -> nnx.Param:
+def truncated_param(
+    key: jax.Array, letters: str, *, sizes: Mapping[str, int], std: float
+) -> nnx.Param:
     """The same, but what lies beyond two standard deviations is drawn again (BERT)."""
     shape = [sizes[each] for each in letters]
     return nnx.Param(std * jax.random.truncated_normal(key, -2, 2, shape), axes=letters)
@@ -56,11 +58,11 @@ def add_bias(y: jax.Array, bias: nnx.Param | None, letters: str) -> jax.Array:
     return y if bias is None else y + shard(bias[...], letters)
 
 
-def embedded(
+def embed_tokens(
     table: Leaf, tokens_BL: jax.Array, segments_BL: jax.Array | None = None, letters: str = "VD"
 ) -> jax.Array:
     """What a table of words (VD, or an adapter's Operator) holds for tokens, BLD."""
-    words = held(table)
+    words = value_of(table)
     if isinstance(words, Operator):
         return words.rows(tokens_BL, segments_BL)
     return look_up(words, letters, tokens_BL)
@@ -127,7 +129,7 @@ def scan(
         carry, outputs = _scan(
             one_layer,
             carry,
-            chosen(per_layer, run),
+            choose(per_layer, run),
             kinds=run.kinds,
             remat=remat,
             unroll=unroll,

@@ -22,7 +22,7 @@ def runs_here(length: int) -> bool:
     return (platform == "tpu" or INTERPRET) and length % _BLOCKS[-1] == 0
 
 
-def fused(
+def fused_attention(
     q_BLNH: jax.Array,
     k_BLNH: jax.Array,
     v_BLNH: jax.Array,

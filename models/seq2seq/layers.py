@@ -162,7 +162,7 @@ class Side(nnx.Module):
             x_BLD = x_BLD + sinusoid(positions_BL, dims=c.embed).astype(x_BLD.dtype)
         return shard(dropout(x_BLD, c.embedding_dropout, key), "BLD")
 
-    def seen(
+    def visible(
         self,
         queries_L: jax.Array,
         keys_S: jax.Array,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from gesso.models.layers.attention import Cache, Seen, Seq2SeqCache, SourceCache
 from gesso.models.layers.hooks import apply_focus
-from gesso.models.layers.layers import constant, einsum_float32, embedded, param, scan
+from gesso.models.layers.layers import constant, einsum_float32, embed_tokens, param, scan
 from gesso.models.layers.visibility import same_segment
 from gesso.models.network import Network
 from gesso.models.seq2seq.config import Seq2SeqConfig
@@ -118,14 +118,14 @@ class Seq2Seq(Network):
                 written.segments_BS, segments_BL, (0, written.length)
             )
         )
-        seen = self.decoder.seen(places_L, jnp.arange(room), segments_BL, written.segments_BS)
+        seen = self.decoder.visible(places_L, jnp.arange(room), segments_BL, written.segments_BS)
         source_seen = Seen(same_segment(segments_BL, source.segments_BS), None)
 
         def one_layer(carry: Pytree, each: Pytree, kind: None) -> Pytree:
             layer, source_kv, number = each
             return layer.decode(*carry, source_kv, seen, source_seen, layer=number)
 
-        words_BLD = embedded(self.embed, tokens_BL, segments_BL)
+        words_BLD = embed_tokens(self.embed, tokens_BL, segments_BL)
         x_BLD = self.decoder.start(words_BLD, positions_BL)
         kv = (source.k_ZBSKH, source.v_ZBSKH)
         (x_BLD, written), _ = scan(
@@ -151,7 +151,7 @@ class Seq2Seq(Network):
             table, self.encoder, batch["source"], batch.get("source_positions"), segments_BL, keys
         )
         places_L = jnp.arange(x_BLD.shape[1])
-        seen = self.encoder.seen(places_L, places_L, segments_BL, segments_BL)
+        seen = self.encoder.visible(places_L, places_L, segments_BL, segments_BL)
 
         focus, classes_BL = self.hooks.focus, None
         if focus is not None:
@@ -185,7 +185,7 @@ class Seq2Seq(Network):
             self.embed, self.decoder, batch["tokens"], batch.get("positions"), segments_BL, keys
         )
         places_L = jnp.arange(x_BLD.shape[1])
-        seen = self.decoder.seen(places_L, places_L, segments_BL, segments_BL)
+        seen = self.decoder.visible(places_L, places_L, segments_BL, segments_BL)
         source_seen = Seen(same_segment(segments_BL, _segments(batch, "source")), None)
 
         def one_layer(layer: Pytree, x_BLD: jax.Array, key: jax.Array | None) -> jax.Array:
@@ -208,7 +208,7 @@ class Seq2Seq(Network):
             raise ValueError(f"rows of {length} tokens exceed the model's {longest} positions")
         if positions_BL is None:
             positions_BL = jnp.broadcast_to(jnp.arange(length), tokens_BL.shape)
-        x_BLD = embedded(table, tokens_BL, segments_BL)
+        x_BLD = embed_tokens(table, tokens_BL, segments_BL)
         return side.start(x_BLD, shard(positions_BL, "BL"), keys and keys[0])
 
     def _scale(self, x_BLD: jax.Array) -> jax.Array:

@@ -62,7 +62,7 @@ class Labelled(Objective):
         """Tokens of a row: those of all its chunks."""
         return length * self.framing.chunks
 
-    def framed(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def frame(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The leaves that a model reads and those of places, of rows of a task store or of padding:
         tokens, segments, positions, token_types i32[n, L], component i32[n], begins and ends
         i32[n, P], 0 where there is no segment."""
@@ -73,7 +73,7 @@ class Labelled(Objective):
         made |= {name: np.maximum(rows.get(name, empty), 0) for name in ("begins", "ends")}
         return {name: np.ascontiguousarray(leaf, np.int32) for name, leaf in made.items()}
 
-    def held(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
+    def presence(self, rows: Mapping[str, np.ndarray]) -> np.ndarray:
         """f32[n, per_row]: 1 where there is an item."""
         empty = np.full((len(rows["tokens"]), self.framing.per_row), -1, np.int32)
         return (rows.get("item", empty) >= 0).astype(np.float32)

@@ -60,7 +60,7 @@ class _OfTexts(Labelled):
         i32[n, P] and used f32[n, P], the segments; labels i32 or f32[n, per_row], label_counted
         f32, 1 for each example, and label_weight f32, what it counts for; component i32[n]; with
         config.lm targets i32[n, L] and lm_weight f32[n, L]."""
-        made, held = self.framed(rows), self.held(rows)
+        made, held = self.frame(rows), self.presence(rows)
         labels = rows.get("labels", np.zeros(held.shape)).astype(self.label_dtype)
         made |= {
             "labels": labels,
@@ -121,7 +121,7 @@ class _OfTexts(Labelled):
         scored = cross_entropy(x_BLD, batch["targets"], *module.head(), chunk_tokens=0)
         return losses | {"lm": scored.nll_BL}
 
-    def scored(
+    def score(
         self, module: Module, batch: Mapping[str, jax.Array], key: jax.Array | None
     ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         """(what `__call__` gives, {"logits": f32[B, per_row, Y]})."""
@@ -131,7 +131,7 @@ class _OfTexts(Labelled):
         self, module: Module, batch: Mapping[str, jax.Array], key: jax.Array | None
     ) -> dict[str, jax.Array]:
         """{term: float32 values}: [B, per_row], and BL of "lm". No key, no dropout."""
-        return self.scored(module, batch, key)[0]
+        return self.score(module, batch, key)[0]
 
 
 class Classify(_OfTexts):
@@ -165,7 +165,7 @@ class Classify(_OfTexts):
     def weigh(self, labels: np.ndarray, held: np.ndarray) -> np.ndarray:
         return (held * self._weights[labels]).astype(np.float32)
 
-    def scored(
+    def score(
         self, module: Module, batch: Mapping[str, jax.Array], key: jax.Array | None
     ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         logits, x_BLD = self.logits(module, batch, key)
@@ -198,7 +198,7 @@ class Regress(_OfTexts):
         super().__init__(config, tokenizer=tokenizer, model=model, store=store)
         self.terms: Mapping[str, Term] = {"regress": Term(weight="label_weight")} | self._lm
 
-    def scored(
+    def score(
         self, module: Module, batch: Mapping[str, jax.Array], key: jax.Array | None
     ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         logits, x_BLD = self.logits(module, batch, key)

@@ -45,7 +45,7 @@ class QA(Labelled):
         """Rows of a task store -> tokens, segments, positions, token_types, context i32[n, L];
         begins, ends, starts_at, ends_at i32[n, P], places of the row; span_weight f32[n, P];
         component i32[n]."""
-        made, held = self.framed(rows), self.held(rows)
+        made, held = self.frame(rows), self.presence(rows)
         spans = rows.get("spans", np.zeros((*held.shape, 2), np.int32))
         context = rows.get("context", np.zeros_like(made["tokens"]))
         return made | {
@@ -55,7 +55,7 @@ class QA(Labelled):
             "span_weight": held,
         }
 
-    def scored(
+    def score(
         self, module: Module, batch: Mapping[str, jax.Array], key: jax.Array | None
     ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         """(what `__call__` gives, `best_spans`)."""
@@ -71,7 +71,7 @@ class QA(Labelled):
         self, module: Module, batch: Mapping[str, jax.Array], key: jax.Array | None
     ) -> dict[str, jax.Array]:
         """{"qa": f32[B, P]}. No key, no dropout."""
-        return self.scored(module, batch, key)[0]
+        return self.score(module, batch, key)[0]
 
 
 def best_spans(

@@ -41,9 +41,9 @@ class Tag(Labelled):
         i32[n]."""
         tags = rows.get("tags", np.full(rows["tokens"].shape, -1, np.int32))
         weight = (tags >= 0).astype(np.float32)
-        return self.framed(rows) | {"tags": np.maximum(tags, 0), "tag_weight": weight}
+        return self.frame(rows) | {"tags": np.maximum(tags, 0), "tag_weight": weight}
 
-    def scored(
+    def score(
         self, module: Module, batch: Mapping[str, jax.Array], key: jax.Array | None
     ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
         """(what `__call__` gives, {"logits": f32[B, L, Y]})."""
@@ -57,4 +57,4 @@ class Tag(Labelled):
         self, module: Module, batch: Mapping[str, jax.Array], key: jax.Array | None
     ) -> dict[str, jax.Array]:
         """{"tag", "accuracy": f32[B, L]}. No key, no dropout."""
-        return self.scored(module, batch, key)[0]
+        return self.score(module, batch, key)[0]

@@ -210,7 +210,7 @@ class Service:
             pass  # a peer that died, what does not speak this protocol, or our own end
         finally:
             if beats_of is not None:
-                self._lost(beats_of, "its process ended (killed, or out of memory)")
+                self._lose(beats_of, "its process ended (killed, or out of memory)")
             writer.close()
 
     async def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -280,13 +280,13 @@ class Service:
             now = time.monotonic()
             for process, last in list(self._beats.items()):
                 if now - last > self._peer_timeout:
-                    self._lost(
+                    self._lose(
                         process,
                         f"no sign of life for {self._peer_timeout:.0f} s (host lost, frozen, or"
                         " network cut)",
                     )
 
-    def _lost(self, process: int, why: str) -> None:
+    def _lose(self, process: int, why: str) -> None:
         if process in self._left:
             return
         self._left.add(process)

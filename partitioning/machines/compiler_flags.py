@@ -69,7 +69,7 @@ def here(environ: Mapping[str, str], *, devices: Path = Path("/dev")) -> Platfor
     if asked.startswith("cpu"):
         return "cpu"
     if _is_installed("libtpu") and any((devices / each).exists() for each in ("accel0", "vfio/0")):
-        return _kind(environ.get("TPU_ACCELERATOR_TYPE") or _told(environ))
+        return _kind(environ.get("TPU_ACCELERATOR_TYPE") or _accelerator_type(environ))
     cuda = any(_is_installed(f"jax_cuda{version}_plugin") for version in (12, 13))
     return "gpu" if cuda and (devices / "nvidiactl").exists() else "cpu"
 
@@ -83,7 +83,7 @@ def _kind(accelerator: str) -> Platform:
     return known.get(accelerator.partition("-")[0], "tpu")
 
 
-def _told(environ: Mapping[str, str]) -> str:
+def _accelerator_type(environ: Mapping[str, str]) -> str:
     """What the VM's metadata server says it is; empty where it is not to be asked."""
     return "" if "TPU_SKIP_MDS_QUERY" in environ else attribute("accelerator-type") or ""
 

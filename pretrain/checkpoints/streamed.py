@@ -61,7 +61,7 @@ def save_params(
                 nbytes, left = x.nbytes, weakref.ref(x)
                 del x, summed
                 if lent and nbytes >= _WAITED_FOR:
-                    lent = _gone(left)  # before the next is made, unless the caller keeps them
+                    lent = _is_gone(left)  # before the next is made, unless the caller keeps them
                 if nbytes >= _LARGE:
                     pool.submit(_flush, folder)  # while that is made
 
@@ -90,7 +90,7 @@ class StoredParams:
         return flat(found)[_PARAMS + name]
 
 
-def _gone(array: weakref.ref[np.ndarray]) -> bool:
+def _is_gone(array: weakref.ref[np.ndarray]) -> bool:
     """Give the threads that are done with an array half a second to let go of it; what they leave
     is a cycle of references, an old one if Python searched for cycles before they were done."""
     for wait in (0.005, 0.02, 0.08, 0.4):

@@ -55,7 +55,7 @@ class RunLock:
                 self._remove_if(found)
                 created = self._create()
             if not created:
-                raise self._held(self._read())
+                raise self._refusal(self._read())
         self._thread = threading.Thread(target=self._keep, name="run lock", daemon=True)
         self._thread.start()
 
@@ -123,7 +123,7 @@ class RunLock:
             if now is None:
                 return None
             if now != first:
-                raise self._held(now)
+                raise self._refusal(now)
         return first
 
     def _remove_if(self, found: Record | None) -> None:
@@ -139,9 +139,9 @@ class RunLock:
                 os.link(aside, self._path)
         aside.unlink()
         if now != found:
-            raise self._held(now)
+            raise self._refusal(now)
 
-    def _held(self, record: Record | None) -> LockHeld:
+    def _refusal(self, record: Record | None) -> LockHeld:
         return LockHeld(
             f"another run writes to {self._path.parent}: {_who(record)}; wait for it or stop it, or"
             " use another folder"

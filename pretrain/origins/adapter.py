@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gesso.models.adapters.adapters import bind, init, letters_of, refused
+from gesso.models.adapters.adapters import adapter_problems, bind, init, letters_of
 from gesso.models.adapters.config import AdapterConfig
 from gesso.models.adapters.merge import merge
 from gesso.models.model import Model, Params
@@ -36,7 +36,7 @@ def adapter_parts(config: AdapterConfig, model: Model, *, trainable: tuple[str, 
     Raises ExperimentError for an adapter the model cannot have, PatternError for a pattern that
     matches nothing.
     """
-    if problems := refused(config, model.config, model.letters):
+    if problems := adapter_problems(config, model.config, model.letters):
         raise ExperimentError("; ".join(problems))
     names = flat(model.letters)
     beside = match_trainable(tuple(names), trainable) if trainable else set()
@@ -67,10 +67,10 @@ def adapter_parts(config: AdapterConfig, model: Model, *, trainable: tuple[str, 
 def adapter_shapes(config: AdapterConfig, model: Model) -> dict[str, tuple[int, ...]]:
     """The shapes of an adapter's arrays, named as in the trained tree ("adapter/...")."""
 
-    def drawn(key: jax.Array) -> Params:
+    def draw(key: jax.Array) -> Params:
         return init(config, key, model.init(key), model.letters)
 
-    made = flat({"adapter": jax.eval_shape(drawn, jax.random.key(0))})
+    made = flat({"adapter": jax.eval_shape(draw, jax.random.key(0))})
     return {name: x.shape for name, x in made.items()}
 
 

@@ -39,7 +39,7 @@ def plan_page(plan: Mapping[str, Any]) -> Page:
     many = f"{where['slices']} × " if where["slices"] > 1 else ""
     axes = " × ".join(f"{axis} {n}" for axis, n in plan["mesh"].items()) or "one device"
     how = "compiled for it" if plan["memory"].get("exact") else "estimated by formulas"
-    sections = [_size_and_time(plan), _sent(plan), _search(plan.get("search") or [])]
+    sections = [_size_and_time(plan), _collectives(plan), _search(plan.get("search") or [])]
     settings = Section(key="settings", title="Settings", trees=[("", groups(e))])
     return Page(
         title=f"{e['name']} on {many}{where['name']}",
@@ -106,7 +106,7 @@ def _size_and_time(plan: Mapping[str, Any]) -> Section:
     )
 
 
-def _sent(plan: Mapping[str, Any]) -> Section:
+def _collectives(plan: Mapping[str, Any]) -> Section:
     found = plan.get("collectives", [])
     title = "What devices send"
     if not found:

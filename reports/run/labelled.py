@@ -18,7 +18,7 @@ _DRAWN = 3  # scores with a figure of their own
 def task(run: RunFacts) -> Section:
     """A row per score of the last evaluation beside the baseline's; the first ones over the run;
     and the labels' reliability. Empty for a run on text."""
-    found = _found(run)
+    found = _find(run)
     if not found:
         return Section(key="task", title=_TITLE)
     last, scores = found[-1], _scores(found[-1], "scores")
@@ -52,7 +52,7 @@ def task(run: RunFacts) -> Section:
 
 def task_hero(run: RunFacts) -> Hero | None:
     """The leading score against the baseline's, of a run on labelled examples."""
-    found = _found(run)
+    found = _find(run)
     if not found or not (scores := _scores(found[-1], "scores")):
         return None
     name, ours = next(iter(scores.items()))
@@ -77,7 +77,7 @@ def task_hero(run: RunFacts) -> Hero | None:
     )
 
 
-def _found(run: RunFacts) -> list[dict[str, Any]]:
+def _find(run: RunFacts) -> list[dict[str, Any]]:
     return [r["task"] for r in run.evaluations if isinstance(r.get("task"), dict)]
 
 

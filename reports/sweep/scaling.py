@@ -85,7 +85,7 @@ def fit(points: Sequence[Point], *, bootstraps: int = 200, seed: int = 0) -> Law
     forms: tuple[Form, ...] = ("irreducible", "none")
     solved = {form: _best(n, d, loss, form) for form in forms}
     left_out: dict[Form, float] = {
-        form: _left_out(n, d, loss, form, solved[form]) for form in forms
+        form: _leave_one_out(n, d, loss, form, solved[form]) for form in forms
     }
     # The simpler form unless E earns its place: within a few percent the two cannot be told apart.
     form: Form = "irreducible" if left_out["irreducible"] < _EARNED * left_out["none"] else "none"
@@ -221,7 +221,7 @@ def _best(n: np.ndarray, d: np.ndarray, loss: np.ndarray, form: Form) -> np.ndar
     return min(found, key=lambda each: each[1])[0]
 
 
-def _left_out(
+def _leave_one_out(
     n: np.ndarray, d: np.ndarray, loss: np.ndarray, form: Form, start: np.ndarray
 ) -> float:
     errors = []

@@ -10,7 +10,7 @@ from evaluation_stores import MemoryStore
 
 from gesso.data.open import heldout
 from gesso.data.tokenizers.bytes import BytesTokenizer
-from gesso.evaluation.heldout.unigram import beside, spoken, unigram
+from gesso.evaluation.heldout.unigram import beside, format_term, unigram
 from gesso.objectives.config import CausalLMConfig, DenoiseConfig, MixedConfig, MixedPart
 from gesso.objectives.kinds import build
 
@@ -95,6 +95,6 @@ def test_they_stand_beside_the_terms():
     held |= {"accuracy": {"unigram_accuracy": 0.1}}
     terms = beside(figures, held)["terms"]
     assert terms["nll"] == {"mean": 2.0, "count": 9, "unigram_nll": 3.0, "unigram_accuracy": 0.1}
-    assert spoken("nll", terms["nll"]) == "nll 2.0000 (unigram 3.0000)"
-    assert spoken("accuracy", terms["accuracy"]) == "accuracy 25.0% (unigram 10.0%)"
-    assert spoken("unpaired", {"mean": None, "count": 0}) == "unpaired n/a"
+    assert format_term("nll", terms["nll"]) == "nll 2.0000 (unigram 3.0000)"
+    assert format_term("accuracy", terms["accuracy"]) == "accuracy 25.0% (unigram 10.0%)"
+    assert format_term("unpaired", {"mean": None, "count": 0}) == "unpaired n/a"

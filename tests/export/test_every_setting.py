@@ -64,7 +64,7 @@ def bases_of(declared, family):
     ]
 
 
-def refused(declared, variation):
+def adapter_problems(declared, variation):
     """Whether a format refuses a variation; it must name one of the fields that differ."""
     told = "; ".join(problem.told for problem in declared.problems(variation.config))
     assert not told or any(f"model.{name}" in told for name in variation.names), (variation, told)
@@ -114,7 +114,7 @@ def test_a_published_config_says_every_setting_or_refuses_it(name):
     checked = set()
     for base in bases_of(declared, form.family):
         for each in tried(base):
-            if refused(declared, each):
+            if adapter_problems(declared, each):
                 continue
             config = each.config
             record = json.loads(json.dumps(form.write(config)))
@@ -166,7 +166,7 @@ def _written_says(name, declared, write, made, tmp_path):
     seen = set()
     for each in tried(name):
         neutral = each.field in declared.neutral(each.config)
-        if refused(declared, each) or neutral or (each.field, len(each.names)) in seen:
+        if adapter_problems(declared, each) or neutral or (each.field, len(each.names)) in seen:
             continue
         seen.add((each.field, len(each.names)))
         write(tmp_path / "out", each.config, random_params(each.config))
@@ -188,7 +188,7 @@ def test_an_adapter_folder_says_every_setting_or_refuses_it(kind, tmp_path, monk
             assert any(f"adapter.{name}" in problems[0].told for name in each.names)
         elif each.field not in seen and not config.misfits(base):
             seen.add(each.field)
-            if adapters.refused(config, base, model.letters):
+            if adapters.adapter_problems(config, base, model.letters):
                 continue
             drawn = adapters.init(config, key, params, model.letters)
             adapter = jax.tree.map(lambda x: np.full(x.shape, 0.1, np.float32), drawn)

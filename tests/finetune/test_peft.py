@@ -20,7 +20,7 @@ from gesso.export import read_folder, write_folder
 from gesso.finetune.adapters.peft_folder import read_adapter, write_adapter
 from gesso.finetune.adapters.peft_layout import modules_of, theirs
 from gesso.models import build
-from gesso.models.adapters.adapters import adapted, bind, init
+from gesso.models.adapters.adapters import adapted_names, bind, init
 from gesso.models.adapters.config import AdapterConfig
 from gesso.models.adapters.merge import merge
 from gesso.models.config import BERTConfig, GPTConfig, Seq2SeqConfig
@@ -113,7 +113,7 @@ def run_peft(mode, folder: Path, given, settings=None):
     return dict(np.load(folder / "out.npz"))
 
 
-def scored(model, config, params, batch, given):
+def score(model, config, params, batch, given):
     def loss(adapter):
         logits = model.apply(bind(params, adapter, config), batch)["logits"]
         log_p = jax.nn.log_softmax(logits)
@@ -141,13 +141,13 @@ def test_a_lora_of_ours_is_theirs(name, tmp_path):
     write_adapter(tmp_path / "adapter", model, lora, adapter)
     batch, given = text(model, np.random.default_rng(0))
     found = run_peft("load", tmp_path, given)
-    (loss, logits), gradients = scored(model, lora, params, batch, given)(adapter)
+    (loss, logits), gradients = score(model, lora, params, batch, given)(adapter)
     close(logits, found["logits"])
     close(loss, found["loss"])
     grads = {each: np.asarray(x) for each, x in flat(gradients).items()}
     arrays = {each: np.asarray(x) for each, x in flat(adapter).items()}
     compared = 0
-    for module in modules_of(model, dict.fromkeys(adapted(adapter))):
+    for module in modules_of(model, dict.fromkeys(adapted_names(adapter))):
         a, b = theirs(module, grads, lora)
         _, mask = theirs(module, {each: np.ones_like(x) for each, x in arrays.items()}, lora)
         stem = f"gradient/base_model.model.{module.name}.lora_"
@@ -189,7 +189,7 @@ def test_a_lora_of_theirs_is_ours(config, settings, tmp_path):
     wanted = {"r": 4, "lora_alpha": 6, "task_type": "CAUSAL_LM", **settings}
     found = run_peft("make", tmp_path, given, wanted)
     read = read_adapter(tmp_path / "adapter", model)
-    (loss, logits), gradients = scored(model, read.config, params, batch, given)(read.adapter)
+    (loss, logits), gradients = score(model, read.config, params, batch, given)(read.adapter)
     close(logits, found["logits"])
     close(loss, found["loss"])
     if settings.get("target_modules") == ["c_attn"]:
@@ -208,14 +208,14 @@ def test_a_prompt_of_ours_is_theirs_and_back(tmp_path):
     write_adapter(tmp_path / "adapter", model, config, adapter)
     batch, given = text(model, np.random.default_rng(2))
     found = run_peft("load", tmp_path, given)
-    (loss, logits), _ = scored(model, config, params, batch, given)(adapter)
+    (loss, logits), _ = score(model, config, params, batch, given)(adapter)
     close(logits, found["logits"])
     close(loss, found["loss"])
     wanted = {"num_virtual_tokens": 4, "task_type": "CAUSAL_LM"}
     found = run_peft("make", tmp_path, given, wanted)
     read = read_adapter(tmp_path / "adapter", model)
     assert read.config.tokens == 4
-    (_, logits), gradients = scored(model, read.config, params, batch, given)(read.adapter)
+    (_, logits), gradients = score(model, read.config, params, batch, given)(read.adapter)
     close(logits, found["logits"])
     [theirs_too] = [x for name, x in found.items() if name.startswith("gradient/")]
     close(gradients["virtual"], theirs_too)

@@ -48,8 +48,8 @@ def total_of(model, objective, batch):
     return total
 
 
-def scored(model, objective, params, batch):
-    return jax.jit(lambda p, b: objective.scored(model.merge(p), b, None))(params, batch)
+def score(model, objective, params, batch):
+    return jax.jit(lambda p, b: objective.score(model.merge(p), b, None))(params, batch)
 
 
 def batch_of(store, objective, *, length):
@@ -108,7 +108,7 @@ def test_losses_are_the_formulas(stores):
     for name, setting in settings.items():
         objective = objective_of("classify", store, model, **setting)
         batch = batch_of(store, objective, length=60)
-        losses, said = scored(model, objective, params, batch)
+        losses, said = score(model, objective, params, batch)
         labels = batch["labels"][:, 0]
         if logits is None:
             inputs = {k: batch[k] for k in ("tokens", "segments", "positions", "token_types")}
@@ -139,7 +139,7 @@ def test_the_step_divides_by_the_weights_of_the_whole_batch(stores, microbatches
     batch = objective.host_batch(order.rows(0, 8)) | {"row_crc": np.zeros(8, np.uint32)}
     params = model.init(jax.random.key(2))
     state = {"params": params, "opt_state": optax.sgd(0.1).init(params), "step": jnp.int32(0)}
-    losses = scored(model, objective, params, batch)[0]["classify"]
+    losses = score(model, objective, params, batch)[0]["classify"]
     want = (losses * batch["label_weight"]).sum() / batch["label_weight"].sum()
     norms = []
     for microbatches in microbatches_of:
@@ -159,7 +159,7 @@ def test_the_auxiliary_loss_counts_every_example_once(stores):
     objective = objective_of("classify", store, model, lm=0.5, per_row=2)
     batch = batch_of(store, objective, length=ROOM)
     assert objective.terms["lm"].coefficient == 0.5
-    losses, _ = scored(model, objective, params, batch)
+    losses, _ = score(model, objective, params, batch)
     inputs = {k: batch[k] for k in ("tokens", "segments", "positions")}
     reference = jax.jit(model.apply)(params, inputs)
     log_p = np.asarray(jax.nn.log_softmax(reference["logits"], axis=-1))
@@ -208,7 +208,7 @@ def test_chunks_are_pooled_before_the_head(stores, pool):
     params = model.init(jax.random.key(5))
     objective = objective_of("regress", store, model, chunks=3, pool=pool)
     batch = batch_of(store, objective, length=12)
-    logits = scored(model, objective, params, batch)[1]["logits"]
+    logits = score(model, objective, params, batch)[1]["logits"]
     module = model.merge(params)
     features = jax.jit(lambda params, part: model.merge(params).features(part))
     for row in range(len(batch["tokens"])):
@@ -257,7 +257,7 @@ def test_the_loss_of_spans_is_over_the_segment(stores):
     params = model.init(jax.random.key(6))
     objective = objective_of("qa", store, model, question=8)
     batch = batch_of(store, objective, length=90)
-    losses = scored(model, objective, params, batch)[0]["qa"]
+    losses = score(model, objective, params, batch)[0]["qa"]
     inputs = {k: batch[k] for k in ("tokens", "segments", "positions", "token_types")}
     out = {k: np.asarray(v) for k, v in jax.jit(model.apply)(params, inputs).items()}
     for row in range(len(losses)):

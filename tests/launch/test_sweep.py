@@ -27,14 +27,14 @@ def made(**changes):
 
 
 def test_what_a_sweep_expands_to():
-    assert len(made().chosen()) == 4
-    rates = [each["optimizer.learning_rate"] for each in made(method="zip").chosen()]
+    assert len(made().choices()) == 4
+    rates = [each["optimizer.learning_rate"] for each in made(method="zip").choices()]
     assert rates == [1e-3, 1e-2]
     drawn = made(method="random", trials=50, space={"a": Range(low=1e-4, high=1, scale="log")})
-    values = [each["a"] for each in drawn.chosen()]
-    assert values == [each["a"] for each in drawn.chosen()], "the seed decides"
+    values = [each["a"] for each in drawn.choices()]
+    assert values == [each["a"] for each in drawn.choices()], "the seed decides"
     assert 1e-4 <= min(values) < 1e-3 and 0.1 < max(values) <= 1
-    assert made(method="tpe", trials=3).chosen() is None
+    assert made(method="tpe", trials=3).choices() is None
     bundles = made(space={"size": {"s": {"model.embed": 32, "model.heads": 2}, "m": {}}})
     assert bundles.settings({"size": "s"}) == {"model.embed": 32, "model.heads": 2}
 
@@ -64,7 +64,7 @@ def test_every_command_is_the_run_it_stands_for(name, tmp_path):
     from gesso.configs.registry import experiment
 
     asked = sweep(name)
-    for choice in asked.chosen() or []:
+    for choice in asked.choices() or []:
         kind, *arguments = command(asked, choice, tmp_path / "run")
         assert kind == "pretrain"
         assert read(arguments).experiment == experiment(asked.experiment, asked.settings(choice))

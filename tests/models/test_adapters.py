@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from gesso.models import build
-from gesso.models.adapters.adapters import AdapterError, bind, init, letters_of, refused, targets
+from gesso.models.adapters.adapters import (
+    AdapterError,
+    adapter_problems,
+    bind,
+    init,
+    letters_of,
+    targets,
+)
 from gesso.models.adapters.config import AdapterConfig
 from gesso.models.adapters.merge import merge
 from gesso.models.config import BERTConfig, EncoderDecoderConfig, GPTConfig, Seq2SeqConfig
@@ -142,8 +149,8 @@ def test_words_are_adapted_where_they_are_looked_up():
     ours = outputs(model, bind(params, trained, config))
     np.testing.assert_allclose(outputs(model, merged), ours, atol=2e-5)
     tied = build(GPT)
-    assert "untie them" in refused(config, GPT, tied.letters)[0]
-    assert not refused(config, model.config, model.letters)
+    assert "untie them" in adapter_problems(config, GPT, tied.letters)[0]
+    assert not adapter_problems(config, model.config, model.letters)
 
 
 def test_a_merge_counts_what_the_dtype_rounds_away():
@@ -290,12 +297,12 @@ def test_focus_vectors_move_what_is_marked(family):
     ],
 )
 def test_what_cannot_be_is_refused(settings, told):
-    found = refused(AdapterConfig(**settings), GPT, build(GPT).letters)
+    found = adapter_problems(AdapterConfig(**settings), GPT, build(GPT).letters)
     assert found and told in found[0]
 
 
 def test_a_prompt_for_texts_that_see_both_ways_is_refused():
-    found = refused(AdapterConfig(kind="prompt"), BERT, build(BERT).letters)
+    found = adapter_problems(AdapterConfig(kind="prompt"), BERT, build(BERT).letters)
     assert "use p_tuning" in found[0]
     with pytest.raises(AdapterError, match="cannot be merged"):
         merge({}, {}, AdapterConfig(kind="prompt"), {})

@@ -67,7 +67,7 @@ def test_activations_logits_and_losses(pack, case):
     assert abs(float(forward + backward) / 2 - float(z[f"{case}/loss"])) <= LOSS
 
 
-def carried(model):
+def call_with_carry(model):
     """(params, batch, state) -> (every layer's activations, state)."""
 
     @jax.jit
@@ -75,14 +75,14 @@ def carried(model):
         module, segments = model.merge(params), batch["segments"]
         x = module.words(batch)
         layers, state = module.read((x, x), (segments, segments), state)
-        return module.joined(x, layers, segments), state
+        return module.join(x, layers, segments), state
 
     return run
 
 
 def test_states_go_on_from_batch_to_batch(pack):
     model, z = build(pack.config), pack.z
-    run, state = carried(model), None
+    run, state = call_with_carry(model), None
     for i in range(3):
         batch = with_bounds(z[f"stateful{i}/char_ids"])
         state = model._class.start(pack.config, 4) if state is None else state
@@ -96,7 +96,7 @@ def test_the_original_tensorflow_outputs(unroll):
     """Ten consecutive batches with the state carried, whatever the loop's turns."""
     pack = ELMoPack("tf_fixture")
     model = build(dataclasses.replace(pack.config, unroll=unroll))
-    run, rows = carried(model), 3
+    run, rows = call_with_carry(model), 3
     state = model._class.start(pack.config, rows)
     for i in range(10):
         ids = np.pad(pack.z[f"batch{i}/char_ids"], ((0, 0), (0, 53 - len(

@@ -49,7 +49,7 @@ _ACTIVATIONS = {"activation": list(ctranslate2_table.ACTIVATIONS)}
 _SIZES = ("vocab", "positions", "layers", "embed", "heads", "mlp", "head", "activation", "epsilon")
 
 
-def _learned_alone(config: GPTConfig) -> str:
+def _positions_problem(config: GPTConfig) -> str:
     if config.position_encoding == "learned" and config.block != "sequential":
         return f"a {config.block} block with model.position_encoding learned is not known here"
     return ""
@@ -65,7 +65,7 @@ EXPRESSES = {
             *("attention_scale", "window", "biases"),
         ),
         only=_ACTIVATIONS,
-        rules={"block": _learned_alone, "pattern": plainer.narrower},
+        rules={"block": _positions_problem, "pattern": plainer.narrower},
         neutral=gpt_base.neutral,
     ),
     # Heads are left out: what CTranslate2 computes of an encoder are features and pooler.

@@ -271,13 +271,13 @@ def _write_tensors(writer: Any, found: list[Place], params: Tree, dtype: str) ->
         "bfloat16": (np.dtype(ml_dtypes.bfloat16), gguf.GGMLQuantizationType.BF16),
     }
 
-    def kept_in(name: str, shape: tuple[int, ...]) -> tuple[np.dtype, Any]:
+    def dtype_for(name: str, shape: tuple[int, ...]) -> tuple[np.dtype, Any]:
         wide = len(shape) == 1 or name in _ALWAYS_FLOAT32
         return small["float32" if wide else dtype]
 
     for place in found:
         for name in place.tensors.values():
-            kind, raw = kept_in(name, place.shape)
+            kind, raw = dtype_for(name, place.shape)
             size = int(np.prod(place.shape)) * kind.itemsize
             # The package knows no bfloat16; `raw` says what the bytes are.
             writer.add_tensor_info(name, place.shape, np.dtype(np.float32), size, raw_dtype=raw)
@@ -285,7 +285,7 @@ def _write_tensors(writer: Any, found: list[Place], params: Tree, dtype: str) ->
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for place in found:
-        kind, _ = kept_in(place.row.theirs, place.shape)
+        kind, _ = dtype_for(place.row.theirs, place.shape)
         for _, x in write_tensors([place], params, dtype=kind):
             writer.write_tensor_data(x)
     writer.close()

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from gesso.launch.commands.evaluate.run import needs, placed, progress
+from gesso.launch.commands.evaluate.run import needs, open_placed, progress
 from gesso.launch.console import Figures, Refused, existing, narration, output
 
 _LIBRARIES = {"bleu": "sacrebleu", "rouge": "rouge_score"}
@@ -27,8 +27,8 @@ def choices(
     from gesso.evaluation.questions.choices import score_choices
     from gesso.pretrain.placeholders import refuse_crowded_texts
 
-    def scored(of: Path, at: int | None) -> tuple[Any, int]:
-        opened = placed(of, step=at)
+    def score(of: Path, at: int | None) -> tuple[Any, int]:
+        opened = open_placed(of, step=at)
         run = opened.run
         texts = (each.prompt + option for each in questions for option in each.options)
         refuse_crowded_texts(texts, run.experiment.adapter, run.tokenizer)
@@ -46,11 +46,11 @@ def choices(
             )
         return scores, run.step
 
-    scores, at = scored(folder, step)
+    scores, at = score(folder, step)
     found = choice_metrics(questions, scores, groups) | {"step": at}
     if against is None:
         return found
-    other, other_at = scored(against, None)
+    other, other_at = score(against, None)
     return found | {
         "against": str(against),
         "against_step": other_at,
@@ -87,8 +87,8 @@ def answers(
     from gesso.evaluation.questions.answer_metrics import answer_metrics, answers_compared
     from gesso.pretrain.placeholders import refuse_crowded_texts
 
-    def written(of: Path, at: int | None) -> tuple[Any, int]:
-        opened = placed(of, step=at)
+    def write(of: Path, at: int | None) -> tuple[Any, int]:
+        opened = open_placed(of, step=at)
         run = opened.run
         if clusters and run.tokenizer.fingerprint != tokenizer_of(folder):
             raise Refused(
@@ -111,7 +111,7 @@ def answers(
             )
         return made, run.step
 
-    made, at = written(folder, step)
+    made, at = write(folder, step)
     found = {
         "scores": answer_metrics(exercises, made.texts, scores, groups),
         "written": made.texts,
@@ -124,7 +124,7 @@ def answers(
         found["components"] = _by_cluster(clusters, exercises, made.texts, scores)
     if against is None:
         return found
-    other, other_at = written(against, None)
+    other, other_at = write(against, None)
     return found | {
         "against": str(against),
         "against_step": other_at,

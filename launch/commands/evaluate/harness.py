@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from gesso.launch.commands.evaluate.run import needs, placed
+from gesso.launch.commands.evaluate.run import needs, open_placed
 from gesso.launch.console import Figures, Refused, existing, output
 
 
@@ -22,7 +22,7 @@ def harness(
     from gesso.evaluation.harness.harness import evaluate, known_tasks
 
     known_tasks(tasks, path)
-    opened = placed(folder, step=step)
+    opened = open_placed(folder, step=step)
     run = opened.run
     found = evaluate(
         run.model,

@@ -32,7 +32,7 @@ class Placed:
         return self.run.experiment.objective
 
 
-def placed(folder: Path, *, step: int | None) -> Placed:
+def open_placed(folder: Path, *, step: int | None) -> Placed:
     """Open a run's checkpoint on all devices. Raises ValueError for a folder without one."""
     from gesso.pretrain.open import open_run
 
