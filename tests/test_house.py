@@ -73,18 +73,15 @@ def test_a_folder_is_a_trade() -> None:
     assert not {f: n for f, n in sizes.items() if n > MODULES_IN_A_FOLDER}
 
 
-@pytest.mark.xfail(reason="the house is being built")
 def test_annotations_say_what_a_thing_is() -> None:
     share = len(COUNTED.vague) / COUNTED.annotations
     assert share < 0.08, f"{share:.1%} of annotations are or hold Any: {COUNTED.vague[:20]}"
 
 
-@pytest.mark.xfail(reason="the house is being built")
 def test_every_member_is_declared_where_its_type_is() -> None:
     assert not COUNTED.defaults, "getattr with a default: declare the member, with its default"
 
 
-@pytest.mark.xfail(reason="the house is being built")
 def test_a_function_is_a_verb_or_a_noun() -> None:
     assert not COUNTED.participles
 

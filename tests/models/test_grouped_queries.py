@@ -8,7 +8,7 @@ from families import FAMILIES
 
 from gesso import configs
 from gesso.models import build
-from gesso.models.adapters.adapters import bind, init, letters_of, refused
+from gesso.models.adapters.adapters import adapter_problems, bind, init, letters_of
 from gesso.models.adapters.config import AdapterConfig
 from gesso.models.trees import flat
 from gesso.pretrain.checks import validate
@@ -26,7 +26,7 @@ ADAPTERS = {
 @pytest.mark.parametrize("name", ["llama", "opt_350m"])
 def test_an_adapted_model_decodes_as_it_reads(name, kind):
     model, adapter = build(FAMILIES[name]), ADAPTERS[kind]
-    if problems := refused(adapter, model.config, model.letters):
+    if problems := adapter_problems(adapter, model.config, model.letters):
         assert (name, kind) == ("opt_350m", "prompt") and "model.word_embed" in problems[0]
         return
     params = model.init(jax.random.key(0))
