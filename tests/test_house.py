@@ -84,7 +84,7 @@ def test_every_member_is_declared_where_its_type_is() -> None:
 
 
 def test_imports_in_functions_do_not_grow() -> None:
-    """They are for what JAX-free help must not load and for packages that may be missing; none hides
+    """They are for what help must not load (JAX) and for packages that may be missing; none hides
     a circle, as the graph counts them too."""
     assert len(COUNTED.inside) <= IMPORTS_IN_FUNCTIONS
 
