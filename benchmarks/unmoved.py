@@ -192,10 +192,10 @@ def of_name(name: str) -> Run:
 
 def settings(house: House, name: str) -> dict[str, str]:
     """{option: its kind and its value} of an experiment, off its help."""
-    told = house.asked("pretrain", name, "--help").splitlines()
-    lines = (line.strip("│ ") for line in told if line.startswith("│"))  # in boxes
-    found = re.findall(r"^(--\S+)(.*?\(default:\s.*?\))$", "\n".join(lines), re.M | re.S)
-    return {option: rest.replace("\n", " ").strip(" ") for option, rest in found}
+    found = re.findall(
+        r"^ +(--\S+) (.*?\])(?:  |$)", house.asked("pretrain", name, "--help-all"), re.M
+    )
+    return dict(found)
 
 
 def made(house: House, run: Run) -> Path:
