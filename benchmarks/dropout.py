@@ -62,7 +62,7 @@ def _step(settings: dict[str, Any], name: str) -> tuple[Any, Any, Any]:
     e = experiment("bert-base", settings | rates)
     s = set_up(e, store=store_of(e))
     drawn = bernoulli if name == "bernoulli" else dropout._draw
-    with mock.patch.object(dropout, "_drawn", drawn):
+    with mock.patch.object(dropout, "_draw", drawn):
         step = compile_step_of(s)
     with loader_of(s) as loader:
         return step, fresh(s), next(loader).arrays

@@ -74,7 +74,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
         ({"workers": 0}, "workers"),
         ({"share": (2, 2)}, "share"),
         ({"part_tokens_first": 10, "part_tokens_cap": 5}, "part_tokens_first"),
-        ({"text_split": "word"}, "none of file, blank_line, line"),
+        ({"text_split": "word"}, "not one of file, blank_line, line"),
     ],
 )
 def test_wrong_settings_are_refused_first(tmp_path, fields, message):

@@ -145,7 +145,7 @@ def test_slices_are_the_same_examples_in_both_formats(home, tfrecord):
     ("source", "message"),
     [
         ("tfds:pile_lik", "did you mean tfds:pile_like"),
-        ("tfds:pile_like:trian", "no split 'trian'; did you mean 'train'"),
+        ("tfds:pile_like:trian", "no split 'trian' .it has train.; did you mean 'train'"),
         ("tfds:pile_like:train[5:2x]", "train"),
     ],
 )

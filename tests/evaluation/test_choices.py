@@ -233,7 +233,7 @@ def flops(model, params, asked):
     """Of all options in one call, on one device."""
     options = [(i, j) for i, each in enumerate(asked) for j in range(len(each.options))]
     over = over_rows(params)
-    batch = continuations._given(asked, CONFIG.longest, over.parts)
+    batch = continuations._inputs(asked, CONFIG.longest, over.parts)
     asked = [asked[at] for at, _ in options]
     follows = continuations._options(asked, options, CONFIG.longest, over.parts)
     arguments = (params, over.place(batch), over.place(follows))

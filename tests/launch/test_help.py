@@ -113,8 +113,9 @@ def test_one_group_and_one_setting(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_other_commands_with_an_experiment_explain_it_too(
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "100")  # pytest-xdist's workers have 80
     assert cli.main(["plan", "debug-gpt-neo", "--help"]) == DONE
     shown = capsys.readouterr().out
     assert "--topology TEXT (required)" in shown and "--mesh.fsdp INT [1]" in shown

@@ -142,7 +142,7 @@ def test_every_dropout_draws_where_it_is_published(kind, monkeypatch):
     model = build(dataclasses.replace(FAMILIES["t5"], **{f"{kind}_dropout": 0.5}))
     assert model.config.drops and not FAMILIES["t5"].drops
     params, drawn, draw = jax.eval_shape(model.init, jax.random.key(0)), [], dropout._draw
-    monkeypatch.setattr(dropout, "_drawn", lambda *each: drawn.append(0) or draw(*each))
+    monkeypatch.setattr(dropout, "_draw", lambda *each: drawn.append(0) or draw(*each))
     jax.eval_shape(lambda p, key: model.apply(p, plain(), key), params, jax.random.key(0))
     assert len(drawn) == DRAWS[kind]
 

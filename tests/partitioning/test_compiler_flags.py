@@ -48,7 +48,7 @@ def test_they_can_be_refused():
     ],
 )
 def test_the_machine_is_known_without_jax(environ, files, installed, found, tmp_path, monkeypatch):
-    monkeypatch.setattr(compiler_flags, "_installed", lambda module: module in installed)
+    monkeypatch.setattr(compiler_flags, "_is_installed", lambda module: module in installed)
     monkeypatch.setattr(compiler_flags, "attribute", lambda name: None)
     for name in files:
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -57,7 +57,7 @@ def test_the_machine_is_known_without_jax(environ, files, installed, found, tmp_
 
 
 def test_a_tpu_that_no_variable_names_is_asked(tmp_path, monkeypatch):
-    monkeypatch.setattr(compiler_flags, "_installed", lambda module: module == "libtpu")
+    monkeypatch.setattr(compiler_flags, "_is_installed", lambda module: module == "libtpu")
     monkeypatch.setattr(compiler_flags, "attribute", {"accelerator-type": "v5p-8"}.get)
     (tmp_path / "accel0").touch()
     assert here({}, devices=tmp_path) == "v5p"
